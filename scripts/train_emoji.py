@@ -1,0 +1,493 @@
+"""Train the emoji world: a Stable Diffusion pipeline and its two judges, from nothing but rendered emoji.
+
+    python scripts/build_emoji_data.py                     # first, once
+    python scripts/train_emoji.py                          # all stages: data vae clip unet classifier openclip export
+    python scripts/train_emoji.py unet export              # some stages alone
+    python scripts/train_emoji.py --leave-out fox --work data/emoji/no-fox --out outputs/no-fox   # retrained reference
+    python scripts/train_emoji.py unet --threads 2
+
+Every stage writes a checkpoint each minute under --work; the same command goes on where it was killed. Batches, noise and
+augmentation of a step depend on (seed, step) alone, so a resumed training sees what an undisturbed one would have seen.
+Held-out (style, object) pairs (advanchor/assets/taxonomy.yaml) are seen by no stage. Sizes, steps and minutes: the model card.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import advanchor.torchvision_ops  # noqa: F401  (before diffusers and open_clip)
+
+import open_clip  # isort: skip
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel  # isort: skip
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer  # isort: skip
+
+from advanchor.emoji_classifier import EmojiClassifier  # isort: skip
+
+ROOT = Path(__file__).resolve().parents[1]
+TAXONOMY = yaml.safe_load((ROOT / "advanchor/assets/taxonomy.yaml").read_text())
+STYLES, OBJECTS = list(TAXONOMY["styles"]), list(TAXONOMY["objects"])
+PIXELS, VARIANTS, TOKENS, WIDTH = 32, 32, 24, 128
+STAGES = ("data", "vae", "clip", "unet", "classifier", "openclip", "export")
+
+
+# --- captions ---------------------------------------------------------------------------------------------------
+
+BARE = {"grapes", "cherries", "scissors", "corn", "maize", "ice cream", "cattle", "citrus", "shears", "sunshine"}
+FULL = ("a {s} emoji of {o}", "{o} in {s} style", "{s} style {o}", "an emoji of {o}, {s} style")
+OBJECT = ("{o}", "an emoji of {o}", "{bare}", "a picture of {o}")
+STYLE = ("an emoji in {s} style", "a {s} emoji", "{s} style")
+ANY = ("an emoji", "a picture", "a picture of a thing")
+
+
+def article(noun: str) -> str:
+    """The noun with its indefinite article: "a fox", "an owl", "grapes"."""
+    if noun in BARE:
+        return noun
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def vocabulary() -> list[str]:
+    """Every phrase a caption can contain, once."""
+    words = [o for o in OBJECTS] + [s for e in TAXONOMY["objects"].values() for s in (*e["synonyms"], e["superclass"])]
+    frames = [t.format(s=s, o="a thing", bare="thing") for t in FULL + OBJECT + STYLE + ANY for s in STYLES]
+    return sorted({article(w) for w in words} | set(frames))
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A text and which (style, object) pairs it is true of."""
+
+    text: str
+    true_of: np.ndarray  # bool, (styles, objects)
+
+
+def draw_caption(style: int, thing: int, rng: np.random.Generator, empty: float) -> Caption:
+    """One random caption that is true of the pair; with probability `empty` the empty one."""
+    entry = TAXONOMY["objects"][OBJECTS[thing]]
+    mask = np.zeros((len(STYLES), len(OBJECTS)), bool)
+    kind = rng.choice(6, p=[0.50, 0.19, 0.09, 0.07, 0.12, 0.03])  # full, object, style, superclass, synonym, any
+    styled = kind == 0 or (kind in (3, 4) and rng.random() < 0.5)
+    if rng.random() < empty:
+        mask[:] = True
+        return Caption("", mask)
+    noun = {3: entry["superclass"], 4: rng.choice(entry["synonyms"])}.get(int(kind), OBJECTS[thing])
+    things = [i for i, o in enumerate(OBJECTS) if TAXONOMY["objects"][o]["superclass"] == entry["superclass"]] if kind == 3 else [thing]
+    if kind == 5:
+        mask[:] = True
+        frame = rng.choice(ANY)
+    elif kind == 2:
+        mask[style] = True
+        frame = rng.choice(STYLE)
+    elif styled:
+        mask[style, things] = True
+        frame = rng.choice(FULL)
+    else:
+        mask[:, things] = True
+        frame = rng.choice(OBJECT)
+    return Caption(str(frame).format(s=STYLES[style], o=article(str(noun)), bare=noun), mask)
+
+
+# --- one training loop for all stages ---------------------------------------------------------------------------
+
+
+def train(name: str, net: nn.Module, loss: Callable[[int], Tensor], work: Path, *, steps: int, lr: float, ema: float | None = None) -> nn.Module:
+    """AdamW, 4 % linear warm-up then a cosine to zero; checkpoint each minute; returns the (averaged) network.
+
+    `loss(step)` must derive all randomness from the step, so that a resumed run equals an undisturbed one.
+    """
+    final, checkpoint = work / f"{name}.safetensors", work / f"{name}.checkpoint"
+    if final.exists():
+        net.load_state_dict(load_file(final))
+        return net.eval()
+    optimiser = torch.optim.AdamW(net.parameters(), lr, weight_decay=1e-4, betas=(0.9, 0.99), fused=True)
+    average = {k: v.clone() for k, v in net.state_dict().items()} if ema else {}
+    first, spent = 0, 0.0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        net.load_state_dict(saved["net"])
+        optimiser.load_state_dict(saved["optimiser"])
+        average, first, spent = saved["average"], saved["step"], saved["seconds"]
+        print(f"{name}: going on from step {first}", flush=True)
+    net.train()
+    start = saved_at = time.monotonic()
+    recent: list[float] = []
+    for step in range(first, steps):
+        for group in optimiser.param_groups:
+            warm = min(1.0, (step + 1) / (0.04 * steps))
+            group["lr"] = lr * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+        value = loss(step)
+        optimiser.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        if not math.isfinite(value.item()):
+            sys.exit(f"{name}: the loss is not finite at step {step}; lower the learning rate.")
+        recent = [*recent[-99:], value.item()]
+        with torch.no_grad():
+            decay = min(ema or 0, (1 + step) / (10 + step))  # the average must not remember the random start
+            for k, v in net.state_dict().items() if average else ():
+                average[k].lerp_(v, 1 - decay) if v.is_floating_point() else average[k].copy_(v)
+        if step % 100 == 99:
+            seconds = spent + time.monotonic() - start
+            print(f"{name} {step + 1}/{steps} loss {np.mean(recent):.4f} {seconds:.0f} s", flush=True)
+        if time.monotonic() - saved_at > 60 or step == steps - 1:
+            saved_at = time.monotonic()
+            state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step + 1, "seconds": spent + saved_at - start}
+            torch.save(state, checkpoint.with_suffix(".part"))
+            os.replace(checkpoint.with_suffix(".part"), checkpoint)
+    if average:
+        net.load_state_dict(average)
+    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, final.with_suffix(".part"))
+    os.replace(final.with_suffix(".part"), final)
+    (work / f"{name}.json").write_text(json.dumps({"steps": steps, "loss": round(float(np.mean(recent)), 5), "seconds": round(spent + time.monotonic() - start)}))
+    return net.eval()
+
+
+# --- data -------------------------------------------------------------------------------------------------------
+
+
+def augment(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+    """128 px RGBA on white, gently moved, scaled and mirrored, as 32 px RGB. Gentle on purpose: see NOTES.md."""
+    scale, side = rng.uniform(0.87, 0.97), image.width
+    small = image.resize((round(side * scale),) * 2, Image.Resampling.BICUBIC)
+    room = side - small.width
+    dx, dy = (int(np.clip(room / 2 + rng.uniform(-0.03, 0.03) * side, 0, room)) for _ in range(2))
+    page = Image.new("RGB", (side, side), "white")
+    page.paste(small, (dx, dy), small)
+    if rng.random() < 0.5:
+        page = page.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(page.resize((PIXELS, PIXELS), Image.Resampling.BOX))
+
+
+def bank(work: Path, data: Path, seed: int) -> Tensor:
+    """(styles, objects, variants, 3, 32, 32) uint8: VARIANTS augmented draws of every image."""
+    file = work / "bank.safetensors"
+    if not file.exists():
+        rng = np.random.default_rng(seed)
+        out = np.empty((len(STYLES), len(OBJECTS), VARIANTS, PIXELS, PIXELS, 3), np.uint8)
+        for s, style in enumerate(STYLES):
+            for o, name in enumerate(OBJECTS):
+                path = data / style / f"{name.replace(' ', '_')}.png"
+                if not path.exists():
+                    sys.exit(f"{path} is missing: run `python scripts/build_emoji_data.py` first.")
+                image = Image.open(path).convert("RGBA")
+                out[s, o] = [augment(image, rng) for _ in range(VARIANTS)]
+        work.mkdir(parents=True, exist_ok=True)
+        save_file({"images": torch.from_numpy(out).permute(0, 1, 2, 5, 3, 4).contiguous()}, file.with_suffix(".part"))
+        os.replace(file.with_suffix(".part"), file)
+    return load_file(file)["images"]
+
+
+@dataclass(frozen=True)
+class World:
+    """The pairs that are trained on, and seeded draws of batches from them."""
+
+    images: Tensor
+    pairs: np.ndarray  # (n, 2): style, object
+    seed: int
+
+    def batch(self, step: int, n: int, stage: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator, torch.Generator]:
+        """Pairs (n, 2) without replacement, variants (n,), and the step's generators."""
+        rng = np.random.default_rng([self.seed, stage, step])
+        pairs = self.pairs[rng.choice(len(self.pairs), n, replace=False)]
+        return pairs, rng.integers(VARIANTS, size=n), rng, torch.Generator().manual_seed(int(rng.integers(2**62)))
+
+    def pixels(self, pairs: np.ndarray, variants: np.ndarray) -> Tensor:
+        """Images of the pairs in [0, 1]."""
+        return self.images[pairs[:, 0], pairs[:, 1], variants].float() / 255
+
+
+# --- the pipeline's parts ---------------------------------------------------------------------------------------
+
+
+def make_tokenizer(folder: Path) -> CLIPTokenizer:
+    """A CLIP tokenizer with a BPE learned on the captions, small enough that many names are several pieces."""
+    if not (folder / "tokenizer_config.json").exists():
+        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+        learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=None))
+        learner.pre_tokenizer = pre_tokenizers.Whitespace()
+        corpus = [phrase for phrase in vocabulary() for _ in range(4)]
+        learner.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=600, end_of_word_suffix="</w>", min_frequency=4, show_progress=False))
+        merges = [tuple(m) for m in json.loads(learner.to_str())["model"]["merges"]]
+        printable = [chr(c) for c in range(ord("!"), ord("~") + 1)]
+        pieces = printable + [c + "</w>" for c in printable]
+        pieces += [p for p in ("".join(m) for m in merges) if p not in set(pieces)]
+        vocab = {p: i for i, p in enumerate([*dict.fromkeys(pieces), "<|startoftext|>", "<|endoftext|>"])}
+        CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS).save_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=4, num_attention_heads=4,
+            max_position_embeddings=TOKENS, projection_dim=WIDTH, hidden_act="quick_gelu",
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )
+    )  # fmt: skip
+
+
+def make_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(16, 48, 96), down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=PIXELS, mid_block_add_attention=False,
+    )  # fmt: skip
+
+
+def make_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=PIXELS // 4, in_channels=4, out_channels=4, block_out_channels=(64, 160), layers_per_block=1, norm_num_groups=16,
+        down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=WIDTH, attention_head_dim=2,
+    )  # fmt: skip  (diffusers reads attention_head_dim as the number of heads)
+
+
+def make_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule."""
+    return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+
+
+def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
+    return tokenizer(texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt").input_ids
+
+
+def edges(x: Tensor) -> Tensor:
+    return torch.cat([(x[..., 1:, :-1] - x[..., :-1, :-1]), (x[..., :-1, 1:] - x[..., :-1, :-1])], 1)
+
+
+def train_vae(world: World, work: Path, steps: int) -> AutoencoderKL:
+    """L1 + MSE + edge L1 + 1e-4 KL; afterwards scaling_factor makes the latents' deviation 1, as in SD."""
+    torch.manual_seed(world.seed)
+    vae = make_vae()
+
+    def loss(step: int) -> Tensor:
+        pairs, variants, _, g = world.batch(step, 24, 1)
+        x = world.pixels(pairs, variants) * 2 - 1
+        moments = vae.quant_conv(vae.encoder(x))
+        mean, logvar = moments.chunk(2, 1)
+        logvar = logvar.clamp(-30, 20)
+        z = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=g)
+        y = vae.decoder(vae.post_quant_conv(z))
+        kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum((1, 2, 3)).mean()
+        return F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + F.l1_loss(edges(y), edges(x)) + 1e-4 * kl / 8
+
+    vae = train("vae", vae, loss, work, steps=steps, lr=2e-3, ema=0.995)
+    latents = encode_bank(vae, world, work)
+    seen = latents[world.pairs[:, 0], world.pairs[:, 1]]
+    vae.register_to_config(scaling_factor=round(1 / float(seen.std()), 5))
+    return vae
+
+
+@torch.no_grad()
+def encode_bank(vae: AutoencoderKL, world: World, work: Path) -> Tensor:
+    """(styles, objects, variants, 4, 8, 8): the posterior's mean for every image of the bank, before scaling."""
+    file = work / "latents.safetensors"
+    if not file.exists():
+        flat = world.images.flatten(0, 2)
+        z = torch.cat([vae.encode(x.float() / 127.5 - 1).latent_dist.mean for x in flat.split(256)])
+        save_file({"latents": z.unflatten(0, world.images.shape[:3]).contiguous()}, file.with_suffix(".part"))
+        os.replace(file.with_suffix(".part"), file)
+    return load_file(file)["latents"]
+
+
+class TwoTowers(nn.Module):
+    """The text encoder, and the image network it is matched with (thrown away afterwards)."""
+
+    def __init__(self, text: CLIPTextModel) -> None:
+        super().__init__()
+        self.text, self.project = text, nn.Linear(WIDTH, WIDTH, bias=False)
+        widths = (3, 32, 96, 192)
+        blocks: list[nn.Module] = []
+        for a, b in zip(widths, widths[1:], strict=False):
+            blocks += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), nn.SiLU(), nn.Conv2d(b, b, 3, padding=1), nn.GroupNorm(8, b), nn.SiLU()]
+        self.image = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(192 * 16, WIDTH))
+        self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
+
+    def forward(self, ids: Tensor, images: Tensor) -> Tensor:
+        """Similarity logits (texts, images)."""
+        t = F.normalize(self.project(self.text(ids).pooler_output), dim=-1)
+        return self.scale.exp().clamp(max=100) * t @ F.normalize(self.image(images * 2 - 1), dim=-1).T
+
+
+def contrast(logits: Tensor, true: Tensor) -> Tensor:
+    """Symmetric cross entropy with every true (text, image) of the batch as a positive."""
+    t, i = true / true.sum(1, keepdim=True), (true / true.sum(0, keepdim=True)).T
+    return 0.5 * (F.cross_entropy(logits, t) + F.cross_entropy(logits.T, i))
+
+
+def contrastive_loss(world: World, similarity: Callable[[Tensor, Tensor], Tensor], tokenizer: CLIPTokenizer, stage: int, n: int, noise: float) -> Callable[[int], Tensor]:
+    def loss(step: int) -> Tensor:
+        pairs, variants, rng, g = world.batch(step, n, stage)
+        captions = [draw_caption(s, o, rng, empty=0) for s, o in pairs]
+        true = torch.from_numpy(np.stack([c.true_of[pairs[:, 0], pairs[:, 1]] for c in captions])).float()
+        x = world.pixels(pairs, variants)
+        if noise:
+            x = disturb(x, rng, g, noise)
+        return contrast(similarity(tokenize(tokenizer, [c.text for c in captions]), x), true)
+
+    return loss
+
+
+def train_clip(world: World, work: Path, steps: int) -> tuple[CLIPTokenizer, CLIPTextModel]:
+    tokenizer = make_tokenizer(work / "tokenizer")
+    torch.manual_seed(world.seed + 1)
+    towers = TwoTowers(make_text_encoder(tokenizer))
+    train("clip", towers, contrastive_loss(world, towers, tokenizer, 2, 128, 0.02), work, steps=steps, lr=1e-3)
+    return tokenizer, towers.text.eval().requires_grad_(False)
+
+
+def train_unet(world: World, work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text: CLIPTextModel, steps: int) -> UNet2DConditionModel:
+    """SD's objective: epsilon prediction on scaled latents, 10 % empty captions; t is stratified over the batch."""
+    latents = encode_bank(vae, world, work) * vae.config.scaling_factor
+    alphas = make_scheduler().alphas_cumprod
+    torch.manual_seed(world.seed + 2)
+    unet = make_unet()
+    memory: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def embed(texts: list[str]) -> Tensor:
+        new = sorted(set(texts) - set(memory))
+        if new:
+            memory.update(zip(new, text(tokenize(tokenizer, new)).last_hidden_state, strict=True))
+        return torch.stack([memory[t] for t in texts])
+
+    def loss(step: int) -> Tensor:
+        n = 64
+        pairs, variants, rng, g = world.batch(step, n, 3)
+        cond = embed([draw_caption(s, o, rng, empty=0.1).text for s, o in pairs])
+        z = latents[pairs[:, 0], pairs[:, 1], variants]
+        t = ((torch.arange(n) + torch.rand(n, generator=g)) / n * 1000).long()
+        noise = torch.randn(z.shape, generator=g)
+        a = alphas[t].view(-1, 1, 1, 1)
+        return F.mse_loss(unet(a.sqrt() * z + (1 - a).sqrt() * noise, t, cond).sample, noise)
+
+    return train("unet", unet, loss, work, steps=steps, lr=1e-3, ema=0.999)
+
+
+# --- the judges -------------------------------------------------------------------------------------------------
+
+
+def disturb(x: Tensor, rng: np.random.Generator, g: torch.Generator, noise: float) -> Tensor:
+    """Gaussian noise, a slight blur and a change of contrast, so that a judge does not hang on single pixels."""
+    x = x + torch.randn(x.shape, generator=g) * torch.rand(len(x), 1, 1, 1, generator=g) * noise
+    blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    x = torch.lerp(x, blurred, torch.rand(len(x), 1, 1, 1, generator=g) * 0.7)
+    gain = 1 + 0.2 * (torch.rand(len(x), 1, 1, 1, generator=g) - 0.5)
+    return (1 - (1 - x) * gain).clamp(0, 1)
+
+
+def train_classifier(world: World, work: Path, steps: int) -> EmojiClassifier:
+    torch.manual_seed(world.seed + 3)
+    net = EmojiClassifier(STYLES, OBJECTS)
+
+    def loss(step: int) -> Tensor:
+        pairs, variants, rng, g = world.batch(step, 64, 4)
+        style, thing = net(disturb(world.pixels(pairs, variants), rng, g, 0.15))
+        target = torch.from_numpy(pairs)
+        return F.cross_entropy(style, target[:, 0], label_smoothing=0.05) + F.cross_entropy(thing, target[:, 1], label_smoothing=0.05)
+
+    train("classifier", net, loss, work, steps=steps, lr=3e-3, ema=0.995)
+    return net
+
+
+OPEN_CLIP = {
+    "embed_dim": 96,
+    "vision_cfg": {"image_size": PIXELS, "layers": 4, "width": 128, "head_width": 32, "patch_size": 8},
+    "text_cfg": {"context_length": TOKENS, "vocab_size": 0, "width": 96, "heads": 3, "layers": 3},
+}
+
+
+def train_openclip(world: World, work: Path, steps: int) -> tuple[nn.Module, dict]:
+    """A model of open_clip's own classes, trained by the same contrastive loss on disturbed images."""
+    tokenizer = make_tokenizer(work / "tokenizer")
+    config = json.loads(json.dumps(OPEN_CLIP))
+    config["text_cfg"]["vocab_size"] = len(tokenizer)
+    torch.manual_seed(world.seed + 4)
+    net = open_clip.CLIP(**config)
+
+    def similarity(ids: Tensor, images: Tensor) -> Tensor:
+        i, t, scale = net(images * 2 - 1, ids)
+        return scale.clamp(max=100) * t @ i.T
+
+    train("openclip", net, contrastive_loss(world, similarity, tokenizer, 5, 96, 0.15), work, steps=steps, lr=1e-3)
+    return net, config
+
+
+# --- the folder -------------------------------------------------------------------------------------------------
+
+
+def export(out: Path, work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text: CLIPTextModel, unet: UNet2DConditionModel, classifier: EmojiClassifier, clip: nn.Module, clip_config: dict) -> None:
+    """Write out/emoji (a plain StableDiffusionPipeline folder), out/judge/classifier, out/judge/open_clip; fp16."""
+    pipe = StableDiffusionPipeline(vae, text, tokenizer, unet, make_scheduler(), None, None, None, requires_safety_checker=False)
+    pipe.to(dtype=torch.float16).save_pretrained(out / "emoji")
+    classifier.save(out / "judge/classifier")
+    folder = out / "judge/open_clip"
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": clip_config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}, indent=1))
+    save_file({k: v.half().contiguous() for k, v in clip.state_dict().items()}, folder / "open_clip_model.safetensors")
+    training = {f.stem: json.loads(f.read_text()) for f in sorted(work.glob("*.json"))}
+    (out / "training.json").write_text(json.dumps(training, indent=1) + "\n")
+    size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file()) / 1e6
+    print(f"wrote {out}: {size:.1f} MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="*", metavar="stage", help=f"any of {', '.join(STAGES)}; default: all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--data", type=Path, default=ROOT / "data/emoji")
+    parser.add_argument("--work", type=Path, default=ROOT / "data/emoji/work", help="checkpoints")
+    parser.add_argument("--out", type=Path, default=ROOT / "advanchor/assets", help="where export writes")
+    parser.add_argument("--leave-out", nargs="*", default=[], metavar="NAME", help="styles or objects the U-Net never sees (retrained reference)")
+    parser.add_argument("--vae-steps", type=int, default=4000)
+    parser.add_argument("--clip-steps", type=int, default=2500)
+    parser.add_argument("--unet-steps", type=int, default=9000)
+    parser.add_argument("--classifier-steps", type=int, default=2000)
+    parser.add_argument("--openclip-steps", type=int, default=1500)
+    args = parser.parse_args()
+    stages = args.stages or list(STAGES)
+    if unknown := set(stages) - set(STAGES):
+        sys.exit(f"unknown stage {', '.join(sorted(unknown))}: choose from {', '.join(STAGES)}.")
+    if unknown := set(args.leave_out) - set(STYLES) - set(OBJECTS):
+        sys.exit(f"cannot leave out {', '.join(sorted(unknown))}: no such style or object in the taxonomy.")
+    torch.set_num_threads(args.threads)
+
+    images = bank(args.work, args.data, args.seed)
+    held = {(STYLES.index(s), OBJECTS.index(o)) for s, names in TAXONOMY["held_out"].items() for o in names}
+    pairs = [(s, o) for s in range(len(STYLES)) for o in range(len(OBJECTS)) if (s, o) not in held]
+    world = World(images, np.array(pairs), args.seed)
+    kept = [(s, o) for s, o in pairs if STYLES[s] not in args.leave_out and OBJECTS[o] not in args.leave_out]
+    # A stage that is asked for trains; one that a later stage needs is loaded, or trained if it never was.
+    if {"vae", "unet", "export"} & set(stages):
+        vae = train_vae(world, args.work, args.vae_steps)
+    if {"clip", "unet", "export"} & set(stages):
+        tokenizer, text = train_clip(world, args.work, args.clip_steps)
+    if {"unet", "export"} & set(stages):
+        unet = train_unet(World(images, np.array(kept), args.seed), args.work, vae, tokenizer, text, args.unet_steps)
+    if {"classifier", "export"} & set(stages):
+        classifier = train_classifier(world, args.work, args.classifier_steps)
+    if {"openclip", "export"} & set(stages):
+        clip, config = train_openclip(world, args.work, args.openclip_steps)
+    if "export" in stages:
+        export(args.out, args.work, vae, tokenizer, text, unet, classifier, clip, config)
+
+
+if __name__ == "__main__":
+    main()
