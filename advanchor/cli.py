@@ -1,0 +1,61 @@
+"""`advanchor key=value ...` runs one experiment; `-m` runs many."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from advanchor.compose import CONF, validate
+from advanchor.core import BadInput
+from advanchor.report import table
+from advanchor.run import run
+from advanchor.store import lock
+
+FAILED: list[str] = []
+log = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path=CONF, config_name="config")
+def job(cfg: DictConfig) -> None:
+    """One run: its lock, its error.txt, its closing table. A failed run of a sweep lets the others go on."""
+    out = Path(HydraConfig.get().runtime.output_dir)
+    with lock(out / ".lock", block=False) as mine:
+        if not mine:
+            log.info("%s is running in another process: left to it.", out)
+            return
+        try:
+            result = run(cfg, out)
+        except BadInput as error:
+            (out / "error.txt").write_text(f"{error}\n")
+            FAILED.append(f"advanchor: {error}")
+        except Exception as error:
+            (out / "error.txt").write_text(traceback.format_exc())
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            FAILED.append(f"advanchor: {out} failed ({reason}); the traceback is in its error.txt, and the same command goes on from where it was.")
+        else:
+            (out / "error.txt").unlink(missing_ok=True)
+            print(f"\n{table(result)}\n")
+
+
+def main() -> None:
+    """Entry point. Exit code 1 and one sentence for anything the user can mend."""
+    flags = [a for a in sys.argv[1:] if a.startswith("-")]
+    overrides = [a for a in sys.argv[1:] if not a.startswith("-")]
+    if set(flags) <= {"-m", "--multirun"}:
+        try:
+            validate(overrides)
+        except BadInput as error:
+            sys.exit(f"advanchor: {error}")
+    job()
+    if FAILED:
+        sys.exit("\n".join(FAILED))
+
+
+if __name__ == "__main__":
+    main()

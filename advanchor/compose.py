@@ -1,0 +1,81 @@
+"""Overrides in, checked configs out; Hydra's composition errors become one sentence that says what to do."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from advanchor.core import BadInput
+from advanchor.run import check
+
+HERE = Path(__file__).resolve().parent
+CONF = str(HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf")  # inside an installed wheel, beside a checkout
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """One checked config from command-line overrides such as "concept=emoji/fox".
+
+    Raises:
+        BadInput: an unknown option, a misspelt or missing setting, a value of the wrong type or range, a missing model folder.
+    """
+    try:
+        with hydra.initialize_config_dir(CONF, version_base="1.3"):
+            cfg = hydra.compose("config", list(overrides))
+        check(cfg)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(sentence(error)) from None
+    return cfg
+
+
+def validate(overrides: Sequence[str]) -> None:
+    """Check what a command asks for; of a sweep every value of every axis, with the first of the others.
+
+    Raises:
+        BadInput: one sentence for the first mistake.
+    """
+    try:
+        axes = [
+            [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()] if o.is_sweep_override() else [str(o.input_line)]
+            for o in OverridesParser.create().parse_overrides(list(overrides))
+        ]
+    except HydraException as error:
+        raise BadInput(sentence(error)) from None
+    first = [axis[0] for axis in axes]
+    others = [[*first[:i], value, *first[i + 1 :]] for i, axis in enumerate(axes) for value in axis[1:]]
+    for choice in itertools.chain([first], others):
+        compose(choice)
+
+
+def sentence(error: Any) -> str:
+    """Hydra's error in one sentence."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and (found := re.search(r"Could not (?:find|load) '([^']+)'", text)):
+        group, _, name = found.group(1).partition("/")
+        folder = Path(CONF) / group
+        options = sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml") if not f.stem.startswith("_"))
+        close = difflib.get_close_matches(name, options, 1)
+        return f"there is no {group}={name}: " + (f"did you mean {close[0]}? " if close else "") + f"There are {', '.join(options)}."
+    if found := re.search(r"Could not override '([^']+)'", text):
+        group, _, leaf = found.group(1).rpartition(".")
+        close = difflib.get_close_matches(leaf, known_keys(group), 1)
+        return f"there is no setting '{found.group(1)}': " + (f"did you mean {group + '.' if group else ''}{close[0]}?" if close else "`advanchor --cfg job` prints all of them.")
+    return " ".join(text.split()[:60])
+
+
+def known_keys(group: str) -> list[str]:
+    """Names under a dotted key of the default config; at the top, groups and settings."""
+    with hydra.initialize_config_dir(CONF, version_base="1.3"):
+        node: Any = hydra.compose("config")
+    for part in filter(None, group.split(".")):
+        node = node.get(part) if isinstance(node, DictConfig) else None
+    return [str(k) for k in node] if isinstance(node, DictConfig) else []

@@ -1,0 +1,287 @@
+"""The nouns of the project: what a concept, a prompt, a step and a score are, and what each kind of component must do."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as _dataclass
+from typing_extensions import TypedDict, dataclass_transform
+
+if TYPE_CHECKING:  # torch takes seconds to import; --help, --cfg job and a finished run do not need it
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+C = TypeVar("C", bound=type)
+
+
+class BadInput(Exception):
+    """Something the user can mend. The message is one sentence that says how; it is shown without a traceback."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def option(cls: C) -> C:
+    """A frozen dataclass whose signature is the schema of a yaml file: unknown keys and wrong types are refused."""
+    return _dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=False))(cls)  # type: ignore[return-value, call-overload]
+
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Texts = Annotated[tuple[str, ...], Field(min_length=1)]
+Head = Literal["object", "style"]
+
+
+class Score(TypedDict, total=False):
+    """A number that can stand alone: value, count, direction, and a 95 % interval where one makes sense."""
+
+    value: float
+    n: int
+    low: float
+    high: float
+    better: Literal["higher", "lower"]
+    extractor: str
+
+
+Scores = dict[str, Score]
+Log = Callable[..., None]  # log(step, loss=..., anchor_loss=...)
+
+
+@plain_dataclass(frozen=True)
+class Prompt:
+    """One image to draw; (text, seed) decide it completely. `head` and `label` say what a detector should find."""
+
+    text: str
+    seed: int
+    head: Head
+    label: str
+    kept: Literal["", "in", "cross"] = ""  # "": the erased concept; same kind; other kind
+
+    @property
+    def file(self) -> str:
+        """`<text>_<seed>.png`: the same image has the same name for every concept and run."""
+        words = "".join(c if c.isalnum() else "-" for c in self.text.lower())
+        if len(words) > 80 or not words.replace("-", "").isascii():
+            words = f"{words[:60]}-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
+        return f"{words}_{self.seed:03d}.png"
+
+
+@option
+class Sample:
+    """How images are drawn for measuring.
+
+    Attributes:
+        steps: denoising steps of the model's own scheduler.
+        guidance: classifier-free guidance scale; 1 is none.
+        erase, keep: images for each prompt of the erased concept, of the kept ones.
+    """
+
+    steps: Positive
+    guidance: Annotated[float, Field(ge=1)]
+    erase: Positive
+    keep: Positive
+
+
+@option
+class Concept:
+    """What is erased, what must stay, and the prompts for both. Data only: conf/concept/.
+
+    Attributes:
+        name: the words that carry the concept; their tokens are the span an adversarial anchor may move.
+        kind: which head of the judge recognises it.
+        phrase: what fills `{}` in a template: "a fox", "a blob emoji". Contains `name`.
+        superclass: the phrase without the concept's attributes: "an animal", "an emoji".
+        siblings, unrelated, synonyms: other names, for anchors and attacks.
+        templates: sentences with one `{}` used while erasing.
+        evaluate: sentences with `{}` (the phrase) or `{name}`, used for measuring the erased and the kept concepts of its kind.
+        keep: name -> phrase of concepts of the same kind that must stay.
+        keep_cross: name -> phrase of concepts of the other kind that must stay.
+        evaluate_cross: the sentences for `keep_cross`.
+    """
+
+    name: str
+    kind: Head
+    phrase: str
+    superclass: str
+    siblings: tuple[str, ...] = ()
+    unrelated: str | None = None
+    synonyms: tuple[str, ...] = ()
+    templates: Texts
+    evaluate: Texts
+    keep: dict[str, str]
+    keep_cross: dict[str, str] = Field(default_factory=dict)
+    evaluate_cross: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.name not in self.phrase:
+            raise ValueError(f"phrase '{self.phrase}' must contain the name '{self.name}'")
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise ValueError(f"template '{template}' must contain exactly one {{}}")
+
+    def prompts(self, sample: Sample) -> dict[str, list[Prompt]]:
+        """{"erase": ..., "keep": ...}: every image to draw, the same for every run on this concept."""
+        erase = [
+            Prompt(fill(sentence, self.name, self.phrase), seed, self.kind, self.name)
+            for sentence in self.evaluate
+            for seed in range(sample.erase)
+        ]
+        other: Head = "style" if self.kind == "object" else "object"
+        keep = [
+            Prompt(fill(sentence, name, phrase), seed, head, name, where)
+            for where, head, names, sentences in (
+                ("in", self.kind, self.keep, self.evaluate),
+                ("cross", other, self.keep_cross, self.evaluate_cross),
+            )
+            for name, phrase in names.items()
+            if name != self.name
+            for sentence in sentences
+            for seed in range(sample.keep)
+        ]
+        if not keep:
+            raise BadInput(f"concept {self.name} has no prompts for kept concepts: fill `keep` in its yaml, or damage cannot be seen.")
+        return {"erase": erase, "keep": keep}
+
+
+def fill(sentence: str, name: str, phrase: str) -> str:
+    """The sentence with its slots filled and spaces tidied, so that an empty phrase leaves a clean sentence."""
+    return " ".join(sentence.replace("{name}", name).replace("{}", phrase).split())
+
+
+@plain_dataclass(frozen=True)
+class Images:
+    """What was asked for, and the folder in which every one of those images is."""
+
+    root: Path
+    prompts: Sequence[Prompt]
+
+    def load(self) -> list[Image]:
+        from PIL import Image
+
+        return [Image.open(self.root / p.file).convert("RGB") for p in self.prompts]
+
+
+Edit = Mapping[str, "Tensor"]  # the tensors that changed, by the U-Net's parameter name
+
+
+class Model(Protocol):
+    """A text-to-image latent diffusion model, seen through what erasing needs. b: batch, L: tokens, d: width."""
+
+    name: str
+
+    def encode(self, texts: Sequence[str], delta: Tensor | None = None, spans: Sequence[Sequence[int]] = ()) -> Tensor: ...
+    def span(self, text: str, words: str) -> list[int]: ...
+    def pooled(self, texts: Sequence[str]) -> Tensor: ...
+    def eps(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None) -> Tensor: ...
+    def weights(self, scope: str) -> dict[str, Tensor]: ...
+    def edited(self, edit: Edit) -> AbstractContextManager[None]: ...
+    def noised(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor: ...
+    def latents(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float) -> Tensor: ...
+    def draw(self, prompts: Sequence[Prompt], *, steps: int, guidance: float) -> list[Image]: ...
+    timesteps: int
+    device: torch.device
+
+
+class Step:
+    """What one optimisation step looks at: noised latents of the concept and the sentences they were drawn for.
+
+    x: (b, 4, h, w); t: (b,) in 0..T-1; templates: b sentences with `{}`. The frozen model's predictions are computed once
+    per step, however many anchor updates look at them.
+    """
+
+    def __init__(self, model: Model, concept: Concept, x: Tensor, t: Tensor, templates: Sequence[str]) -> None:
+        self.model, self.concept, self.x, self.t, self.templates = model, concept, x, t, tuple(templates)
+        self._frozen: dict[str, Tensor] = {}
+
+    def texts(self, phrase: str) -> list[str]:
+        return [fill(template, "", phrase) for template in self.templates]
+
+    def frozen(self, phrase: str) -> Tensor:
+        """e0 at this step's x and t under its sentences filled with `phrase`: (b, 4, h, w), no gradient."""
+        import torch
+
+        if phrase not in self._frozen:
+            with torch.no_grad():
+                self._frozen[phrase] = self.model.eps(self.x, self.t, self.model.encode(self.texts(phrase)))
+        return self._frozen[phrase]
+
+
+class Target(Protocol):
+    """An anchor at work on one model and concept: it hands out embeddings, and may learn on the way.
+
+    `rehearse` is called `rehearsals(steps)` times before the first weight update, `embed` once for each update.
+    `state` and `load` carry it over a kill; `scalars` describes the latest step, `report` the finished anchor.
+    """
+
+    def rehearsals(self, steps: int) -> int: ...
+    def rehearse(self, step: Step) -> None: ...
+    def embed(self, step: Step) -> Tensor: ...
+    def state(self) -> dict[str, Any]: ...
+    def load(self, state: Mapping[str, Any]) -> None: ...
+    def scalars(self) -> dict[str, float]: ...
+    def report(self) -> dict[str, float]: ...
+
+
+class Anchor(Protocol):
+    """What the concept should become."""
+
+    name: str
+
+    def start(self, model: Model, concept: Concept, seed: int) -> Target: ...
+
+
+class Method(Protocol):
+    """How the weights get there: (edit, diagnostics). `folder` is the method's to leave checkpoints in; a second call resumes from them."""
+
+    name: str
+
+    def erase(self, model: Model, concept: Concept, anchor: Anchor, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]: ...
+
+
+class Judge(Protocol):
+    """What measures a model's images. Lists of PIL images in, CPU tensors or labels out."""
+
+    name: str
+    extractor: str
+
+    def check(self, prompts: Sequence[Prompt]) -> None: ...
+    def find(self, images: Sequence[Image]) -> dict[Head, list[str]]: ...
+    def features(self, images: Sequence[Image]) -> Tensor: ...
+    def similarity(self, images: Sequence[Image], texts: Sequence[str]) -> Tensor: ...
+
+
+class Metric(Protocol):
+    """Sets of images in, named scores out. `images` has "erase", "keep" and the unedited model's "erase@base", "keep@base"."""
+
+    name: str
+
+    def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores: ...
+
+
+class Tracker(Protocol):
+    """Where progress is shown; result.json is the record."""
+
+    def start(self, run: str, config: dict[str, Any], out: Path) -> None: ...
+    def log(self, step: int, **scalars: float) -> None: ...
+    def finish(self, scores: Scores, grid: Path | None, failed: bool) -> str: ...
+
+
+def share(hits: int, n: int, better: Literal["higher", "lower"]) -> Score:
+    """A proportion with its 95 % Wilson interval (Wilson 1927), which stays inside [0, 1] at 0 and n."""
+    z, p = 1.959964, hits / n
+    middle, half = (p + z * z / (2 * n)) / (1 + z * z / n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return {"value": p, "n": n, "low": max(0.0, middle - half), "high": min(1.0, middle + half), "better": better}
+
+
+def mean(values: Sequence[float], better: Literal["higher", "lower"]) -> Score:
+    """A mean with its normal 95 % interval."""
+    n = len(values)
+    m = math.fsum(values) / n
+    half = 1.959964 * math.sqrt(math.fsum((v - m) ** 2 for v in values) / max(1, n - 1) / n)
+    return {"value": m, "n": n, "low": m - half, "high": m + half, "better": better}

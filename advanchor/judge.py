@@ -1,0 +1,85 @@
+"""What measures images of the emoji model: a classifier (detector and features) and an open_clip model, both trained apart from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import advanchor.torchvision_ops  # noqa: F401  (before open_clip)
+from advanchor.core import BadInput, Head, Prompt, option
+from advanchor.emoji_classifier import EmojiClassifier
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ASSETS = Path(__file__).parent / "assets/judge"
+
+
+@cache
+def _classifier() -> EmojiClassifier:
+    return EmojiClassifier.load(ASSETS / "classifier")
+
+
+@cache
+def _clip() -> tuple[Any, Any]:
+    import open_clip
+    from transformers import CLIPTokenizer
+
+    net = open_clip.create_model(f"local-dir:{ASSETS / 'open_clip'}")
+    return net.float().eval().requires_grad_(False), CLIPTokenizer.from_pretrained(ASSETS / "open_clip")
+
+
+@option
+class EmojiJudge:
+    """Judges 32 px emoji. `extractor` names the features behind FID and KID: numbers of other extractors are not comparable."""
+
+    name: str
+    version: int = 1
+    extractor: str = "emoji classifier, 64 features, 32 px"
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Raise BadInput if a prompt's label is none of the classifier's."""
+        known = {"style": _classifier().styles, "object": _classifier().objects}
+        for p in prompts:
+            if p.label not in known[p.head]:
+                raise BadInput(f"the emoji judge knows no {p.head} '{p.label}': use one of {', '.join(known[p.head])}, or judge=none to draw without measuring.")
+
+    def find(self, images: Sequence[Image]) -> dict[Head, list[str]]:
+        """The likeliest style and object of each image."""
+        style, thing = _classifier()(_pixels(images))
+        return {"style": [_classifier().styles[i] for i in style.argmax(1)], "object": [_classifier().objects[i] for i in thing.argmax(1)]}
+
+    def features(self, images: Sequence[Image]) -> Tensor:
+        """(n, 64)."""
+        return _classifier().features(_pixels(images))
+
+    def similarity(self, images: Sequence[Image], texts: Sequence[str]) -> Tensor:
+        """Cosine of each image with its text, (n,) in [-1, 1]."""
+        net, tokenizer = _clip()
+        ids = tokenizer(list(texts), padding="max_length", truncation=True, max_length=net.context_length, return_tensors="pt").input_ids
+        return (net.encode_image(_pixels(images) * 2 - 1, normalize=True) * net.encode_text(ids, normalize=True)).sum(-1)
+
+
+@option
+class NoJudge:
+    """Measures nothing: the run draws its pictures and says that no score was computed."""
+
+    name: str
+    version: int = 1
+    extractor: str = "none"
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Any prompt will do."""
+
+
+def _pixels(images: Sequence[Image]) -> Tensor:
+    """(n, 3, 32, 32) in [0, 1]."""
+    if sizes := {im.size for im in images} - {(32, 32)}:
+        raise BadInput(f"the emoji judge measures 32 x 32 images and got {sizes}: set judge=none for this model.")
+    return torch.from_numpy(np.stack([np.asarray(im) for im in images])).permute(0, 3, 1, 2).float() / 255

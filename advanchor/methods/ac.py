@@ -1,0 +1,74 @@
+"""Ablating Concepts with any anchor as its target, in the form of the AdvAnchor release.
+
+Minimised over theta, the trained weights (e; e0 is the frozen model, sg a stopped gradient):
+
+    L = MSE( e(e_c), sg[e0(e_a)] ) + lambda * MSE( e(e_b), sg[e0(e_b)] )          on z_t from images of the concept
+
+After Kumari et al. 2023 (arXiv 2303.13516) and Zhao et al. 2024 (arXiv 2501.00054). Against Kumari et al.: the teacher is the frozen model, the
+images are the concept's and not the anchor's, and the superclass term replaces the prior loss.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from advanchor.core import Anchor, Concept, Edit, Log, Model, Positive, Rate, Step, option
+from advanchor.training import Pool, descend
+
+
+@option
+class AblatingConcepts:
+    """Settings of the erasure.
+
+    Attributes:
+        scope: the U-Net weights that are trained (model.SCOPES).
+        steps, lr, batch: Adam updates, learning rate, latents per update.
+        preserve: lambda, the weight of the superclass term.
+        pool: images of the concept that the frozen model draws once; each is used once per pass.
+        pool_steps, pool_guidance: how they are drawn.
+        zero_grad: gradients are zeroed before each update; False keeps a running sum over all of them, as the released AdvAnchor code does.
+    """
+
+    name: str
+    scope: str
+    steps: Annotated[int, Field(ge=0)]
+    lr: Rate
+    batch: Positive
+    preserve: Annotated[float, Field(ge=0)]
+    pool: Positive
+    pool_steps: Positive
+    pool_guidance: Annotated[float, Field(ge=1)]
+    zero_grad: bool = True
+    version: int = 1
+
+    def erase(self, model: Model, concept: Concept, anchor: Anchor, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+        theta = {name: w.detach().clone().requires_grad_() for name, w in model.weights(self.scope).items()}
+        pool = Pool.drawn(model, concept, self.pool, seed, folder, steps=self.pool_steps, guidance=self.pool_guidance)
+        target = anchor.start(model, concept, seed)
+
+        def loss(step: Step) -> Tensor:
+            return self.loss(step, theta, target.embed(step))
+
+        report = descend(
+            theta, loss, lambda i, stream: pool.step(i, stream, self.batch), target, folder, log, steps=self.steps, lr=self.lr, zero_grad=self.zero_grad
+        )
+        return theta, report
+
+    def loss(self, step: Step, theta: Edit, anchor: Tensor) -> Tensor:
+        """The formula above; `anchor` is e_a (b, L, d)."""
+        model, concept = step.model, step.concept
+        with torch.no_grad():
+            goal = model.eps(step.x, step.t, anchor)
+        erased = F.mse_loss(model.eps(step.x, step.t, model.encode(step.texts(concept.phrase)), theta), goal)
+        if self.preserve == 0:
+            return erased
+        kept = F.mse_loss(model.eps(step.x, step.t, model.encode(step.texts(concept.superclass)), theta), step.frozen(concept.superclass))
+        return erased + self.preserve * kept
+
+

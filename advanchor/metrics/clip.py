@@ -1,0 +1,23 @@
+"""CLIP score: does the image match its prompt? 100 x cosine of open_clip's embeddings (Hessel et al. 2021, arXiv 2104.08718, with w = 100)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from advanchor.core import Images, Judge, Scores, mean, option
+
+
+@option
+class Clip:
+    """`clip/erase` (lower is better: the prompt names what should be gone), `clip/keep`, each also `@base`. Negative cosines count as they are."""
+
+    name: str
+    version: int = 1
+
+    def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
+        scores: Scores = {}
+        for name in ("erase", "keep", "erase@base", "keep@base"):
+            shown = images[name]
+            values = 100 * judge.similarity(shown.load(), [p.text for p in shown.prompts])
+            scores[f"clip/{name}"] = mean(values.tolist(), "lower" if name.startswith("erase") else "higher")
+        return scores

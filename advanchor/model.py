@@ -1,0 +1,238 @@
+"""Stable Diffusion seen through what erasing needs. The only code that touches a diffusers pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+import advanchor.torchvision_ops  # noqa: F401  (before diffusers)
+from advanchor.core import BadInput, Edit, Prompt, option
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+    from PIL.Image import Image
+
+ASSETS = Path(__file__).parent / "assets"
+SCOPES = {
+    "attn2": lambda name: ".attn2." in name,
+    "attn2.kv": lambda name: ".attn2.to_k." in name or ".attn2.to_v." in name,
+    "noxattn": lambda name: ".attn2." not in name,
+    "full": lambda name: True,
+}
+Autocast = Literal["none", "bfloat16", "float16"]
+
+
+@option
+class StableDiffusion:
+    """A local folder in the diffusers layout, Stable Diffusion 1.x architecture, epsilon prediction.
+
+    Attributes:
+        path: the folder; "bundled" is the emoji model that ships with the package.
+        autocast: precision of the U-Net's forward pass; weights, anchors and optimisers stay float32.
+        version: raised when the weights behind `path` change, so that old results are not mistaken for new ones.
+    """
+
+    name: str
+    path: str | None
+    autocast: Autocast = "none"
+    version: int = 1
+
+    def folder(self) -> Path:
+        return ASSETS / "emoji" if self.path == "bundled" else Path(self.path or "").expanduser()
+
+    def check(self) -> None:
+        """Raise BadInput if the folder is not there, without loading anything."""
+        if self.path is None:
+            raise BadInput(f"model={self.name} needs a local folder in the diffusers layout: add model.path=<folder with model_index.json>.")
+        if not (self.folder() / "model_index.json").is_file():
+            raise BadInput(f"{self.folder()} is not a diffusers pipeline (no model_index.json in it): set model.path to a local Stable Diffusion 1.x folder.")
+
+    def open(self, device: str) -> LatentDiffusion:
+        from diffusers import StableDiffusionPipeline
+
+        self.check()
+        pipe = StableDiffusionPipeline.from_pretrained(
+            str(self.folder()), torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False, local_files_only=True
+        )
+        if pipe.scheduler.config.get("prediction_type", "epsilon") != "epsilon":
+            raise BadInput(f"{self.folder()} predicts {pipe.scheduler.config.prediction_type}, and only epsilon prediction is supported: use an SD 1.x folder.")
+        return LatentDiffusion(self.name, pipe, device, self.autocast)
+
+
+@option
+class Random:
+    """A tiny Stable Diffusion with random weights and the emoji tokenizer: draws noise, costs nothing. For tests."""
+
+    name: str
+    seed: int = 0
+    version: int = 1
+
+    def check(self) -> None:
+        """Nothing can be missing."""
+
+    def open(self, device: str) -> LatentDiffusion:
+        from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+        from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+        tokenizer = CLIPTokenizer.from_pretrained(ASSETS / "emoji/tokenizer")
+        ids = {f"{k}_token_id": getattr(tokenizer, f"{k}_token_id") for k in ("bos", "eos", "pad")}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            pipe = StableDiffusionPipeline(
+                vae=AutoencoderKL(
+                    block_out_channels=(8, 16, 16), norm_num_groups=4, latent_channels=4, layers_per_block=1, sample_size=32,
+                    down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, mid_block_add_attention=False,
+                ),
+                text_encoder=CLIPTextModel(
+                    CLIPTextConfig(
+                        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+                        max_position_embeddings=tokenizer.model_max_length, **ids,
+                    )
+                ),
+                tokenizer=tokenizer,
+                unet=UNet2DConditionModel(
+                    sample_size=8, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4,
+                    down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2, cross_attention_dim=32, attention_head_dim=2,
+                ),
+                scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+                safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False,
+            )  # fmt: skip
+        return LatentDiffusion(self.name, pipe, device, "none")
+
+
+class LatentDiffusion:
+    """A loaded pipeline: frozen weights, one U-Net in memory. Shapes: b batch, L tokens, d text width, h x w latent."""
+
+    def __init__(self, name: str, pipe: StableDiffusionPipeline, device: str, autocast: Autocast) -> None:
+        pipe.set_progress_bar_config(disable=True)
+        self.name, self.pipe, self.device = name, pipe.to(device), torch.device(device)
+        self.unet, self.text_encoder, self.tokenizer = pipe.unet, pipe.text_encoder, pipe.tokenizer
+        for part in (self.unet, self.text_encoder, pipe.vae):
+            part.eval().requires_grad_(False)
+        self.length = self.tokenizer.model_max_length
+        self.timesteps: int = pipe.scheduler.config.num_train_timesteps
+        self._alphas = pipe.scheduler.alphas_cumprod.to(self.device)
+        self._autocast = autocast
+
+    def encode(self, texts: Sequence[str], delta: Tensor | None = None, spans: Sequence[Sequence[int]] = ()) -> Tensor:
+        """Text embeddings (b, L, d). `delta` (s, d) is added to the encoder's *input* at each text's `spans` (b lists of s positions).
+
+        Gradients flow to `delta` only.
+        """
+        ids = self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt").input_ids.to(self.device)
+        if delta is None:
+            with torch.no_grad():
+                return self.text_encoder(ids)[0]
+
+        def shift(module: torch.nn.Module, args: Any, out: Tensor) -> Tensor:
+            return add_at(out, delta, spans)
+
+        hook = self.text_encoder.get_input_embeddings().register_forward_hook(shift)
+        try:
+            return self.text_encoder(ids)[0]
+        finally:
+            hook.remove()
+
+    @torch.no_grad()
+    def pooled(self, texts: Sequence[str]) -> Tensor:
+        """The text encoder's embedding of whole sentences (b, d): its output at the end token."""
+        ids = self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt").input_ids.to(self.device)
+        return self.text_encoder(ids).pooler_output
+
+    def span(self, text: str, words: str) -> list[int]:
+        """Positions of all BPE pieces of `words` in the encoded text, counted with the start token.
+
+        Raises:
+            BadInput: the words are not in the text, or stand behind the tokenizer's limit.
+        """
+        whole, part = (self.tokenizer(t, truncation=True, max_length=self.length).input_ids for t in (text, words))
+        part = part[1:-1]
+        for i in range(len(whole) - len(part) + 1):
+            if whole[i : i + len(part)] == part:
+                return list(range(i, i + len(part)))
+        raise BadInput(f"the words '{words}' are not among the first {self.length} tokens of '{text}': correct the concept's name, phrase or templates.")
+
+    def eps(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None) -> Tensor:
+        """Predicted noise (b, 4, h, w) for x (b, 4, h, w), t (b,), cond (b, L, d); with `weights` in place of the frozen ones."""
+        precision: AbstractContextManager[Any] = nullcontext()
+        if self._autocast != "none":
+            precision = torch.autocast(self.device.type, dtype=getattr(torch, self._autocast))
+        with precision:
+            if weights is None:
+                return self.unet(x, t, cond).sample.float()
+            return torch.func.functional_call(self.unet, dict(weights), (x, t, cond)).sample.float()
+
+    def weights(self, scope: str) -> dict[str, Tensor]:
+        """The frozen U-Net parameters of a scope, by name.
+
+        Raises:
+            BadInput: no such scope.
+        """
+        if scope not in SCOPES:
+            raise BadInput(f"unknown scope '{scope}': choose one of {', '.join(SCOPES)}.")
+        return {name: p for name, p in self.unet.named_parameters() if SCOPES[scope](name)}
+
+    @contextmanager
+    def edited(self, edit: Edit) -> Iterator[None]:
+        """Inside, the U-Net has the edit's tensors; afterwards its own again, bit for bit."""
+        parameters = dict(self.unet.named_parameters())
+        before = {name: parameters[name].detach().clone() for name in edit}
+        try:
+            with torch.no_grad():
+                for name, tensor in edit.items():
+                    parameters[name].copy_(tensor)
+            yield
+        finally:
+            with torch.no_grad():
+                for name, tensor in before.items():
+                    parameters[name].copy_(tensor)
+
+    def noised(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """z_t = sqrt(a_t) z + sqrt(1 - a_t) noise."""
+        a = self._alphas[t].view(-1, 1, 1, 1)
+        return a.sqrt() * z + (1 - a).sqrt() * noise
+
+    def latents(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float) -> Tensor:
+        """Denoised latents (b, 4, h, w), scaled as the U-Net sees them."""
+        return self._sample(texts, seeds, steps, guidance, "latent")
+
+    def draw(self, prompts: Sequence[Prompt], *, steps: int, guidance: float) -> list[Image]:
+        """One image per prompt. An image depends on its text and seed alone, not on what is drawn beside it."""
+        return self._sample([p.text for p in prompts], [p.seed for p in prompts], steps, guidance, "pil")
+
+    @torch.no_grad()
+    def _sample(self, texts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float, output: str) -> Any:
+        side = self.unet.config.sample_size
+        shape = (self.unet.config.in_channels, side, side)
+        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(image_seed(t, s))) for t, s in zip(texts, seeds, strict=True)])
+        cond, empty = self.encode(texts), self.encode([""] * len(texts))
+        precision: AbstractContextManager[Any] = nullcontext()
+        if self._autocast != "none":
+            precision = torch.autocast(self.device.type, dtype=getattr(torch, self._autocast))
+        with precision:
+            return self.pipe(
+                prompt_embeds=cond, negative_prompt_embeds=empty, latents=noise.to(self.device), num_inference_steps=steps, guidance_scale=guidance, output_type=output
+            ).images
+
+
+def image_seed(text: str, seed: int) -> int:
+    """A 63-bit seed from the prompt and its number, the same on every machine and in every process."""
+    return int.from_bytes(hashlib.sha256(f"{text}\n{seed}".encode()).digest()[:8], "big") >> 1
+
+
+def add_at(embeddings: Tensor, delta: Tensor, spans: Sequence[Sequence[int]]) -> Tensor:
+    """embeddings (b, L, d) with delta (s, d) added at each row's s positions."""
+    placed = torch.zeros_like(embeddings)
+    rows = torch.arange(len(spans)).repeat_interleave(len(delta))
+    columns = torch.tensor([p for span in spans for p in span])
+    return embeddings + placed.index_put((rows.to(placed.device), columns.to(placed.device)), delta.repeat(len(spans), 1).to(placed.dtype))
+
+
+def to_cpu(edit: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in edit.items()}

@@ -1,0 +1,94 @@
+"""What a person sees of a finished run: a table in the terminal and a picture of before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advanchor.core import Images, Prompt, Scores
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+ARROW = {"higher": "↑", "lower": "↓"}
+
+
+def cell(scores: Scores, name: str) -> str:
+    """Value with its 95 % interval, or an em dash."""
+    score = scores.get(name)
+    if score is None:
+        return "—"
+    digits = 3 if "hit" in name or "rate" in name else 2
+    text = f"{score['value']:.{digits}f}"
+    return f"{text} [{score['low']:.{digits}f}, {score['high']:.{digits}f}]" if "low" in score else text
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The closing table of a run, from its result.json alone."""
+    scores: Scores = result["scores"]
+    concept = result["config"]["concept"]["name"]
+    rows = [("", "images", "before", "after")]
+    for title, name in (
+        (f"{concept}: detector finds it", "erasure/hit"), ("kept: own concept found", "keep/hit"), ("  same kind", "keep/hit_in"),
+        ("  other kind", "keep/hit_cross"), (f"{concept}: CLIP score", "clip/erase"), ("kept: CLIP score", "clip/keep"),
+    ):  # fmt: skip
+        if name in scores:
+            score = scores[name]
+            rows.append((f"{title} {ARROW[score['better']]}", str(score["n"]), cell(scores, f"{name}@base"), cell(scores, name)))
+    for title, name in (
+        (f"{concept}: FID to before", "fid/erase"), ("kept: FID to before", "fid/keep"), (f"{concept}: KID to before x 1000", "kid/erase"),
+        ("kept: KID to before x 1000", "kid/keep"), ("erasure rate, 1 - after/before", "erasure/rate"),
+    ):  # fmt: skip
+        if name in scores:
+            rows.append((f"{title} {ARROW[scores[name]['better']]}", str(scores[name]["n"]), "", cell(scores, name)))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]) for row in rows]
+    lines.insert(1, "-" * len(lines[0]))
+    anchor = {k.split("/")[1]: v for k, v in result["diagnostics"].items() if k.startswith("anchor/")}
+    lines += ["", f"anchor   {result['config']['anchor']['name']}" + "".join(f", {k} {v:.4g}" for k, v in anchor.items())]
+    lines += ["cost     " + ", ".join(f"{stage} {c['seconds']:.0f} s / {c['peak_mb']:.0f} MB" for stage, c in result["stages"].items())]
+    lines += [f"changed  {result['changed']['tensors']} tensors, {result['changed']['parameters']:,} parameters"]
+    lines += [f"pictures {result['grid']}", f"tracker  {result['tracker']}"]
+    if result["unmeasured"]:
+        lines += [f"note     {result['unmeasured']}"]
+    return "\n".join(lines)
+
+
+def grid(images: Mapping[str, Images], concept: str, path: Path) -> None:
+    """The same prompts and seeds before and after, in pairs of rows: erased concept, kept concepts of its kind, of the other kind."""
+    from PIL import Image, ImageDraw
+
+    shown = {k: list(images[k].prompts) for k in ("erase", "keep")}
+    keep_in, keep_cross = ([p for p in shown["keep"] if p.kept == where] for where in ("in", "cross"))
+    bands = [(f"erased: {concept}", "erase", spread(shown["erase"], 12)), ("kept: same kind", "keep", spread(keep_in, 12)), ("kept: other kind", "keep", spread(keep_cross, 12))]
+    side = _open(images["erase"], shown["erase"][0]).width
+    scale = max(1, 64 // side)
+    cell = min(side * scale, 192)
+    page = Image.new("RGB", (70 + 12 * (cell + 4), 6 + sum(2 * (cell + 4) + 22 for _, _, prompts in bands if prompts)), "white")
+    draw, y = ImageDraw.Draw(page), 6
+    for title, name, prompts in bands:
+        if not prompts:
+            continue
+        draw.text((6, y), title, fill="black")
+        y += 16
+        for label, which in (("before", f"{name}@base"), ("after", name)):
+            draw.text((6, y + cell // 2 - 6), label, fill="black")
+            for column, prompt in enumerate(prompts):
+                tile = _open(images[which], prompt).resize((cell, cell), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
+                page.paste(tile, (70 + column * (cell + 4), y))
+            y += cell + 4
+        y += 6
+    page.save(path.with_suffix(".part"), format="PNG")
+    path.with_suffix(".part").replace(path)
+
+
+def spread(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
+    """Up to n prompts, evenly over the list, so that a row shows as many concepts and sentences as it can."""
+    return [prompts[i * len(prompts) // n] for i in range(n)] if len(prompts) > n else list(prompts)
+
+
+def _open(images: Images, prompt: Prompt) -> Image.Image:
+    from PIL import Image
+
+    return Image.open(images.root / prompt.file).convert("RGB")

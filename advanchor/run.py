@@ -1,0 +1,249 @@
+"""One run, top to bottom: erase, draw, measure, show. Called on the same folder again it does only what is missing."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import json
+import logging
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ValidationError
+
+from advanchor import report
+from advanchor.core import Anchor, BadInput, Concept, Edit, Images, Judge, Method, Metric, Sample, Scores, Tracker
+from advanchor.sampling import draw
+from advanchor.store import cached, key, plain, run_id, write_json
+
+log = logging.getLogger(__name__)
+GROUPS = ("model", "judge", "concept", "anchor", "method", "tracker")
+TOP = ("metric", "sample", "seed", "batch", "device", "root", "study")
+
+
+def build(node: DictConfig, where: str) -> Any:
+    """Make a component from its config. Constructing is free: nothing is loaded, everything is checked.
+
+    Raises:
+        BadInput: an unknown or missing setting, or a value of the wrong type or range.
+    """
+    settings = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
+    target = settings.pop("_target_", "")
+    if not str(target).startswith("advanchor."):
+        raise BadInput(f"{where}._target_ is '{target}': it must name a class of advanchor.")
+    cls = get_class(target)
+    try:
+        return cls(**settings)
+    except ValidationError as error:
+        raise BadInput("; ".join(explain(e, where, settings, cls) for e in error.errors())) from None
+
+
+def explain(error: Any, where: str, settings: Mapping[str, Any], cls: type) -> str:
+    """One sentence for one pydantic error."""
+    name = ".".join([where, *(str(part) for part in error["loc"])])
+    fields = list(getattr(cls, "__dataclass_fields__", {}))
+    if error["type"] == "unexpected_keyword_argument":
+        close = difflib.get_close_matches(str(error["loc"][-1]), fields, 1)
+        return f"there is no setting '{name}': " + (f"did you mean {where}.{close[0]}?" if close else f"choose from {', '.join(fields)}.")
+    if error["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{name} is missing: add it to the yaml file or the command line."
+    if error["type"] == "too_short":
+        return f"{name} is empty: give it at least one entry."
+    if error["type"] == "value_error":
+        return f"{where}: {error['ctx']['error']}."
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"{name}={error['input']} will not do: {message}."
+
+
+def check(cfg: DictConfig) -> None:
+    """Build every component of a config, so that a mistake is said before anything is loaded.
+
+    Raises:
+        BadInput: as `build`, or a top-level setting that does not exist.
+    """
+    known = {*GROUPS, *TOP}
+    for name in cfg:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), sorted(known), 1)
+            raise BadInput(f"there is no setting '{name}'" + (f": did you mean {close[0]}?" if close else f": choose from {', '.join(sorted(known))}."))
+    for name in ("seed", "batch"):
+        if not isinstance(cfg[name], int) or cfg[name] < (name == "batch"):
+            raise BadInput(f"{name}={cfg[name]} will not do: it must be a whole number, at least {int(name == 'batch')}.")
+    for group in GROUPS:
+        component = build(cfg[group], group)
+        if group == "model":
+            component.check()
+        if group == "concept":
+            component.prompts(sample_of(cfg))
+    for name, node in cfg.metric.items():
+        build(node, f"metric.{name}")
+
+
+def sample_of(cfg: DictConfig) -> Sample:
+    return cast(Sample, build(cast(DictConfig, OmegaConf.merge({"_target_": "advanchor.core.Sample"}, cfg.sample)), "sample"))
+
+
+def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
+    """Carry out one run in `out` and return what result.json holds.
+
+    Raises:
+        BadInput: as `check`; or the judge cannot measure this model or concept; or a loss is not finite.
+    """
+    check(cfg)
+    root, store = Path(cfg.root), Path(cfg.root) / "store"
+    concept, sample = cast(Concept, build(cfg.concept, "concept")), sample_of(cfg)
+    metrics = cast(dict[str, Metric], {name: build(node, f"metric.{name}") for name, node in cfg.metric.items()})
+    memos = {name: out / "metrics" / f"{name}-{key(cfg.metric[name], cfg.judge)}.json" for name in metrics}
+
+    # A finished run that holds every asked-for score is read, not repeated; torch is not even imported.
+    record = out / "result.json"
+    if record.exists() and (done := json.loads(record.read_text())) and all(m.exists() for m in memos.values() if not done["unmeasured"]):
+        log.info("%s is complete: nothing to compute.", out)
+        return cast(dict[str, Any], done)
+
+    judge = cast(Judge, build(cfg.judge, "judge"))
+    prompts = concept.prompts(sample)
+    judge.check([p for group in prompts.values() for p in group])
+    tracker = cast(Tracker, build(cfg.tracker, "tracker"))
+    config = cast(dict[str, Any], plain(cfg))
+    stages: dict[str, dict[str, float]] = json.loads((out / "stages.json").read_text()) if (out / "stages.json").exists() else {}
+    scores: Scores = {}
+    failed, picture = True, None
+    tracker.start(run_id(cfg), config, out)
+    try:
+        with stage("load", stages, out):
+            model = build(cfg.model, "model").open(device(cfg.device))
+
+        # Erase: an edit is made once, whoever asks for it.
+        edit_key = key(cfg.model, cfg.concept, cfg.anchor, cfg.method, cfg.seed)
+        with stage("erase", stages, out):
+            edit, diagnostics = erased(cfg, model, concept, store / "edits", edit_key, tracker.log)
+
+        # Draw: the unedited model's images are shared by all runs of this model and these sampling settings.
+        looks = {"steps": sample.steps, "guidance": sample.guidance}
+        folders = {"": store / "samples" / key(edit_key, looks), "@base": store / "samples" / f"base-{key(cfg.model, looks)}"}
+        images: dict[str, Images] = {}
+        for which, folder in folders.items():
+            with stage(f"draw{which}", stages, out), model.edited({} if which else edit):
+                for name, wanted in prompts.items():
+                    images[name + which] = draw(model, wanted, folder, batch=cfg.batch, label=name + which, **looks)
+
+        # Measure: one small file per metric, so that a new metric does not repeat the others.
+        unmeasured = "" if cfg.judge.name != "none" else "judge=none: the pictures are drawn, no score is computed (there is no judge for Stable Diffusion yet)."
+        (out / "metrics").mkdir(exist_ok=True)
+        for name, metric in metrics.items() if not unmeasured else ():
+            if not memos[name].exists():
+                with stage("measure", stages, out):
+                    write_json(memos[name], metric(judge, images))
+            scores |= json.loads(memos[name].read_text())
+
+        # Show.
+        picture = out / "grid.png"
+        report.grid(images, concept.name, picture)
+        failed = False
+    finally:
+        where = tracker.finish(scores, picture, failed)
+    result = {
+        "run": run_id(cfg), "config": config, "scores": scores, "diagnostics": diagnostics, "stages": stages, "grid": str(picture), "tracker": where,
+        "changed": {"tensors": len(edit), "parameters": sum(t.numel() for t in edit.values())}, "unmeasured": unmeasured, "environment": environment(model.device.type),
+        "artifacts": {"edit": str((store / "edits" / edit_key).relative_to(root)), **{f"samples{w}": str(f.relative_to(root)) for w, f in folders.items()}},
+    }  # fmt: skip
+    write_json(record, result)
+    return result
+
+
+def erased(cfg: DictConfig, model: Any, concept: Concept, folder: Path, name: str, track: Callable[..., None]) -> tuple[Edit, dict[str, float]]:
+    """The edit of this config and its diagnostics, from the store or made now."""
+    from safetensors.torch import load_file, save_file
+
+    live: list[int] = []
+
+    def log_step(i: int, **scalars: float) -> None:
+        live.append(i)
+        track(i, **scalars)
+
+    def make(part: Path) -> None:
+        method, anchor = cast(Method, build(cfg.method, "method")), cast(Anchor, build(cfg.anchor, "anchor"))
+        tensors, diagnostics = method.erase(model, concept, anchor, cfg.seed, part, log_step)
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / "edit.safetensors")
+        write_json(part / "edit.json", {"diagnostics": diagnostics, "config": plain({g: cfg[g] for g in ("model", "concept", "anchor", "method", "seed")})})
+        (part / "checkpoint.pt").unlink(missing_ok=True)
+
+    made = cached(folder, name, make)
+    if not live and (made / "train.jsonl").exists():  # made by another run: the tracker still gets every scalar
+        for i, line in enumerate((made / "train.jsonl").read_text().splitlines()):
+            track(i, **json.loads(line))
+    return load_file(made / "edit.safetensors"), json.loads((made / "edit.json").read_text())["diagnostics"]
+
+
+@contextmanager
+def stage(name: str, stages: dict[str, dict[str, float]], out: Path) -> Iterator[None]:
+    """Add a stage's seconds and its peak memory (resident on CPU, allocated on CUDA; MB) to stages.json."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts anew
+        except OSError:
+            pass
+    start = time.monotonic()
+    yield
+    before = stages.get(name, {"seconds": 0.0, "peak_mb": 0.0})
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_peak()
+    stages[name] = {"seconds": before["seconds"] + time.monotonic() - start, "peak_mb": max(before["peak_mb"], peak)}
+    write_json(out / "stages.json", stages)
+
+
+def resident_peak() -> float:
+    """Peak resident memory in MB since the mark was reset (Linux), or since the process began."""
+    try:
+        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if platform.system() == "Darwin" else 1024)
+
+
+def device(wanted: str) -> str:
+    """`auto` is CUDA, Apple's GPU or the CPU, the first there is.
+
+    Raises:
+        BadInput: the device does not exist here.
+    """
+    import torch
+
+    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else [])]
+    if wanted == "auto":
+        return there[-1]
+    if wanted.split(":")[0] not in there:
+        raise BadInput(f"device={wanted} is not available here: use one of auto, {', '.join(there)}.")
+    return wanted
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Commit, package versions and machine: what a number may depend on beyond its config."""
+
+    def git(*args: str) -> str | None:
+        done = subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        commit, dirty = git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+    except FileNotFoundError:  # no git
+        commit, dirty = None, False
+    packages = ("advanchor", "torch", "diffusers", "transformers", "open-clip-torch", "torchmetrics", "numpy")
+    return {
+        "commit": commit, "dirty": dirty, "python": platform.python_version(), "machine": platform.platform(), "device": device,
+        "packages": {p: importlib.metadata.version(p) for p in packages},
+    }  # fmt: skip
