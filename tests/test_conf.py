@@ -1,0 +1,99 @@
+"""Every config file composes and every component it names can be built; mistakes get one sentence."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advanchor.compose import CONF, compose, validate
+from advanchor.core import BadInput
+from advanchor.run import build, sample_of
+from advanchor.store import plain
+
+
+def options(group: str) -> list[str]:
+    folder = Path(CONF) / group
+    found = sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml") if not f.stem.startswith("_"))
+    assert found, f"conf/{group} is empty, so this test would pass without looking at anything"
+    return found
+
+
+PARTS = [(g, o) for g in ("model", "judge", "concept", "anchor", "method", "metric", "tracker") for o in options(g)]
+
+
+@pytest.mark.parametrize(("group", "option"), PARTS)
+def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    path = [f"model.path={tmp_path}"] if option == "sd14" and group == "model" else []
+    models = [] if group == "model" else ["model=random"]
+    cfg = compose([*models, f"{group}=[{option}]" if group == "metric" else f"{group}={option}", *path])
+    node = cfg.metric[option] if group == "metric" else cfg[group]
+    assert build(node, group).name.replace(" ", "_").lower() == option.split("/")[-1] or group in ("judge", "concept")
+
+
+@pytest.mark.parametrize("option", options("concept"))
+def test_every_concept_asks_for_what_it_erases_and_keeps_it_out_of_what_it_keeps(option: str) -> None:
+    cfg = compose(["model=random", f"concept={option}"])
+    concept = build(cfg.concept, "concept")
+    prompts = concept.prompts(sample_of(cfg))
+    assert all(p.label == concept.name and concept.name in p.text for p in prompts["erase"])
+    assert all(p.label != concept.name and concept.name not in p.text.split() for p in prompts["keep"])
+    assert {p.kept for p in prompts["keep"]} == {"in", "cross"}
+    assert not any("{" in p.text for group in prompts.values() for p in group)
+    assert len({p.file for p in prompts["erase"]}) == len(prompts["erase"])
+
+
+@pytest.mark.parametrize("option", [o for o in options("concept") if o.startswith("emoji/")])
+def test_every_emoji_concept_is_measured_on_at_least_200_images_a_side(option: str) -> None:
+    cfg = compose(["model=random", f"concept={option}"])
+    prompts = build(cfg.concept, "concept").prompts(sample_of(cfg))
+    assert len(prompts["erase"]) >= 200
+    assert len(prompts["keep"]) >= 200
+
+
+@pytest.mark.parametrize("name", [o for o in options("experiment") if o != "base"])
+def test_every_experiment_changes_something(name: str) -> None:
+    base, changed = (plain(compose(["model=random", f"experiment={e}"])) for e in ("base", name))
+    assert {k for k in base if base[k] != changed[k]} - {"study"}
+
+
+def test_values_found_for_a_model_apply_to_it_alone_and_yield_to_the_command_line() -> None:
+    emoji, other = compose(["model=emoji"]), compose(["model=random"])
+    assert emoji.method.lr != other.method.lr
+    assert compose(["model=emoji", "method.lr=0.5"]).method.lr == 0.5
+    assert compose(["model=emoji", "anchor=superclass"]).anchor.name == "superclass"
+
+
+MISTAKES = {
+    "model=sd14": "model.path",
+    "model=sd14 model.path=/no/such/folder": "is not a diffusers pipeline",
+    "concept=emoji/foxx": "did you mean emoji/fox?",
+    "anchor=adversarail": "did you mean adversarial?",
+    "methd=ac": "did you mean method?",
+    "model=random method.lrr=1": "did you mean method.lr?",
+    "model=random +method.lrr=1": "did you mean method.lr?",
+    "model=random +smaple.steps=1": "did you mean sample?",
+    "model=random method.lr=fast": "method.lr=fast will not do",
+    "model=random method.steps=-1": "method.steps=-1 will not do",
+    "model=random sample.steps=0": "sample.steps=0 will not do",
+    "model=random sample.guidance=0.5": "sample.guidance=0.5 will not do",
+    "model=random concept.templates=[]": "concept.templates is empty",
+    "model=random concept.evaluate=[]": "concept.evaluate is empty",
+    "model=random concept.keep={} concept.keep_cross={}": "fill `keep`",
+    "model=random concept.name=wombat": "must contain the name 'wombat'",
+    "model=random seed=first": "seed=first will not do",
+    "model=random batch=0": "batch=0 will not do",
+    "model=random metric=[fidd]": "did you mean fid?",
+    "model=random seed=1,two": "seed=two will not do",
+    "model=random method.lr=1e-3,abc": "method.lr=abc will not do",
+    "model=random method.lr={": "",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_sentence_before_anything_is_loaded(mistake: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("advanchor.model.Random.open", None)
+    with pytest.raises(BadInput) as error:
+        validate(mistake.split(" "))
+    assert MISTAKES[mistake] in str(error.value)
+    assert "\n" not in str(error.value)

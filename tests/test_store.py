@@ -1,0 +1,57 @@
+"""Artifacts are named by what made them, and a name means complete."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from advanchor.compose import compose
+from advanchor.store import IDENTITY, cached, key, lock, run_id
+
+
+def test_key_ignores_the_order_of_keys_and_where_a_class_lives() -> None:
+    a = OmegaConf.create({"_target_": "advanchor.old.A", "x": 1, "y": [1, 2]})
+    b = OmegaConf.create({"y": [1, 2], "x": 1, "_target_": "advanchor.new.B"})
+    assert key(a) == key(b)
+    assert key(a) != key({"x": 1, "y": [2, 1]})
+
+
+@pytest.mark.parametrize(
+    ("override", "same"),
+    [("seed=1", False), ("method.lr=0.5", False), ("concept=emoji/cat", False), ("sample.steps=3", False), ("anchor.steps=3", False),
+     ("model.seed=1", False), ("tracker=none", True), ("metric=[kid]", True), ("batch=7", True), ("root=elsewhere", True), ("judge=none", True)],
+)  # fmt: skip
+def test_a_run_is_named_by_what_decides_its_images_and_nothing_else(override: str, same: bool) -> None:
+    assert (run_id(compose(["model=random"])) == run_id(compose(["model=random", override]))) is same
+
+
+def test_identity_names_real_groups() -> None:
+    assert set(IDENTITY) <= set(compose(["model=random"]))
+
+
+def test_cached_builds_once(tmp_path: Path) -> None:
+    built = []
+    for _ in range(2):
+        folder = cached(tmp_path, "a", lambda part: (built.append(1), (part / "x").write_text("1"))[0])
+    assert built == [1]
+    assert (folder / "x").read_text() == "1"
+
+
+def test_a_build_that_dies_has_no_name_and_goes_on_with_its_files(tmp_path: Path) -> None:
+    def die(part: Path) -> None:
+        (part / "first").write_text("kept")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached(tmp_path, "a", die)
+    assert not (tmp_path / "a").exists()
+    seen = []
+    cached(tmp_path, "a", lambda part: seen.append((part / "first").read_text()))
+    assert seen == ["kept"]
+
+
+def test_a_held_lock_is_seen_and_freed(tmp_path: Path) -> None:
+    with lock(tmp_path / "l") as first, lock(tmp_path / "l", block=False) as second:
+        assert (first, second) == (True, False)
+    with lock(tmp_path / "l", block=False) as again:
+        assert again
