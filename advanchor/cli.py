@@ -48,6 +48,7 @@ def main() -> None:
     flags = [a for a in sys.argv[1:] if a.startswith("-")]
     overrides = [a for a in sys.argv[1:] if not a.startswith("-")]
     if set(flags) <= {"-m", "--multirun"}:
+        sys.argv[1:] = [*flags, *overrides]  # argparse takes `a=1 -m b=2,3` only with the flag at one end
         try:
             validate(overrides)
         except BadInput as error:

@@ -67,6 +67,8 @@ def sentence(error: Any) -> str:
         return f"there is no {group}={name}: " + (f"did you mean {close[0]}? " if close else "") + f"There are {', '.join(options)}."
     if found := re.search(r"Could not override '([^']+)'", text):
         group, _, leaf = found.group(1).rpartition(".")
+        if leaf in known_keys(group):
+            return f"{found.group(1)} keeps its entries and takes no new ones: replace it whole with `~{found.group(1)} +{found.group(1)}={{...}}`."
         close = difflib.get_close_matches(leaf, known_keys(group), 1)
         return f"there is no setting '{found.group(1)}': " + (f"did you mean {group + '.' if group else ''}{close[0]}?" if close else "`advanchor --cfg job` prints all of them.")
     return " ".join(text.split()[:60])

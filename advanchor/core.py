@@ -142,6 +142,7 @@ class Concept:
             for name, phrase in names.items()
             if name != self.name
             for sentence in sentences
+            if where == "in" or f" {self.name} " not in f" {sentence} "  # "a noto emoji of a fox" tests no style once foxes are gone
             for seed in range(sample.keep)
         ]
         if not keep:
@@ -185,6 +186,7 @@ class Model(Protocol):
     def latents(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float) -> Tensor: ...
     def draw(self, prompts: Sequence[Prompt], *, steps: int, guidance: float) -> list[Image]: ...
     timesteps: int
+    pixels: int
     device: torch.device
 
 
@@ -250,7 +252,7 @@ class Judge(Protocol):
     name: str
     extractor: str
 
-    def check(self, prompts: Sequence[Prompt]) -> None: ...
+    def check(self, prompts: Sequence[Prompt], pixels: int) -> None: ...
     def find(self, images: Sequence[Image]) -> dict[Head, list[str]]: ...
     def features(self, images: Sequence[Image]) -> Tensor: ...
     def similarity(self, images: Sequence[Image], texts: Sequence[str]) -> Tensor: ...

@@ -43,8 +43,10 @@ class EmojiJudge:
     version: int = 1
     extractor: str = "emoji classifier, 64 features, 32 px"
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raise BadInput if a prompt's label is none of the classifier's."""
+    def check(self, prompts: Sequence[Prompt], pixels: int) -> None:
+        """Raise BadInput if the model's images are not 32 px wide, or a prompt's label is none of the classifier's."""
+        if pixels != 32:
+            raise BadInput(f"the emoji judge measures 32 px images and this model draws {pixels} px: set judge=none to draw without measuring.")
         known = {"style": _classifier().styles, "object": _classifier().objects}
         for p in prompts:
             if p.label not in known[p.head]:
@@ -74,12 +76,10 @@ class NoJudge:
     version: int = 1
     extractor: str = "none"
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
-        """Any prompt will do."""
+    def check(self, prompts: Sequence[Prompt], pixels: int) -> None:
+        """Any prompt and any size will do."""
 
 
 def _pixels(images: Sequence[Image]) -> Tensor:
     """(n, 3, 32, 32) in [0, 1]."""
-    if sizes := {im.size for im in images} - {(32, 32)}:
-        raise BadInput(f"the emoji judge measures 32 x 32 images and got {sizes}: set judge=none for this model.")
     return torch.from_numpy(np.stack([np.asarray(im) for im in images])).permute(0, 3, 1, 2).float() / 255

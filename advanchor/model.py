@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,12 +54,17 @@ class StableDiffusion:
             raise BadInput(f"{self.folder()} is not a diffusers pipeline (no model_index.json in it): set model.path to a local Stable Diffusion 1.x folder.")
 
     def open(self, device: str) -> LatentDiffusion:
+        import diffusers
+        import transformers
         from diffusers import StableDiffusionPipeline
 
+        diffusers.utils.logging.disable_progress_bar()  # loading takes a second; its bars would outlast ours
+        transformers.utils.logging.disable_progress_bar()
         self.check()
         pipe = StableDiffusionPipeline.from_pretrained(
-            str(self.folder()), torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False, local_files_only=True
-        )
+            str(self.folder()), torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False, local_files_only=True,
+            low_cpu_mem_usage=False,  # True needs one more package
+        )  # fmt: skip
         if pipe.scheduler.config.get("prediction_type", "epsilon") != "epsilon":
             raise BadInput(f"{self.folder()} predicts {pipe.scheduler.config.prediction_type}, and only epsilon prediction is supported: use an SD 1.x folder.")
         return LatentDiffusion(self.name, pipe, device, self.autocast)
@@ -116,6 +121,7 @@ class LatentDiffusion:
         for part in (self.unet, self.text_encoder, pipe.vae):
             part.eval().requires_grad_(False)
         self.length = self.tokenizer.model_max_length
+        self.pixels: int = self.unet.config.sample_size * pipe.vae_scale_factor
         self.timesteps: int = pipe.scheduler.config.num_train_timesteps
         self._alphas = pipe.scheduler.alphas_cumprod.to(self.device)
         self._autocast = autocast
@@ -233,6 +239,3 @@ def add_at(embeddings: Tensor, delta: Tensor, spans: Sequence[Sequence[int]]) ->
     columns = torch.tensor([p for span in spans for p in span])
     return embeddings + placed.index_put((rows.to(placed.device), columns.to(placed.device)), delta.repeat(len(spans), 1).to(placed.dtype))
 
-
-def to_cpu(edit: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in edit.items()}

@@ -111,7 +111,6 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
 
     judge = cast(Judge, build(cfg.judge, "judge"))
     prompts = concept.prompts(sample)
-    judge.check([p for group in prompts.values() for p in group])
     tracker = cast(Tracker, build(cfg.tracker, "tracker"))
     config = cast(dict[str, Any], plain(cfg))
     stages: dict[str, dict[str, float]] = json.loads((out / "stages.json").read_text()) if (out / "stages.json").exists() else {}
@@ -121,6 +120,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     try:
         with stage("load", stages, out):
             model = build(cfg.model, "model").open(device(cfg.device))
+            judge.check([p for group in prompts.values() for p in group], model.pixels)
 
         # Erase: an edit is made once, whoever asks for it.
         edit_key = key(cfg.model, cfg.concept, cfg.anchor, cfg.method, cfg.seed)

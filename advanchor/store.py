@@ -41,8 +41,8 @@ def run_id(_root_: DictConfig) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write, then name: a file that exists is complete."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Write, then name: a file that exists is complete. The caller holds the lock of the folder."""
+    part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(value, indent=1) + "\n")
     os.replace(part, path)
 

@@ -103,7 +103,7 @@ class WandB:
 
         self._try(end)
         run = self._run  # type: ignore[attr-defined]
-        where = "not logged" if run is None else run.url or str(Path(run.dir).parent)
+        where = "not logged" if run is None else str(Path(run.dir).parent) if run.offline else run.url
         self._try(lambda run: run.finish(exit_code=int(failed)))
         return where
 

@@ -41,6 +41,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TAXONOMY = yaml.safe_load((ROOT / "advanchor/assets/taxonomy.yaml").read_text())
 STYLES, OBJECTS = list(TAXONOMY["styles"]), list(TAXONOMY["objects"])
 PIXELS, VARIANTS, TOKENS, WIDTH = 32, 32, 24, 128
+CHECKPOINT_SECONDS = 60.0
 STAGES = ("data", "vae", "clip", "unet", "classifier", "openclip", "export")
 
 
@@ -144,7 +145,7 @@ def train(name: str, net: nn.Module, loss: Callable[[int], Tensor], work: Path, 
         if step % 100 == 99:
             seconds = spent + time.monotonic() - start
             print(f"{name} {step + 1}/{steps} loss {np.mean(recent):.4f} {seconds:.0f} s", flush=True)
-        if time.monotonic() - saved_at > 60 or step == steps - 1:
+        if time.monotonic() - saved_at > CHECKPOINT_SECONDS or step == steps - 1:
             saved_at = time.monotonic()
             state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step + 1, "seconds": spent + saved_at - start}
             torch.save(state, checkpoint.with_suffix(".part"))

@@ -14,7 +14,7 @@ from advanchor.compose import compose
 from advanchor.run import build, run
 from advanchor.store import run_id
 
-TINY = ["experiment=smoke", "tracker=none", "sample.keep=1", "concept.evaluate=['{} in noto style','an emoji of {}']", "concept.keep={wolf: a wolf, car: a car}",
+TINY = ["experiment=smoke", "tracker=none", "sample.keep=1", "concept.evaluate=['{} in noto style','an emoji of {}']", "~concept.keep", "+concept.keep={wolf: a wolf, car: a car}",
         "concept.evaluate_cross=['{} of a bell']", "batch=6"]  # fmt: skip
 
 

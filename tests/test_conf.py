@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 
 from advanchor.compose import CONF, compose, validate
 from advanchor.core import BadInput
@@ -29,6 +31,13 @@ def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
     cfg = compose([*models, f"{group}=[{option}]" if group == "metric" else f"{group}={option}", *path])
     node = cfg.metric[option] if group == "metric" else cfg[group]
     assert build(node, group).name.replace(" ", "_").lower() == option.split("/")[-1] or group in ("judge", "concept")
+
+
+@pytest.mark.parametrize(("group", "option"), [p for p in PARTS if p[0] != "concept"])
+def test_every_setting_stands_in_its_yaml_so_that_it_is_seen_overridden_and_part_of_the_key(group: str, option: str) -> None:
+    node = OmegaConf.load(Path(CONF) / group / f"{option}.yaml")
+    node = node[option] if group == "metric" else node
+    assert set(node) - {"_target_"} == set(get_class(node["_target_"]).__dataclass_fields__)
 
 
 @pytest.mark.parametrize("option", options("concept"))
@@ -79,7 +88,9 @@ MISTAKES = {
     "model=random sample.guidance=0.5": "sample.guidance=0.5 will not do",
     "model=random concept.templates=[]": "concept.templates is empty",
     "model=random concept.evaluate=[]": "concept.evaluate is empty",
-    "model=random concept.keep={} concept.keep_cross={}": "fill `keep`",
+    "model=random ~concept.keep ~concept.keep_cross": "concept.keep is missing",
+    "model=random ~concept.keep ~concept.keep_cross +concept.keep={}": "fill `keep`",
+    "model=random concept.keep={wombat:a-wombat}": "~concept.keep +concept.keep={...}",
     "model=random concept.name=wombat": "must contain the name 'wombat'",
     "model=random seed=first": "seed=first will not do",
     "model=random batch=0": "batch=0 will not do",

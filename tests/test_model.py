@@ -76,7 +76,7 @@ def test_delta_at_the_input_moves_the_encoding_and_carries_a_gradient(model: Any
     model.encode(["a fox"], delta, spans).square().sum().backward()
     assert delta.grad is not None
     assert delta.grad.abs().sum() > 0
-    assert not torch.allclose(model.encode(["a fox"], delta + 1.0, spans), model.encode(["a fox"]), atol=1e-3)
+    assert not torch.allclose(model.encode(["a fox"], delta + torch.arange(32) / 32, spans), model.encode(["a fox"]), atol=1e-3)
 
 
 def test_add_at_touches_the_named_positions_only() -> None:
@@ -121,7 +121,7 @@ def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_same_job_runs_on_a_stable_diffusion_1_folder(sd_folder: Path, tiny: Any) -> None:
-    result = tiny("model=sd14", "judge=sd14", f"model.path={sd_folder}", "concept=style/van_gogh", "concept.evaluate=['{}']", "concept.evaluate_cross=['{}']", "concept.keep={Cezanne: a Cezanne painting}")
-    assert result["changed"]["tensors"] == 6 * 16  # 16 cross-attention layers: q, k, v, out weight, out bias ... as in SD 1.4
+    result = tiny("model=sd14", "judge=sd14", f"model.path={sd_folder}", "concept=style/van_gogh", "concept.evaluate=['{}']", "concept.evaluate_cross=['{}']")
+    assert result["changed"]["tensors"] == 5 * 16  # q, k, v, out and its bias in each of the 16 cross-attention layers, as in SD 1.4
     assert Path(result["grid"]).exists()
     assert "no score is computed" in result["unmeasured"]

@@ -5,6 +5,7 @@ torchmetrics computes both; the judge's features go through an identity where it
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -65,7 +66,8 @@ class Kid:
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         scores: Scores = {}
         for name, (before, after) in pairs(judge, images).items():
-            metric = KernelInceptionDistance(feature=Ready(before.shape[1]), subsets=self.subsets, subset_size=min(self.subset_size, len(before)))
+            with warnings.catch_warnings(action="ignore"):  # "will save all extracted features": 64 numbers an image
+                metric = KernelInceptionDistance(feature=Ready(before.shape[1]), subsets=self.subsets, subset_size=min(self.subset_size, len(before)))
             metric.update(before, real=True)
             metric.update(after, real=False)
             with torch.random.fork_rng(devices=[]):  # its subsets come from the global generator

@@ -1,0 +1,137 @@
+"""Metrics count what they say they count, on images whose content is known."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from advanchor.core import Images, Prompt, mean, share
+from advanchor.metrics.clip import Clip
+from advanchor.metrics.distance import Fid, Kid
+from advanchor.metrics.erasure import Erasure
+
+
+def test_a_share_has_wilsons_interval() -> None:
+    none, half = share(0, 10, "lower"), share(10, 20, "higher")  # values: Newcombe 1998 and any table of the score interval
+    assert (none["value"], none["low"], none["n"]) == (0, 0, 10)
+    assert none["high"] == pytest.approx(0.27753, abs=1e-5)
+    assert (half["low"], half["high"]) == pytest.approx((0.29930, 0.70070), abs=1e-5)
+    assert share(10, 10, "higher")["high"] == pytest.approx(1)
+
+
+def test_a_mean_has_its_normal_interval() -> None:
+    score = mean([1.0, 2.0, 3.0, 4.0], "higher")
+    assert score["value"] == 2.5
+    assert score["high"] - score["value"] == pytest.approx(1.959964 * np.std([1, 2, 3, 4], ddof=1) / 2)
+
+
+class Reader:
+    """A judge that reads what it should find from the pixels: red is the object's number, green the style's, and features are the colours."""
+
+    extractor = "pixels"
+    names = ("fox", "wolf", "noto")
+
+    def find(self, images: list[Image.Image]) -> dict[str, list[str]]:
+        colours = [im.getpixel((0, 0)) for im in images]
+        return {"object": [self.names[c[0]] for c in colours], "style": [self.names[c[1]] for c in colours]}
+
+    def features(self, images: list[Image.Image]) -> Tensor:
+        return torch.tensor([im.getpixel((0, 0)) for im in images], dtype=torch.float32)
+
+    def similarity(self, images: list[Image.Image], texts: list[str]) -> Tensor:
+        return torch.tensor([float(im.getpixel((0, 0))[0] == self.names.index(t)) for im, t in zip(images, texts, strict=True)])
+
+
+def painted(root: Path, prompts: list[Prompt], colours: list[tuple[int, ...]]) -> Images:
+    root.mkdir(exist_ok=True)
+    for prompt, colour in zip(prompts, colours, strict=True):
+        Image.new("RGB", (2, 2), colour).save(root / prompt.file)
+    return Images(root, prompts)
+
+
+ERASE = [Prompt("fox", i, "object", "fox") for i in range(4)]
+KEEP = [Prompt("wolf", 0, "object", "wolf", "in"), Prompt("wolf", 1, "object", "wolf", "in"), Prompt("noto", 0, "style", "noto", "cross")]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> dict[str, Images]:
+    """Unedited: 4 of 4 foxes, all kept right. Edited: 1 of 4 foxes (the others wolves), one wolf of two lost, the style right."""
+    fox, wolf = (0, 2, 9), (1, 2, 7)
+    return {
+        "erase@base": painted(tmp_path / "b", ERASE, [fox] * 4), "erase": painted(tmp_path / "a", ERASE, [wolf, fox, wolf, wolf]),
+        "keep@base": painted(tmp_path / "b", KEEP, [wolf, wolf, wolf]), "keep": painted(tmp_path / "a", KEEP, [fox, wolf, wolf]),
+    }  # fmt: skip
+
+
+def test_hits_are_counted_by_what_each_prompt_names(images: dict[str, Images]) -> None:
+    scores = Erasure(name="erasure")(Reader(), images)  # type: ignore[arg-type]
+    values = {k: (round(v["value"], 4), v["n"]) for k, v in scores.items()}
+    assert values == {
+        "erasure/hit": (0.25, 4), "erasure/hit@base": (1, 4), "erasure/rate": (0.75, 4), "keep/hit": (0.6667, 3), "keep/hit@base": (1, 3),
+        "keep/hit_in": (0.5, 2), "keep/hit_in@base": (1, 2), "keep/hit_cross": (1, 1), "keep/hit_cross@base": (1, 1),
+    }  # fmt: skip
+    assert scores["erasure/hit"]["better"] == "lower"
+    assert scores["keep/hit"]["better"] == "higher"
+
+
+def test_a_detector_that_never_fires_proves_no_erasure(images: dict[str, Images]) -> None:
+    blind = SimpleNamespace(find=lambda shown: {"object": ["?"] * len(shown), "style": ["?"] * len(shown)})
+    assert "erasure/rate" not in Erasure(name="erasure")(blind, images)  # type: ignore[arg-type]
+
+
+def test_the_clip_score_is_the_mean_over_every_image(images: dict[str, Images]) -> None:
+    images = {k: Images(v.root, v.prompts[:2]) for k, v in images.items()}  # the reader has no text for a style
+    scores = Clip(name="clip")(Reader(), images)  # type: ignore[arg-type]
+    assert {k: v["value"] for k, v in scores.items()} == {"clip/erase": 50, "clip/keep": 50, "clip/erase@base": 100, "clip/keep@base": 100}
+
+
+def scattered(root: Path, n: int, seed: int, shift: int) -> Images:
+    rng = np.random.default_rng(seed)
+    prompts = [Prompt("fox", i, "object", "fox") for i in range(n)]
+    return painted(root, prompts, [tuple(int(v) for v in rng.integers(0, 150, 3) + (shift, 0, 0)) for _ in range(n)])
+
+
+def sets(tmp_path: Path, n: int = 60) -> dict[str, Images]:
+    before, after = scattered(tmp_path / "b", n, 0, 0), scattered(tmp_path / "a", n, 1, 80)
+    return {"erase@base": before, "erase": after, "keep@base": before, "keep": before}
+
+
+def test_fid_equals_the_frechet_distance_of_two_gaussians(tmp_path: Path) -> None:
+    images = sets(tmp_path)
+    scores = Fid(name="fid")(Reader(), images)  # type: ignore[arg-type]
+    a, b = (Reader().features(images[k].load()).double().numpy() for k in ("erase@base", "erase"))
+    s, t = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    values, vectors = np.linalg.eigh(s)
+    root = vectors @ np.diag(np.sqrt(values)) @ vectors.T
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s + t) - 2 * np.sqrt(np.linalg.eigvalsh(root @ t @ root)).sum()
+    assert scores["fid/erase"]["value"] == pytest.approx(expected, rel=1e-5)
+    assert scores["fid/keep"]["value"] == pytest.approx(0, abs=1e-3)
+    assert (scores["fid/erase"]["better"], scores["fid/keep"]["better"], scores["fid/keep"]["n"]) == ("higher", "lower", 60)
+    assert scores["fid/keep"]["extractor"] == "pixels"
+
+
+def test_kid_equals_the_unbiased_estimator_on_the_whole_set_and_repeats_itself(tmp_path: Path) -> None:
+    images = sets(tmp_path)
+    scores = Kid(name="kid", subsets=2, subset_size=1000)(Reader(), images)  # type: ignore[arg-type]
+    torch.rand(7)  # its subsets must not depend on what was drawn before
+    assert Kid(name="kid", subsets=2, subset_size=1000)(Reader(), images) == scores  # type: ignore[arg-type]
+    a, b = (Reader().features(images[k].load()).double().numpy() for k in ("erase@base", "erase"))
+
+    def kernel(x: Any, y: Any) -> Any:
+        return (x @ y.T / x.shape[1] + 1) ** 3
+
+    n = len(a)
+    inner = [(kernel(x, x).sum() - np.trace(kernel(x, x))) / (n * (n - 1)) for x in (a, b)]
+    assert scores["kid/erase"]["value"] == pytest.approx(1000 * (sum(inner) - 2 * kernel(a, b).mean()), rel=1e-4)
+    assert scores["kid/erase"]["value"] > scores["kid/keep"]["value"]
+
+
+def test_long_and_foreign_prompts_have_distinct_short_file_names() -> None:
+    prompts = [Prompt(t, 0, "object", "fox") for t in ("a" * 300, "a" * 301, "狐", "狸", "a fox", "a_fox", "")]
+    assert all(len(p.file.encode()) < 120 for p in prompts)
+    assert len({p.file for p in prompts[:4]}) == 4

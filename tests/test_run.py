@@ -1,0 +1,264 @@
+"""A run is a value: computed once, resumed after any kill to the same numbers, and never lost to a tracker."""
+
+import json
+import multiprocessing
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advanchor import trackers
+from advanchor.core import BadInput
+from conftest import TINY
+
+# Where a run can be killed: the n-th time that something of this name is about to get its final name.
+MOMENTS = [
+    ("stages.json", 1), ("pool.safetensors", 1), ("checkpoint.pt", 1), ("checkpoint.pt", 3), ("checkpoint.pt", 5), ("edit.json", 1), ("edits/", 1),
+    ("samples/", 1), ("samples/", 7), ("samples/base", 1), ("samples/base", 8), ("metrics/", 1), ("metrics/", 3), ("grid.png", 1), ("result.json", 1),
+]  # fmt: skip
+SCHEDULE = ["anchor.schedule=sequential", "method.zero_grad=false", "metric=[erasure,clip,kid]"]
+
+
+def work(root: str, overrides: list[str], moment: tuple[str, int] | None) -> None:
+    """In a process of its own: the whole run, killed at the moment if there is one; checkpoints after every step."""
+    import torch
+
+    from advanchor import erase, training
+
+    torch.set_num_threads(1)
+    training.CHECKPOINT_SECONDS = 0.0
+    replace, seen = os.replace, [0]
+
+    def rename(source: Any, target: Any, **kw: Any) -> None:
+        if moment and moment[0] in str(target):
+            seen[0] += 1
+            if seen[0] == moment[1]:
+                os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target, **kw)
+
+    os.replace = rename
+    erase(*TINY, f"root={root}", *overrides)
+
+
+@pytest.fixture(scope="module")
+def process() -> Callable[..., int]:
+    """Call `work` in a child of a server that has imported everything once; returns the exit code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["advanchor.model", "advanchor.judge", "advanchor.training", "torchmetrics.image.fid"])
+
+    def call(root: Path, overrides: list[str], moment: tuple[str, int] | None = None) -> int:
+        child = context.Process(target=work, args=(str(root), overrides, moment))
+        child.start()
+        child.join()
+        assert child.exitcode is not None
+        return child.exitcode
+
+    return call
+
+
+def outcome(root: Path) -> dict[str, Any]:
+    """Everything a run leaves that must not depend on when it was killed."""
+    (record,) = root.glob("*/result.json")
+    result = json.loads(record.read_text())
+    files = {str(f.relative_to(root)): f.read_bytes() for f in sorted((root / "store").rglob("*")) if f.suffix in (".png", ".safetensors", ".jsonl")}
+    parts = [str(f) for f in root.rglob("*.part")]
+    diagnostics = {k: v for k, v in result["diagnostics"].items() if not k.startswith("cost/")}
+    return {"scores": result["scores"], "diagnostics": diagnostics, "files": files, "parts": parts, "grid": (record.parent / "grid.png").read_bytes()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(process: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    root = tmp_path_factory.mktemp("undisturbed")
+    assert process(root, SCHEDULE) == 0
+    return outcome(root)
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=lambda m: f"{m[0].strip('/').replace('/', '-')}-{m[1]}")
+def test_a_run_killed_at_any_stage_ends_with_the_numbers_of_an_undisturbed_one(
+    moment: tuple[str, int], process: Callable[..., int], undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    assert process(tmp_path, SCHEDULE, moment) == -signal.SIGKILL
+    assert not list(tmp_path.glob("*/result.json"))
+    assert process(tmp_path, SCHEDULE) == 0
+    assert outcome(tmp_path) == undisturbed
+
+
+def test_a_finished_run_computes_nothing(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tiny()
+    monkeypatch.setattr("advanchor.model.Random.open", None)
+    assert tiny() == first
+
+
+def test_another_metric_on_a_finished_run_draws_nothing_and_keeps_the_other_scores(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tiny("metric=[erasure]")
+    monkeypatch.setattr("advanchor.model.LatentDiffusion._sample", None)
+    second = tiny("metric=[erasure,kid]")
+    assert second["scores"].keys() > first["scores"].keys()
+    assert all(second["scores"][k] == v for k, v in first["scores"].items())
+
+
+def test_runs_of_one_model_share_the_unedited_models_images(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from advanchor.model import LatentDiffusion
+
+    tiny()
+    drawn: list[str] = []
+    original = LatentDiffusion.draw
+    monkeypatch.setattr(LatentDiffusion, "draw", lambda self, prompts, **kw: drawn.extend(p.text for p in prompts) or original(self, prompts, **kw))
+    result = tiny("anchor=superclass", "experiment=base", "tracker=none", "model=random", "sample={steps: 2, erase: 1, keep: 1}", "method={steps: 3, batch: 2, pool: 4, pool_steps: 2}")
+    assert len(drawn) == result["scores"]["erasure/hit"]["n"] + result["scores"]["keep/hit"]["n"]
+
+
+def test_a_result_names_its_commit_versions_costs_and_sizes(tiny: Any) -> None:
+    result = tiny()
+    assert {"load", "erase", "draw", "draw@base", "measure"} <= set(result["stages"])
+    assert all(s["seconds"] >= 0 and s["peak_mb"] > 50 for s in result["stages"].values())
+    assert result["environment"]["packages"]["torch"]
+    assert "commit" in result["environment"]
+    assert result["changed"]["tensors"] > 0
+    assert all({"value", "n", "better"} <= set(s) for s in result["scores"].values())
+
+
+def test_a_judge_that_cannot_look_at_the_model_says_so_before_erasing(tiny: Any) -> None:
+    with pytest.raises(BadInput, match="knows no object 'wombat'"):
+        tiny("concept.name=wombat", "concept.phrase=a wombat")
+    with pytest.raises(BadInput, match="device=cuda is not available|judge"):
+        tiny("device=cuda")
+
+
+# --- trackers ---------------------------------------------------------------------------------------------------
+
+
+def test_the_jsonl_tracker_holds_every_step_also_of_an_edit_that_another_run_made(tiny: Any) -> None:
+    for overrides in ((), ("sample.steps=3",)):
+        result = tiny("tracker=jsonl", *overrides)
+        events = [json.loads(line) for line in Path(result["tracker"]).read_text().splitlines()]
+        assert [e["event"] for e in events] == ["start", "step", "step", "step", "finish"]
+        assert all("train/loss" in e and "anchor/loss" in e for e in events if e["event"] == "step")
+        assert events[-1]["scores"].keys() == result["scores"].keys()
+
+
+def wandb_records(file: Path) -> Iterator[Any]:
+    """The records of an offline run: W&B's protocol buffers in a LevelDB log, blocks of 32 KiB, after a header of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    raw, at, pieces = file.read_bytes(), 7, b""
+    while at + 7 <= len(raw):
+        if 32768 - at % 32768 < 7:  # too small for a header: the rest of the block is padding
+            at += 32768 - at % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", raw, at + 4)
+        pieces += raw[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last piece
+            yield Record.FromString(pieces)
+            pieces = b""
+
+
+def test_an_offline_wandb_run_reads_back_with_config_scalars_scores_and_picture(tiny: Any, tmp_path: Path) -> None:
+    result = tiny("tracker=wandb", "study=trial")
+    (file,) = tmp_path.rglob("*.wandb")
+    history: list[dict[str, Any]] = []
+    summary: dict[str, Any] = {}
+    run = None
+    for record in wandb_records(file):
+        if record.HasField("run"):
+            run = record.run
+        if record.HasField("history"):
+            history.append({"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item})
+        if record.HasField("summary"):
+            summary |= {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.summary.update}
+    assert run is not None
+    assert (run.run_group, run.job_type, run.run_id) == ("trial", "ac", result["run"])
+    config = {i.key: json.loads(i.value_json) for i in run.config.update}
+    assert config["concept"]["name"] == "fox"
+    assert config["method"]["lr"] == result["config"]["method"]["lr"]
+    assert [h["train_step"] for h in history if "train/loss" in h] == [0, 1, 2]
+    assert all("anchor/norm" in h for h in history if "train/loss" in h)
+    pictures = [h["grid/path"] for h in history if "grid/path" in h]
+    assert len(pictures) == 1
+    assert (file.parent / "files" / pictures[0]).exists()
+    assert all(summary[k] == pytest.approx(v["value"]) for k, v in result["scores"].items())
+    assert result["tracker"] == str(file.parent)
+
+
+@pytest.mark.parametrize("moment", ["start", "step", "end"])
+def test_wandb_failing_loses_no_run(tiny: Any, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    import wandb
+
+    class Broken:
+        offline, dir, summary = True, "nowhere/files", None
+
+        def log(self, values: dict[str, Any]) -> None:
+            if moment == "step":
+                raise wandb.Error("the disk is full")
+
+        def define_metric(self, *args: Any, **kw: Any) -> None: ...
+
+        def finish(self, exit_code: int) -> None: ...
+
+    def init(**settings: Any) -> Broken:
+        if moment == "start":
+            raise wandb.Error("no server")
+        return Broken()
+
+    monkeypatch.setattr("wandb.init", init)
+    assert tiny("tracker=wandb")["scores"]
+
+
+def test_a_tracker_is_closed_as_failed_when_the_run_fails(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[bool] = []
+    monkeypatch.setattr(trackers.NoTracker, "finish", lambda self, scores, grid, failed: ends.append(failed) or "none")
+    with pytest.raises(BadInput, match="lower method.lr"):
+        tiny("method.lr=1e30", "method.steps=6")
+    assert ends == [True]
+
+
+# --- the command ------------------------------------------------------------------------------------------------
+
+
+def command(folder: Path, *args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "advanchor.cli", *args], cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})})
+
+
+def test_a_mistake_on_the_command_line_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
+    done = command(tmp_path, "concept=emoji/foxx")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [done.stderr.strip()]
+    assert "did you mean emoji/fox?" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_runs_every_cell_leaves_error_txt_in_the_failed_one_and_exits_with_1(tmp_path: Path) -> None:
+    done = command(tmp_path, *TINY, "-m", "anchor=adversarial_faithful,adversarial", "method.lr=1e-4,1e30", "method.steps=6")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    results, errors = list(tmp_path.glob("outputs/*/result.json")), list(tmp_path.glob("outputs/*/error.txt"))
+    assert len(results) + len(errors) == 4
+    assert errors
+    assert all("lower method.lr" in e.read_text() for e in errors)
+
+
+def test_the_command_ends_with_a_table_of_before_and_after(tmp_path: Path) -> None:
+    done = command(tmp_path, *TINY)
+    assert done.returncode == 0, done.stderr
+    for words in ("detector finds it", "kept: own concept found", "CLIP score", "FID", "cost", "changed", "pictures", "cosine_span"):
+        assert words in done.stdout
+
+
+def test_a_built_wheel_carries_its_configs_and_assets_and_runs_anywhere(tmp_path: Path) -> None:
+    checkout = Path(__file__).resolve().parents[1]
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")], cwd=checkout, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(tmp_path / "site")], check=True)
+    (tmp_path / "elsewhere").mkdir()
+    done = command(tmp_path / "elsewhere", *TINY, env={"PYTHONPATH": str(tmp_path / "site")})
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "elsewhere/outputs").glob("*/result.json"))
+    where = subprocess.run([sys.executable, "-c", "import advanchor; print(advanchor.__file__)"], cwd=tmp_path, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
+    assert where.stdout.startswith(str(tmp_path / "site"))

@@ -1,0 +1,83 @@
+"""Training the emoji world: what a killed stage resumes to, what captions are true of, and what is held out."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts/train_emoji.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("train_emoji", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train_emoji"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_killed_training_resumes_to_the_bits_of_an_undisturbed_one(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "CHECKPOINT_SECONDS", 0.0)
+
+    def run(folder: Path, die_at: int | None) -> dict[str, Any]:
+        folder.mkdir(exist_ok=True)
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+
+        def loss(step: int) -> Any:
+            if step == die_at:
+                raise KeyboardInterrupt
+            return net(torch.randn(8, 3, generator=torch.Generator().manual_seed(step))).square().mean()
+
+        return {k: v.clone() for k, v in script.train("net", net, loss, folder, steps=9, lr=1e-2, ema=0.9).state_dict().items()}
+
+    undisturbed = run(tmp_path / "a", None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", 5)
+    resumed = run(tmp_path / "b", None)
+    assert all(torch.equal(undisturbed[k], resumed[k]) for k in undisturbed)
+
+
+def test_a_batch_depends_on_its_step_alone_and_never_holds_a_held_out_pair(script: Any) -> None:
+    held = {(script.STYLES.index(s), script.OBJECTS.index(o)) for s, names in script.TAXONOMY["held_out"].items() for o in names}
+    pairs = np.array([(s, o) for s in range(8) for o in range(len(script.OBJECTS)) if (s, o) not in held])
+    world = script.World(torch.zeros(1), pairs, 0)
+    for step in range(20):
+        drawn = world.batch(step, 64, 3)[0]
+        assert (drawn == world.batch(step, 64, 3)[0]).all()
+        assert not held & {tuple(p) for p in drawn.tolist()}
+        assert len({tuple(p) for p in drawn.tolist()}) == 64
+
+
+def test_a_caption_is_true_of_its_own_image_and_says_what_it_is_true_of(script: Any) -> None:
+    rng = np.random.default_rng(0)
+    kinds = set()
+    for _ in range(600):
+        style, thing = int(rng.integers(8)), int(rng.integers(len(script.OBJECTS)))
+        caption = script.draw_caption(style, thing, rng, empty=0.1)
+        assert caption.true_of[style, thing]
+        named = [s for s in script.STYLES if f" {s} " in f" {caption.text} "]
+        assert named == ([script.STYLES[style]] if caption.true_of.any(1).sum() == 1 else [])
+        kinds.add((int(caption.true_of.any(1).sum()), caption.text == ""))
+    assert kinds == {(1, False), (8, False), (8, True)}
+
+
+def test_the_taxonomy_is_what_it_promises(script: Any) -> None:
+    objects, held = script.TAXONOMY["objects"], script.TAXONOMY["held_out"]
+    assert len(script.STYLES) == 8
+    assert len(objects) >= 96
+    for name, entry in objects.items():
+        assert len(entry["siblings"]) == 2
+        assert {*entry["siblings"], entry["unrelated"]} <= set(objects) - {name}
+        assert objects[entry["unrelated"]]["superclass"] != entry["superclass"]
+        assert 1 <= len(entry["synonyms"]) <= 2
+    share = sum(map(len, held.values())) / (8 * len(objects))
+    assert 0.09 < share < 0.11
+    assert {n for names in held.values() for n in names} <= set(objects)
