@@ -1,7 +1,7 @@
 """Erase concepts from text-to-image diffusion models with adversarial anchors, and know what the erasure did.
 
-    result = advanchor.erase("concept=emoji/fox")     # what the command `advanchor concept=emoji/fox` does
-    model, edit = advanchor.load(result)
+result = advanchor.erase("concept=emoji/fox")     # what the command `advanchor concept=emoji/fox` does
+model, edit = advanchor.load(result)
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advanchor.core import BadInput, Prompt
+from advanchor.report import table
+
 if TYPE_CHECKING:
     from advanchor.core import Edit, Model
 
-__all__ = ["erase", "load"]
+__all__ = ["BadInput", "Prompt", "erase", "load", "table"]
 
 
 def erase(*overrides: str) -> dict[str, Any]:
@@ -22,7 +25,7 @@ def erase(*overrides: str) -> dict[str, Any]:
         The content of the run's result.json: scores, diagnostics, config, stages, artifacts.
 
     Raises:
-        advanchor.core.BadInput: a mistake in the overrides, in one sentence.
+        BadInput: a mistake in the overrides, in one sentence.
     """
     from advanchor.compose import compose
     from advanchor.run import run
@@ -35,13 +38,21 @@ def erase(*overrides: str) -> dict[str, Any]:
 
 
 def load(result: dict[str, Any]) -> tuple[Model, Edit]:
-    """The unedited model of a run and the edit that was made to it; `with model.edited(edit):` applies it."""
+    """The unedited model of a run and the edit that was made to it; `with model.edited(edit):` applies it.
+
+    Relative paths in the result (root, model.path) are those of the folder in which it ran.
+
+    Raises:
+        BadInput: the model's folder is gone.
+    """
+    from omegaconf import DictConfig, OmegaConf
     from safetensors.torch import load_file
 
-    from advanchor.compose import compose
+    from advanchor.compose import CONF
     from advanchor.run import build, device
 
     config = result["config"]
-    settings = [f"model.{k}={v}" for k, v in config["model"].items() if k in ("path", "autocast") and v]
-    cfg = compose([f"model={config['model']['name']}", *settings])
-    return build(cfg.model, "model").open(device(config["device"])), load_file(Path(config["root"]) / result["artifacts"]["edit"] / "edit.safetensors")
+    node = OmegaConf.merge(OmegaConf.load(Path(CONF) / f"model/{config['model']['name']}.yaml"), config["model"])
+    assert isinstance(node, DictConfig)
+    edit = load_file(Path(config["root"]) / result["artifacts"]["edit"] / "edit.safetensors")
+    return build(node, "model").open(device(config["device"])), edit

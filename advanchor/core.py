@@ -29,7 +29,7 @@ class BadInput(Exception):
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def option(cls: C) -> C:
     """A frozen dataclass whose signature is the schema of a yaml file: unknown keys and wrong types are refused."""
-    return _dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=False))(cls)  # type: ignore[return-value, call-overload]
+    return _dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=False))(cls)  # type: ignore[return-value]
 
 
 Positive = Annotated[int, Field(ge=1)]
@@ -59,8 +59,8 @@ class Prompt:
 
     text: str
     seed: int
-    head: Head
-    label: str
+    head: Head = "object"
+    label: str = ""
     kept: Literal["", "in", "cross"] = ""  # "": the erased concept; same kind; other kind
 
     @property
@@ -127,18 +127,15 @@ class Concept:
 
     def prompts(self, sample: Sample) -> dict[str, list[Prompt]]:
         """{"erase": ..., "keep": ...}: every image to draw, the same for every run on this concept."""
-        erase = [
-            Prompt(fill(sentence, self.name, self.phrase), seed, self.kind, self.name)
-            for sentence in self.evaluate
-            for seed in range(sample.erase)
-        ]
+        erase = [Prompt(fill(sentence, self.name, self.phrase), seed, self.kind, self.name) for sentence in self.evaluate for seed in range(sample.erase)]
         other: Head = "style" if self.kind == "object" else "object"
+        places: tuple[tuple[Literal["in", "cross"], Head, dict[str, str], tuple[str, ...]], ...] = (
+            ("in", self.kind, self.keep, self.evaluate),
+            ("cross", other, self.keep_cross, self.evaluate_cross),
+        )
         keep = [
             Prompt(fill(sentence, name, phrase), seed, head, name, where)
-            for where, head, names, sentences in (
-                ("in", self.kind, self.keep, self.evaluate),
-                ("cross", other, self.keep_cross, self.evaluate_cross),
-            )
+            for where, head, names, sentences in places
             for name, phrase in names.items()
             if name != self.name
             for sentence in sentences
@@ -185,6 +182,7 @@ class Model(Protocol):
     def noised(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor: ...
     def latents(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float) -> Tensor: ...
     def draw(self, prompts: Sequence[Prompt], *, steps: int, guidance: float) -> list[Image]: ...
+
     timesteps: int
     pixels: int
     device: torch.device

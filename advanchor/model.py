@@ -117,7 +117,8 @@ class LatentDiffusion:
     def __init__(self, name: str, pipe: StableDiffusionPipeline, device: str, autocast: Autocast) -> None:
         pipe.set_progress_bar_config(disable=True)
         self.name, self.pipe, self.device = name, pipe.to(device), torch.device(device)
-        self.unet, self.text_encoder, self.tokenizer = pipe.unet, pipe.text_encoder, pipe.tokenizer
+        self.unet: Any = pipe.unet
+        self.text_encoder, self.tokenizer = pipe.text_encoder, pipe.tokenizer
         for part in (self.unet, self.text_encoder, pipe.vae):
             part.eval().requires_grad_(False)
         self.length = self.tokenizer.model_max_length
@@ -238,4 +239,3 @@ def add_at(embeddings: Tensor, delta: Tensor, spans: Sequence[Sequence[int]]) ->
     rows = torch.arange(len(spans)).repeat_interleave(len(delta))
     columns = torch.tensor([p for span in spans for p in span])
     return embeddings + placed.index_put((rows.to(placed.device), columns.to(placed.device)), delta.repeat(len(spans), 1).to(placed.dtype))
-

@@ -70,9 +70,9 @@ def check(cfg: DictConfig) -> None:
         BadInput: as `build`, or a top-level setting that does not exist.
     """
     known = {*GROUPS, *TOP}
-    for name in cfg:
+    for name in map(str, cfg):
         if name not in known:
-            close = difflib.get_close_matches(str(name), sorted(known), 1)
+            close = difflib.get_close_matches(name, sorted(known), 1)
             raise BadInput(f"there is no setting '{name}'" + (f": did you mean {close[0]}?" if close else f": choose from {', '.join(sorted(known))}."))
     for name in ("seed", "batch"):
         if not isinstance(cfg[name], int) or cfg[name] < (name == "batch"):
@@ -128,7 +128,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
             edit, diagnostics = erased(cfg, model, concept, store / "edits", edit_key, tracker.log)
 
         # Draw: the unedited model's images are shared by all runs of this model and these sampling settings.
-        looks = {"steps": sample.steps, "guidance": sample.guidance}
+        looks: dict[str, Any] = {"steps": sample.steps, "guidance": sample.guidance}
         folders = {"": store / "samples" / key(edit_key, looks), "@base": store / "samples" / f"base-{key(cfg.model, looks)}"}
         images: dict[str, Images] = {}
         for which, folder in folders.items():

@@ -13,7 +13,7 @@ import torch
 _declared = torch.library.Library("torchvision", "FRAGMENT")  # kept alive: the declarations end with it
 
 try:
-    import torchvision  # noqa: F401
+    import torchvision
 except RuntimeError:
     for operator in ("nms", "qnms"):
         with contextlib.suppress(RuntimeError):  # declared already

@@ -7,7 +7,7 @@ import logging
 import netrc
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from advanchor.core import Scores, option
@@ -67,7 +67,7 @@ class WandB:
     project: str
     group: str
     job_type: str
-    mode: str = "auto"
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
 
     def start(self, run: str, config: dict[str, Any], out: Path) -> None:
         """Open the run. From here on a failure of W&B is logged once and the tracker goes quiet."""
@@ -75,7 +75,7 @@ class WandB:
         try:
             import wandb
 
-            mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline") if self.mode == "auto" else self.mode
+            mode: Any = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline") if self.mode == "auto" else self.mode
             settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
             opened = wandb.init(
                 project=self.project, group=self.group, job_type=self.job_type, id=run, name=run, resume="allow", reinit="finish_previous",

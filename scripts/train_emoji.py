@@ -12,6 +12,7 @@ Held-out (style, object) pairs (advanchor/assets/taxonomy.yaml) are seen by no s
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -252,9 +253,16 @@ def make_vae() -> AutoencoderKL:
 
 def make_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=PIXELS // 4, in_channels=4, out_channels=4, block_out_channels=(64, 160), layers_per_block=1, norm_num_groups=16,
-        down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
-        cross_attention_dim=WIDTH, attention_head_dim=2,
+        sample_size=PIXELS // 4,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(64, 160),
+        layers_per_block=1,
+        norm_num_groups=16,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=2,
     )  # fmt: skip  (diffusers reads attention_head_dim as the number of heads)
 
 
@@ -314,7 +322,7 @@ class TwoTowers(nn.Module):
         self.text, self.project = text, nn.Linear(WIDTH, WIDTH, bias=False)
         widths = (3, 32, 96, 192)
         blocks: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in itertools.pairwise(widths):
             blocks += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), nn.SiLU(), nn.Conv2d(b, b, 3, padding=1), nn.GroupNorm(8, b), nn.SiLU()]
         self.image = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(192 * 16, WIDTH))
         self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
@@ -432,7 +440,10 @@ def train_openclip(world: World, work: Path, steps: int) -> tuple[nn.Module, dic
 # --- the folder -------------------------------------------------------------------------------------------------
 
 
-def export(out: Path, work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text: CLIPTextModel, unet: UNet2DConditionModel, classifier: EmojiClassifier, clip: nn.Module, clip_config: dict) -> None:
+def export(
+    out: Path, work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text: CLIPTextModel, unet: UNet2DConditionModel,
+    classifier: EmojiClassifier, clip: nn.Module, clip_config: dict,
+) -> None:  # fmt: skip
     """Write out/emoji (a plain StableDiffusionPipeline folder), out/judge/classifier, out/judge/open_clip; fp16."""
     pipe = StableDiffusionPipeline(vae, text, tokenizer, unet, make_scheduler(), None, None, None, requires_safety_checker=False)
     pipe.to(dtype=torch.float16).save_pretrained(out / "emoji")

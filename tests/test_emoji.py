@@ -52,7 +52,8 @@ def test_the_bundle_is_at_most_30_megabytes_of_half_precision_safetensors() -> N
 
 
 def test_the_judges_recognise_what_the_unedited_model_draws(emoji: Any, judge: Any) -> None:
-    prompts = [Prompt(f"a {style} emoji of {thing}", seed, "object", thing.split()[-1]) for style in ("noto", "monotone") for thing in ("a fox", "a car", "a rose") for seed in (0, 1)]
+    pairs = [(style, thing) for style in ("noto", "monotone") for thing in ("fox", "car", "rose")]
+    prompts = [Prompt(f"a {style} emoji of a {thing}", seed, "object", thing) for style, thing in pairs for seed in (0, 1)]
     images = emoji.draw(prompts, steps=20, guidance=4.0)
     found = judge.find(images)
     assert sum(a == p.label for a, p in zip(found["object"], prompts, strict=True)) >= 10

@@ -93,7 +93,7 @@ def test_the_clip_score_is_the_mean_over_every_image(images: dict[str, Images]) 
 def scattered(root: Path, n: int, seed: int, shift: int) -> Images:
     rng = np.random.default_rng(seed)
     prompts = [Prompt("fox", i, "object", "fox") for i in range(n)]
-    return painted(root, prompts, [tuple(int(v) for v in rng.integers(0, 150, 3) + (shift, 0, 0)) for _ in range(n)])
+    return painted(root, prompts, [(int(rng.integers(150)) + shift, int(rng.integers(150)), int(rng.integers(150))) for _ in range(n)])
 
 
 def sets(tmp_path: Path, n: int = 60) -> dict[str, Images]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import TINY
 
 from advanchor import trackers
 from advanchor.core import BadInput
-from conftest import TINY
 
 # Where a run can be killed: the n-th time that something of this name is about to get its final name.
 MOMENTS = [
@@ -110,7 +110,7 @@ def test_runs_of_one_model_share_the_unedited_models_images(tiny: Any, monkeypat
     drawn: list[str] = []
     original = LatentDiffusion.draw
     monkeypatch.setattr(LatentDiffusion, "draw", lambda self, prompts, **kw: drawn.extend(p.text for p in prompts) or original(self, prompts, **kw))
-    result = tiny("anchor=superclass", "experiment=base", "tracker=none", "model=random", "sample={steps: 2, erase: 1, keep: 1}", "method={steps: 3, batch: 2, pool: 4, pool_steps: 2}")
+    result = tiny("method.steps=2")
     assert len(drawn) == result["scores"]["erasure/hit"]["n"] + result["scores"]["keep/hit"]["n"]
 
 
@@ -127,8 +127,8 @@ def test_a_result_names_its_commit_versions_costs_and_sizes(tiny: Any) -> None:
 def test_a_judge_that_cannot_look_at_the_model_says_so_before_erasing(tiny: Any) -> None:
     with pytest.raises(BadInput, match="knows no object 'wombat'"):
         tiny("concept.name=wombat", "concept.phrase=a wombat")
-    with pytest.raises(BadInput, match="device=cuda is not available|judge"):
-        tiny("device=cuda")
+    with pytest.raises(BadInput, match="device=tpu is not available"):
+        tiny("device=tpu")
 
 
 # --- trackers ---------------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def test_wandb_failing_loses_no_run(tiny: Any, monkeypatch: pytest.MonkeyPatch, 
 def test_a_tracker_is_closed_as_failed_when_the_run_fails(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[bool] = []
     monkeypatch.setattr(trackers.NoTracker, "finish", lambda self, scores, grid, failed: ends.append(failed) or "none")
-    with pytest.raises(BadInput, match="lower method.lr"):
+    with pytest.raises(BadInput, match=r"lower method\.lr"):
         tiny("method.lr=1e30", "method.steps=6")
     assert ends == [True]
 
@@ -259,6 +259,5 @@ def test_a_built_wheel_carries_its_configs_and_assets_and_runs_anywhere(tmp_path
     (tmp_path / "elsewhere").mkdir()
     done = command(tmp_path / "elsewhere", *TINY, env={"PYTHONPATH": str(tmp_path / "site")})
     assert done.returncode == 0, done.stderr
-    assert list((tmp_path / "elsewhere/outputs").glob("*/result.json"))
-    where = subprocess.run([sys.executable, "-c", "import advanchor; print(advanchor.__file__)"], cwd=tmp_path, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
-    assert where.stdout.startswith(str(tmp_path / "site"))
+    record = json.loads(next((tmp_path / "elsewhere/outputs").glob("*/result.json")).read_text())
+    assert record["environment"]["commit"] is None  # the wheel ran, not the checkout

@@ -94,5 +94,3 @@ class Same:
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
         return Fixed(model, concept, concept.phrase)
-
-

@@ -55,9 +55,7 @@ class AblatingConcepts:
         def loss(step: Step) -> Tensor:
             return self.loss(step, theta, target.embed(step))
 
-        report = descend(
-            theta, loss, lambda i, stream: pool.step(i, stream, self.batch), target, folder, log, steps=self.steps, lr=self.lr, zero_grad=self.zero_grad
-        )
+        report = descend(theta, loss, lambda i, stream: pool.step(i, stream, self.batch), target, folder, log, steps=self.steps, lr=self.lr, zero_grad=self.zero_grad)
         return theta, report
 
     def loss(self, step: Step, theta: Edit, anchor: Tensor) -> Tensor:
@@ -70,5 +68,3 @@ class AblatingConcepts:
             return erased
         kept = F.mse_loss(model.eps(step.x, step.t, model.encode(step.texts(concept.superclass)), theta), step.frozen(concept.superclass))
         return erased + self.preserve * kept
-
-
