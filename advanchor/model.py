@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ASSETS = Path(__file__).parent / "assets"
-SCOPES = {
+SCOPES: dict[str, Callable[[str], bool]] = {
     "attn2": lambda name: ".attn2." in name,
     "attn2.kv": lambda name: ".attn2.to_k." in name or ".attn2.to_v." in name,
     "noxattn": lambda name: ".attn2." not in name,
