@@ -49,7 +49,8 @@ def load(result: dict[str, Any]) -> tuple[Model, Edit]:
     from safetensors.torch import load_file
 
     from advanchor.compose import CONF
-    from advanchor.run import build, device
+    from advanchor.machine import device
+    from advanchor.run import build
 
     config = result["config"]
     node = OmegaConf.merge(OmegaConf.load(Path(CONF) / f"model/{config['model']['name']}.yaml"), config["model"])

@@ -146,11 +146,9 @@ class LatentDiffusion:
         finally:
             hook.remove()
 
-    @torch.no_grad()
-    def pooled(self, texts: Sequence[str]) -> Tensor:
-        """The text encoder's embedding of whole sentences (b, d): its output at the end token."""
-        ids = self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt").input_ids.to(self.device)
-        return self.text_encoder(ids).pooler_output
+    def end(self, text: str) -> int:
+        """Position of the end token, at which the text encoder's output is the embedding of the whole sentence."""
+        return len(self.tokenizer(text, truncation=True, max_length=self.length).input_ids) - 1
 
     def span(self, text: str, words: str) -> list[int]:
         """Positions of all BPE pieces of `words` in the encoded text, counted with the start token.
@@ -209,22 +207,49 @@ class LatentDiffusion:
         """Denoised latents (b, 4, h, w), scaled as the U-Net sees them."""
         return self._sample(texts, seeds, steps, guidance, "latent")
 
-    def draw(self, prompts: Sequence[Prompt], *, steps: int, guidance: float) -> list[Image]:
-        """One image per prompt. An image depends on its text and seed alone, not on what is drawn beside it."""
-        return self._sample([p.text for p in prompts], [p.seed for p in prompts], steps, guidance, "pil")
+    def draw(self, prompts: Sequence[Prompt], *, steps: int, guidance: float, cond: Tensor | None = None) -> list[Image]:
+        """One image per prompt, under `cond` (b, L, d) if given. An image depends on its text, seed and condition alone, not on what is drawn beside it."""
+        return self._sample([p.text for p in prompts], [p.seed for p in prompts], steps, guidance, "pil", cond)
 
     @torch.no_grad()
-    def _sample(self, texts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float, output: str) -> Any:
+    def trajectory(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, until: int | None = None) -> tuple[Tensor, Tensor]:
+        """One sampling run: x before each step (b, n, 4, h, w) and the steps' t (n,), both in the order of sampling; with `until` no further than that step."""
+        seen: list[Tensor] = []
+
+        def keep(pipe: Any, i: int, t: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
+            seen.append(values["latents"].clone())
+            pipe._interrupt = until is not None and i + 1 >= until  # diffusers' own way to stop early
+            return values
+
+        start = self._noise(texts, seeds) * self.pipe.scheduler.init_noise_sigma
+        if until != 0:
+            self._sample(texts, seeds, steps, guidance, "latent", each=keep)
+        else:
+            self.pipe.scheduler.set_timesteps(steps)
+        x = torch.stack([start, *seen], 1)
+        n = min(x.shape[1], len(self.pipe.scheduler.timesteps))
+        return x[:, :n], self.pipe.scheduler.timesteps[:n].to(self.device)
+
+    def _noise(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         side = self.unet.config.sample_size
         shape = (self.unet.config.in_channels, side, side)
-        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(image_seed(t, s))) for t, s in zip(texts, seeds, strict=True)])
-        cond, empty = self.encode(texts), self.encode([""] * len(texts))
+        return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(image_seed(t, s))) for t, s in zip(texts, seeds, strict=True)]).to(self.device)
+
+    @torch.no_grad()
+    def _sample(self, texts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float, output: str, cond: Tensor | None = None, each: Any = None) -> Any:
+        cond, empty = self.encode(texts) if cond is None else cond.to(self.device), self.encode([""] * len(texts))
         precision: AbstractContextManager[Any] = nullcontext()
         if self._autocast != "none":
             precision = torch.autocast(self.device.type, dtype=getattr(torch, self._autocast))
         with precision:
             return self.pipe(
-                prompt_embeds=cond, negative_prompt_embeds=empty, latents=noise.to(self.device), num_inference_steps=steps, guidance_scale=guidance, output_type=output
+                prompt_embeds=cond,
+                negative_prompt_embeds=empty,
+                latents=self._noise(texts, seeds),
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                output_type=output,
+                callback_on_step_end=each,
             ).images
 
 

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import importlib.metadata
 import json
 import logging
-import platform
-import resource
-import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from advanchor import report
-from advanchor.core import Anchor, BadInput, Concept, Edit, Images, Judge, Method, Metric, Sample, Scores, Tracker
+from advanchor.core import Anchor, BadInput, Concept, Edit, Images, Judge, Method, Metric, Prompt, Sample, Scores, Tracker, fill
+from advanchor.machine import device, environment, stage
 from advanchor.sampling import draw
 from advanchor.store import cached, key, plain, run_id, write_json
 
@@ -83,7 +79,7 @@ def check(cfg: DictConfig) -> None:
             component.check()
         if group == "concept":
             component.prompts(sample_of(cfg))
-    for name, node in cfg.metric.items():
+    for name, node in cfg.get("metric", {}).items():  # `metric=[]` leaves no such key
         build(node, f"metric.{name}")
 
 
@@ -100,7 +96,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     check(cfg)
     root, store = Path(cfg.root), Path(cfg.root) / "store"
     concept, sample = cast(Concept, build(cfg.concept, "concept")), sample_of(cfg)
-    metrics = cast(dict[str, Metric], {name: build(node, f"metric.{name}") for name, node in cfg.metric.items()})
+    metrics = cast(dict[str, Metric], {name: build(node, f"metric.{name}") for name, node in cfg.get("metric", {}).items()})
     memos = {name: out / "metrics" / f"{name}-{key(cfg.metric[name], cfg.judge)}.json" for name in metrics}
 
     # A finished run that holds every asked-for score is read, not repeated; torch is not even imported.
@@ -130,11 +126,26 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         # Draw: the unedited model's images are shared by all runs of this model and these sampling settings.
         looks: dict[str, Any] = {"steps": sample.steps, "guidance": sample.guidance}
         folders = {"": store / "samples" / key(edit_key, looks), "@base": store / "samples" / f"base-{key(cfg.model, looks)}"}
-        images: dict[str, Images] = {}
+
+        def under_anchor() -> Images:
+            """What the unedited model draws under the finished anchor, for the concept's own prompts."""
+            wanted = [(i, Prompt(fill(t, "", concept.phrase), seed, concept.kind, concept.name)) for i, t in enumerate(concept.templates) for seed in range(sample.erase)]
+            row = {p.text: i for i, p in wanted}
+            from safetensors.torch import load_file
+
+            cond = load_file(store / "edits" / edit_key / "anchor.safetensors")["condition"]
+
+            def paint(group: Sequence[Prompt]) -> list[Any]:
+                return cast(list[Any], model.draw(group, cond=cond[[row[p.text] for p in group]], **looks))
+
+            with stage("draw@anchor", stages, out):
+                return draw(paint, [p for _, p in wanted], store / "samples" / f"anchor-{key(edit_key, looks)}", batch=cfg.batch, label="anchor")
+
+        images = Shown(anchor=under_anchor)
         for which, folder in folders.items():
             with stage(f"draw{which}", stages, out), model.edited({} if which else edit):
                 for name, wanted in prompts.items():
-                    images[name + which] = draw(model, wanted, folder, batch=cfg.batch, label=name + which, **looks)
+                    images[name + which] = draw(partial(model.draw, **looks), wanted, folder, batch=cfg.batch, label=name + which)
 
         # Measure: one small file per metric, so that a new metric does not repeat the others.
         unmeasured = "" if cfg.judge.name != "none" else "judge=none: the pictures are drawn, no score is computed (there is no judge for Stable Diffusion yet)."
@@ -160,9 +171,23 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     return result
 
 
+class Shown(dict[str, Images]):
+    """Sets of images by name; one that is rarely wanted is drawn when it is asked for."""
+
+    def __init__(self, **later: Callable[[], Images]) -> None:
+        super().__init__()
+        self.later = later
+
+    def __missing__(self, name: str) -> Images:
+        self[name] = self.later[name]()
+        return self[name]
+
+
 def erased(cfg: DictConfig, model: Any, concept: Concept, folder: Path, name: str, track: Callable[..., None]) -> tuple[Edit, dict[str, float]]:
     """The edit of this config and its diagnostics, from the store or made now."""
     from safetensors.torch import load_file, save_file
+
+    from advanchor.similarity import similarity
 
     live: list[int] = []
 
@@ -172,8 +197,11 @@ def erased(cfg: DictConfig, model: Any, concept: Concept, folder: Path, name: st
 
     def make(part: Path) -> None:
         method, anchor = cast(Method, build(cfg.method, "method")), cast(Anchor, build(cfg.anchor, "anchor"))
-        tensors, diagnostics = method.erase(model, concept, anchor, cfg.seed, part, log_step)
+        target = anchor.start(model, concept, cfg.seed)
+        tensors, cost = method.erase(model, concept, target, cfg.seed, part, log_step)
+        diagnostics = {**similarity(model, concept, target), **target.report(), **cost}
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / "edit.safetensors")
+        save_file({"condition": target.condition(concept.templates).cpu().contiguous()}, part / "anchor.safetensors")
         write_json(part / "edit.json", {"diagnostics": diagnostics, "config": plain({g: cfg[g] for g in ("model", "concept", "anchor", "method", "seed")})})
         (part / "checkpoint.pt").unlink(missing_ok=True)
 
@@ -182,68 +210,3 @@ def erased(cfg: DictConfig, model: Any, concept: Concept, folder: Path, name: st
         for i, line in enumerate((made / "train.jsonl").read_text().splitlines()):
             track(i, **json.loads(line))
     return load_file(made / "edit.safetensors"), json.loads((made / "edit.json").read_text())["diagnostics"]
-
-
-@contextmanager
-def stage(name: str, stages: dict[str, dict[str, float]], out: Path) -> Iterator[None]:
-    """Add a stage's seconds and its peak memory (resident on CPU, allocated on CUDA; MB) to stages.json."""
-    import torch
-
-    cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        try:
-            Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts anew
-        except OSError:
-            pass
-    start = time.monotonic()
-    yield
-    before = stages.get(name, {"seconds": 0.0, "peak_mb": 0.0})
-    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_peak()
-    stages[name] = {"seconds": before["seconds"] + time.monotonic() - start, "peak_mb": max(before["peak_mb"], peak)}
-    write_json(out / "stages.json", stages)
-
-
-def resident_peak() -> float:
-    """Peak resident memory in MB since the mark was reset (Linux), or since the process began."""
-    try:
-        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (2**20 if platform.system() == "Darwin" else 1024)
-
-
-def device(wanted: str) -> str:
-    """`auto` is CUDA, Apple's GPU or the CPU, the first there is.
-
-    Raises:
-        BadInput: the device does not exist here.
-    """
-    import torch
-
-    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else [])]
-    if wanted == "auto":
-        return there[-1]
-    if wanted.split(":")[0] not in there:
-        raise BadInput(f"device={wanted} is not available here: use one of auto, {', '.join(there)}.")
-    return wanted
-
-
-def environment(device: str) -> dict[str, Any]:
-    """Commit, package versions and machine: what a number may depend on beyond its config."""
-
-    def git(*args: str) -> str | None:
-        done = subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    try:
-        commit, dirty = git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
-    except FileNotFoundError:  # no git
-        commit, dirty = None, False
-    packages = ("advanchor", "torch", "diffusers", "transformers", "open-clip-torch", "torchmetrics", "numpy")
-    return {
-        "commit": commit, "dirty": dirty, "python": platform.python_version(), "machine": platform.platform(), "device": device,
-        "packages": {p: importlib.metadata.version(p) for p in packages},
-    }  # fmt: skip

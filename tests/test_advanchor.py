@@ -9,11 +9,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from advanchor.anchors.adversarial import Adversarial, Adversary
+from advanchor.anchors.adversarial import Adversarial
+from advanchor.anchors.search import Search
+from advanchor.anchors.slot import Slot
 from advanchor.anchors.words import Empty, Same, Superclass
 from advanchor.core import BadInput, Step
 from advanchor.methods.ac import AblatingConcepts
-from advanchor.training import Pool, descend
+from advanchor.pools import Pool
+from advanchor.similarity import similarity
+from advanchor.training import descend
 
 TEMPLATES = ("{}", "an emoji of {}", "a picture of {}")
 ANCHOR = Adversarial(name="adversarial", loss="direction", schedule="alternating", place="output", steps=5, lr=0.01)
@@ -40,8 +44,8 @@ def encode(model: Any, phrases: list[str]) -> Tensor:
     return model.text_encoder(input_ids=ids).last_hidden_state
 
 
-def adversary(model: Any, concept: Any, **changes: Any) -> Adversary:
-    return Adversary(replace(ANCHOR, **changes), model, concept, seed=0)
+def adversary(model: Any, concept: Any, **changes: Any) -> Search:
+    return replace(ANCHOR, **changes).start(model, concept, seed=0)
 
 
 # --- the anchor's losses ----------------------------------------------------------------------------------------
@@ -51,7 +55,7 @@ def adversary(model: Any, concept: Any, **changes: Any) -> Adversary:
 @pytest.mark.parametrize("place", ["output", "input"])
 def test_loss_and_gradient_equal_the_formula(model: Any, concept: Any, step: Step, loss: str, place: str) -> None:
     a = adversary(model, concept, loss=loss, place=place, init=0.3)
-    delta = a.delta.detach().clone().requires_grad_()
+    delta = a.parameter.detach().clone().requires_grad_()
     span = model.span("a butterfly", "butterfly")
     assert len(span) == len(delta) > 1
     starts = [1, 4, 4]  # of "a butterfly" in the three sentences, after the start token
@@ -70,7 +74,7 @@ def test_loss_and_gradient_equal_the_formula(model: Any, concept: Any, step: Ste
     expected = (n_a * n_c).mean() if loss == "product" else ((n_a - n_b) * (n_c - n_b)).mean()
     expected.backward()
     got = a.loss(step)
-    (gradient,) = torch.autograd.grad(got, a.delta)
+    (gradient,) = torch.autograd.grad(got, a.parameter)
     assert got.item() == pytest.approx(expected.item(), abs=1e-6)
     assert torch.allclose(gradient, delta.grad, atol=1e-6)  # type: ignore[arg-type]
     assert gradient.abs().sum() > 0
@@ -89,7 +93,7 @@ def test_the_loss_falls_and_only_the_concepts_tokens_move(model: Any, concept: A
     start = a.loss(step).item()
     a.descend(step, 20)
     assert a.loss(step).item() < start
-    moved = (a.condition(step) - model.encode(step.texts(concept.phrase))).detach().abs().sum(-1) > 0
+    moved = (a.condition(step.templates) - model.encode(step.texts(concept.phrase))).abs().sum(-1) > 0
     for row, text in zip(moved, step.texts(concept.phrase), strict=True):
         assert row.nonzero().flatten().tolist() == model.span(text, concept.name)
     assert all(torch.equal(before[k], v) for k, v in model.unet.state_dict().items())
@@ -107,14 +111,14 @@ def test_a_bound_holds_and_without_one_the_norm_is_free(model: Any, concept: Any
         a.descend(step, 5)
     span = model.span("a butterfly", "butterfly")
     norm = model.encode(["a butterfly"])[0, span].norm()
-    assert bound.delta.detach().norm() <= 0.01 * norm * 1.0001
-    assert free.delta.detach().norm() > 0.01 * norm
+    assert bound.parameter.detach().norm() <= 0.01 * norm * 1.0001
+    assert free.parameter.detach().norm() > 0.01 * norm
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_remedy(model: Any, concept: Any, step: Step) -> None:
     a = adversary(model, concept)
     with torch.no_grad():
-        a.delta.fill_(float("nan"))
+        a.parameter.fill_(float("nan"))
     with pytest.raises(BadInput, match=r"lower anchor\.lr"):
         a.descend(step, 1)
 
@@ -132,9 +136,10 @@ def test_alternating_equals_sequential_on_one_shared_batch(model: Any, concept: 
 def test_each_schedule_makes_its_updates_in_its_order(model: Any, concept: Any, tmp_path: Path, schedule: str, rehearsals: int, updates: int) -> None:
     seen = []
     anchor = replace(ANCHOR, steps=4, schedule=schedule, stop=-1e9)
-    _, report = METHOD.erase(model, concept, anchor, 0, tmp_path, lambda i, **s: seen.append(s))
+    target = anchor.start(model, concept, 0)
+    METHOD.erase(model, concept, target, 0, tmp_path, lambda i, **s: seen.append(s))
     assert [("train/loss" in s) for s in seen] == [False] * rehearsals + [True] * 3
-    assert report["anchor/steps"] == updates
+    assert target.report()["anchor/steps"] == updates
     counts = [s["anchor/steps"] for s in seen]
     assert counts == ([4, 8, 12] if schedule == "alternating" else [4, 8, 12, 12, 12, 12] if schedule == "sequential" else [*range(1, 13), 12, 12, 12])
 
@@ -183,7 +188,7 @@ def test_at_the_frozen_weights_the_superclass_term_is_zero(model: Any, concept: 
 
 
 def test_three_steps_equal_plain_adam_on_the_formula(model: Any, concept: Any, tmp_path: Path) -> None:
-    edit, _ = METHOD.erase(model, concept, Superclass(name="superclass"), 0, tmp_path, lambda i, **s: None)
+    edit, _ = METHOD.erase(model, concept, Superclass(name="superclass").start(model, concept, 0), 0, tmp_path, lambda i, **s: None)
     pool = Pool(model, concept, load_file(tmp_path / "pool.safetensors")["latents"], concept.templates[:4], 0)
     theta = {k: v.clone().requires_grad_() for k, v in model.weights("attn2").items()}
     adam = torch.optim.Adam(theta.values(), 1e-3)
@@ -201,7 +206,7 @@ def test_three_steps_equal_plain_adam_on_the_formula(model: Any, concept: Any, t
 @pytest.mark.parametrize("anchor", [ANCHOR, Superclass(name="superclass"), Empty(name="empty")])
 def test_only_the_declared_scope_changes_and_the_frozen_network_does_not(model: Any, concept: Any, anchor: Any, tmp_path: Path) -> None:
     before = {k: v.clone() for k, v in model.unet.state_dict().items()}
-    edit, _ = METHOD.erase(model, concept, anchor, 0, tmp_path, lambda i, **s: None)
+    edit, _ = METHOD.erase(model, concept, anchor.start(model, concept, 0), 0, tmp_path, lambda i, **s: None)
     assert set(edit) == {k for k in before if ".attn2." in k}
     assert any(not torch.equal(edit[k], before[k]) for k in edit)
     assert all(torch.equal(before[k], v) for k, v in model.unet.state_dict().items())
@@ -210,7 +215,7 @@ def test_only_the_declared_scope_changes_and_the_frozen_network_does_not(model: 
 def test_zero_steps_and_the_concept_as_its_own_anchor_change_nothing(model: Any, concept: Any, tmp_path: Path) -> None:
     for i, (method, anchor) in enumerate([(replace(METHOD, steps=0), ANCHOR), (METHOD, Same(name="concept"))]):
         (tmp_path / str(i)).mkdir()
-        edit, _ = method.erase(model, concept, anchor, 0, tmp_path / str(i), lambda i, **s: None)
+        edit, _ = method.erase(model, concept, anchor.start(model, concept, 0), 0, tmp_path / str(i), lambda i, **s: None)
         assert all(torch.equal(v, model.weights("attn2")[k]) for k, v in edit.items())
 
 
@@ -218,14 +223,14 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(model: Any, c
     edits = []
     for i, seed in enumerate((0, 0, 1)):
         (tmp_path / str(i)).mkdir()
-        edits.append(METHOD.erase(model, concept, ANCHOR, seed, tmp_path / str(i), lambda i, **s: None)[0])
+        edits.append(METHOD.erase(model, concept, ANCHOR.start(model, concept, seed), seed, tmp_path / str(i), lambda i, **s: None)[0])
     assert all(torch.equal(edits[0][k], edits[1][k]) for k in edits[0])
     assert any(not torch.equal(edits[0][k], edits[2][k]) for k in edits[0])
 
 
 def test_a_loss_that_is_not_finite_ends_the_erasure_with_the_remedy(model: Any, concept: Any, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"not finite at step \d+: lower method\.lr"):
-        replace(METHOD, lr=1e30, steps=5).erase(model, concept, Superclass(name="superclass"), 0, tmp_path, lambda i, **s: None)
+        replace(METHOD, lr=1e30, steps=5).erase(model, concept, Superclass(name="superclass").start(model, concept, 0), 0, tmp_path, lambda i, **s: None)
 
 
 # --- the released code's slips, kept behind switches ------------------------------------------------------------
@@ -247,11 +252,11 @@ def test_gradients_of_the_weights_are_running_sums_only_if_faithful(model: Any, 
 def test_gradients_of_the_anchor_are_summed_within_a_batch_only_if_faithful(model: Any, concept: Any, step: Step, zero_grad: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     a = adversary(model, concept, zero_grad=zero_grad, stop=-1e9)
     slopes = iter([1.0, 10.0, 100.0, 1.0, 10.0, 100.0])
-    monkeypatch.setattr(a, "loss", lambda s: (a.delta * next(slopes)).sum())
+    monkeypatch.setattr(a, "loss", lambda s: (a.parameter * next(slopes)).sum())
     for _ in range(2):  # a second batch starts from nothing in both cases
         a.descend(step, 3)
-        assert a.delta.grad is not None
-        assert a.delta.grad.unique().tolist() == [100.0 if zero_grad else 111.0]
+        assert a.parameter.grad is not None
+        assert a.parameter.grad.unique().tolist() == [100.0 if zero_grad else 111.0]
 
 
 @pytest.mark.parametrize(("keep", "expected"), [(True, 6), (False, 3)])
@@ -263,21 +268,23 @@ def test_adams_memory_of_the_anchor_lives_on_unless_faithful(model: Any, concept
 
 
 def test_the_faithful_span_has_one_position_for_each_word(model: Any, concept: Any) -> None:
-    a = adversary(model, concept, span="words", suffix="'s")
-    assert a.phrase == "a butterfly's"
-    assert a._spans(("{}", "an emoji of {}")) == [[2], [5]]
-    assert a.delta.shape == (1, 32)
+    slot, a = Slot(model, concept, "'s", "words"), adversary(model, concept, span="words", suffix="'s")
+    assert slot.texts(("{}",)) == ["a butterfly's"]
+    assert slot.spans(("{}", "an emoji of {}")) == [[2], [5]]
+    assert a.parameter.shape == (1, 32)
 
 
 # --- what is reported -------------------------------------------------------------------------------------------
 
 
 def test_the_anchors_diagnostics_are_what_their_names_say(model: Any, concept: Any, tmp_path: Path) -> None:
-    _, report = METHOD.erase(model, concept, ANCHOR, 0, tmp_path, lambda i, **s: None)
+    target = ANCHOR.start(model, concept, 0)
+    METHOD.erase(model, concept, target, 0, tmp_path, lambda i, **s: None)
+    report = {**similarity(model, concept, target), **target.report()}
     assert {"anchor/cosine_span", "anchor/shift", "anchor/loss_start", "anchor/loss_end", "anchor/steps"} <= set(report)
     assert 0 < report["anchor/cosine_span"] < 1
     assert report["anchor/shift"] > 0
     assert report["anchor/loss_end"] < report["anchor/loss_start"]
-    still = adversary(model, concept, init=0.0).report()
+    still = similarity(model, concept, adversary(model, concept, init=0.0))
     assert still["anchor/cosine_span"] == pytest.approx(1, abs=1e-6)
     assert still["anchor/shift"] == 0

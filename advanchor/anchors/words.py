@@ -1,54 +1,65 @@
-"""Anchors that are words: the concept's sentences with other words, or none, in its place."""
+"""Anchors that are words: the concept's sentences with other words, or none, in its place. Nothing is learned."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch.nn.functional as F
-
-from advanchor.core import Concept, Model, Step, Target, fill, option
+from advanchor.anchors.slot import Slot
+from advanchor.core import BadInput, Concept, Model, Step, Target, fill, option
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class Fixed:
-    """Embeds each sentence with a phrase in the concept's place; nothing is learned.
+    """An anchor that never changes.
 
     Args:
-        phrase: what fills `{}`; None is the empty prompt, whatever the sentence.
+        condition: sentences with a slot -> e_a (b, L, d).
+        ends, subjects: positions of those sentences' end tokens, and of the last token of what stands in the slot.
     """
 
-    def __init__(self, model: Model, concept: Concept, phrase: str | None) -> None:
-        self.model, self.concept, self.phrase = model, concept, phrase
+    def __init__(self, condition: Callable[[Sequence[str]], Tensor], ends: Callable[[Sequence[str]], list[int]], subjects: Callable[[Sequence[str]], list[int]]) -> None:
+        self.condition, self.ends, self.subjects = condition, ends, subjects
 
     def rehearsals(self, steps: int) -> int:
         return 0
 
     def rehearse(self, step: Step) -> None:
-        """Words have nothing to learn."""
+        """Nothing to learn."""
 
     def embed(self, step: Step) -> Tensor:
-        return self.model.encode([self._text(t) for t in step.templates])
+        return self.condition(step.templates)
 
     def state(self) -> dict[str, Any]:
         return {}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Words have no state."""
+        """No state."""
 
     def scalars(self) -> dict[str, float]:
         return {}
 
     def report(self) -> dict[str, float]:
-        """Mean cosine of the pooled text embedding with the concept's, over the templates."""
-        texts = self.concept.templates
-        a, c = self.model.pooled([self._text(t) for t in texts]), self.model.pooled([fill(t, "", self.concept.phrase) for t in texts])
-        return {"anchor/cosine_pooled": float(F.cosine_similarity(a, c).mean())}
+        return {}
 
-    def _text(self, template: str) -> str:
-        return "" if self.phrase is None else fill(template, "", self.phrase)
+
+def words(model: Model, phrase: str | None) -> Fixed:
+    """Sentences with `phrase` in the slot; None is the empty prompt, whatever the sentence."""
+
+    def texts(templates: Sequence[str]) -> list[str]:
+        return ["" if phrase is None else fill(t, "", phrase) for t in templates]
+
+    def subjects(templates: Sequence[str]) -> list[int]:
+        return [model.end("" if phrase is None else fill(t.partition("{}")[0] + "{}", "", phrase)) - 1 for t in templates]
+
+    return Fixed(lambda templates: model.encode(texts(templates)), lambda templates: [model.end(t) for t in texts(templates)], subjects)
+
+
+def phrase_of(concept: Concept, name: str) -> str:
+    """How another concept's name stands in a sentence: its kept phrase ("an owl"), or this concept's with the name exchanged."""
+    return concept.keep.get(name, concept.phrase.replace(concept.name, name))
 
 
 @option
@@ -59,7 +70,7 @@ class Superclass:
     version: int = 1
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
-        return Fixed(model, concept, concept.superclass)
+        return words(model, concept.superclass)
 
 
 @option
@@ -70,7 +81,7 @@ class Empty:
     version: int = 1
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
-        return Fixed(model, concept, None)
+        return words(model, None)
 
 
 @option
@@ -82,7 +93,7 @@ class Text:
     version: int = 1
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
-        return Fixed(model, concept, self.text)
+        return words(model, self.text)
 
 
 @option
@@ -93,4 +104,40 @@ class Same:
     version: int = 1
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
-        return Fixed(model, concept, concept.phrase)
+        slot = Slot(model, concept)
+        return Fixed(slot.encode, slot.ends, slot.subjects)
+
+
+@option
+class Sibling:
+    """A look-alike: "a wolf" for a fox.
+
+    Attributes:
+        of: a name ("wolf"), first (of the concept's `siblings`), or nearest (among the kept concepts of its kind, in text-embedding space).
+    """
+
+    name: str
+    of: str
+    version: int = 1
+
+    def start(self, model: Model, concept: Concept, seed: int) -> Target:
+        if self.of == "nearest":
+            from advanchor.anchors.learned import nearest
+
+            return words(model, nearest(model, concept, list(concept.keep.values()))[0])
+        if self.of == "first" and not concept.siblings:
+            raise BadInput(f"concept {concept.name} names no siblings: set anchor.of to a name, or to nearest.")
+        return words(model, phrase_of(concept, concept.siblings[0] if self.of == "first" else self.of))
+
+
+@option
+class Unrelated:
+    """The concept's `unrelated` object or style: "a guitar" for a fox."""
+
+    name: str
+    version: int = 1
+
+    def start(self, model: Model, concept: Concept, seed: int) -> Target:
+        if concept.unrelated is None:
+            raise BadInput(f"concept {concept.name} names nothing unrelated: add `unrelated` to its yaml, or use anchor=text.")
+        return words(model, phrase_of(concept, concept.unrelated))

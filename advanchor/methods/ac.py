@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from advanchor.core import Anchor, Concept, Edit, Log, Model, Positive, Rate, Step, option
-from advanchor.training import Pool, descend
+from advanchor.core import Concept, Edit, Log, Model, Positive, Rate, Step, Target, option
+from advanchor.pools import Pool
+from advanchor.training import descend
 
 
 @option
@@ -47,16 +48,15 @@ class AblatingConcepts:
     zero_grad: bool = True
     version: int = 1
 
-    def erase(self, model: Model, concept: Concept, anchor: Anchor, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
         theta = {name: w.detach().clone().requires_grad_() for name, w in model.weights(self.scope).items()}
         pool = Pool.drawn(model, concept, self.pool, seed, folder, steps=self.pool_steps, guidance=self.pool_guidance)
-        target = anchor.start(model, concept, seed)
 
         def loss(step: Step) -> Tensor:
             return self.loss(step, theta, target.embed(step))
 
-        report = descend(theta, loss, lambda i, stream: pool.step(i, stream, self.batch), target, folder, log, steps=self.steps, lr=self.lr, zero_grad=self.zero_grad)
-        return theta, report
+        cost = descend(theta, loss, lambda i, stream: pool.step(i, stream, self.batch), target, folder, log, steps=self.steps, lr=self.lr, zero_grad=self.zero_grad)
+        return theta, cost
 
     def loss(self, step: Step, theta: Edit, anchor: Tensor) -> Tensor:
         """The formula above; `anchor` is e_a (b, L, d)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from advanchor.core import Anchor, Concept, Edit, Log, Model, option
+from advanchor.core import Concept, Edit, Log, Model, Target, option
 
 
 @option
@@ -14,5 +14,5 @@ class Nothing:
     name: str
     version: int = 1
 
-    def erase(self, model: Model, concept: Concept, anchor: Anchor, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
         return {}, {}

@@ -1,0 +1,88 @@
+"""Anchors that are points in embedding space, made in closed form from the concept's own embedding. Nothing is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advanchor.anchors.slot import Slot
+from advanchor.anchors.words import Fixed, phrase_of, words
+from advanchor.core import BadInput, Concept, Model, Target, fill, option
+
+
+@option
+class Random:
+    """Each of the concept's tokens becomes a random direction of the same norm, drawn once from the seed: a point that means nothing."""
+
+    name: str
+    version: int = 1
+
+    def start(self, model: Model, concept: Concept, seed: int) -> Target:
+        slot = Slot(model, concept)
+        direction = torch.randn(slot.tokens().shape, generator=torch.Generator().manual_seed(seed)).to(model.device)
+        direction /= direction.norm(dim=-1, keepdim=True)
+
+        def condition(templates: Sequence[str]) -> Tensor:
+            e = slot.encode(templates)
+            for row, span in zip(e, slot.spans(templates), strict=True):
+                row[span] = row[span].norm(dim=-1, keepdim=True) * direction
+            return e
+
+        return Fixed(condition, slot.ends, slot.subjects)
+
+
+@option
+class Interpolate:
+    """e_a = (1 - weight) e_c + weight e_other, whole sentences, position by position.
+
+    Attributes:
+        other: superclass, sibling (the concept's first), unrelated, or empty.
+        weight: 0 is the concept, 1 the other anchor.
+    """
+
+    name: str
+    other: Literal["superclass", "sibling", "unrelated", "empty"]
+    weight: Annotated[float, Field(ge=0, le=1)]
+    version: int = 1
+
+    def start(self, model: Model, concept: Concept, seed: int) -> Target:
+        name = {"superclass": None, "empty": None, "sibling": (concept.siblings or (None,))[0], "unrelated": concept.unrelated}[self.other]
+        if self.other in ("sibling", "unrelated") and name is None:
+            raise BadInput(f"concept {concept.name} has no {self.other}: choose another anchor.other, or add it to the concept's yaml.")
+        other = words(model, None if self.other == "empty" else concept.superclass if name is None else phrase_of(concept, name))
+        slot = Slot(model, concept)
+        own = Fixed(slot.encode, slot.ends, slot.subjects)
+        nearer = own if self.weight < 0.5 else other
+        return Fixed(lambda templates: torch.lerp(own.condition(templates), other.condition(templates), self.weight), nearer.ends, nearer.subjects)
+
+
+@option
+class Project:
+    """The concept without the direction in which it differs from its superclass.
+
+    v is the unit vector of mean(e_c on the name's tokens) - mean(e_b on the superclass's tokens), averaged over the templates, m that of the superclass alone.
+    On the name's tokens e_a = e_c - <e_c - m, v> v: nothing is left of the difference along v, all else stays.
+    """
+
+    name: str
+    version: int = 1
+
+    def start(self, model: Model, concept: Concept, seed: int) -> Target:
+        slot = Slot(model, concept)
+        e_c, e_b = slot.encode(concept.templates), model.encode([fill(t, "", concept.superclass) for t in concept.templates])
+        own = torch.stack([e[s].mean(0) for e, s in zip(e_c, slot.spans(concept.templates), strict=True)]).mean(0)
+        spans = [model.span(fill(t, "", concept.superclass), concept.superclass) for t in concept.templates]
+        mean = torch.stack([e[s].mean(0) for e, s in zip(e_b, spans, strict=True)]).mean(0)
+        v = (own - mean) / (own - mean).norm()
+
+        def condition(templates: Sequence[str]) -> Tensor:
+            e = slot.encode(templates)
+            for row, span in zip(e, slot.spans(templates), strict=True):
+                row[span] = row[span] - ((row[span] - mean) @ v)[:, None] * v
+            return e
+
+        return Fixed(condition, slot.ends, slot.subjects)

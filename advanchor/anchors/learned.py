@@ -1,0 +1,67 @@
+"""A learned mixture over nearby vocabulary, after AGE (Bui et al. 2025, "Adaptive Guided Erasure")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from advanchor.anchors.search import Loss, Schedule, Search
+from advanchor.anchors.words import Fixed, words
+from advanchor.core import Concept, Model, Positive, Rate, fill, option
+
+
+@option
+class Learned:
+    """e_a = sum_k softmax(w / temperature)_k E(sentence with phrase k), with w found by search.py.
+
+    The vocabulary is the `words` phrases nearest to the concept (cosine of the sentences' embeddings) among its kept neighbours of the same kind and its
+    superclass. Against AGE: AdvAnchor's loss on the frozen model instead of AGE's min-max on the preservation term (whose released ascent
+    step carries no gradient to the target), softmax instead of Gumbel-softmax, whole sentences are mixed, and only the target is learned.
+
+    Attributes:
+        loss, schedule, steps, lr, stop: see search.py.
+        words: size of the vocabulary.
+        temperature: of the softmax; the mixture starts uniform.
+    """
+
+    name: str
+    loss: Loss
+    schedule: Schedule
+    steps: Positive
+    lr: Rate
+    stop: float
+    words: Positive
+    temperature: Rate
+    version: int = 1
+
+    def start(self, model: Model, concept: Concept, seed: int) -> Search:
+        phrases = nearest(model, concept, [*concept.keep.values(), concept.superclass])[: self.words]
+        w = torch.zeros(len(phrases), device=model.device, requires_grad=True)
+
+        def mixture(templates: Sequence[str]) -> Tensor:
+            each = torch.stack([model.encode([fill(t, "", p) for t in templates]) for p in phrases])
+            return torch.einsum("k,kbld->bld", (w / self.temperature).softmax(0), each)
+
+        def heaviest() -> Fixed:
+            """A mixture of sentences of different lengths has no end of its own."""
+            return words(model, phrases[int(w.argmax())])
+
+        return Search(
+            concept, w, mixture, lambda templates: heaviest().ends(templates), lambda templates: heaviest().subjects(templates),
+            loss=self.loss, schedule=self.schedule, steps=self.steps, lr=self.lr, stop=self.stop,
+        )  # fmt: skip
+
+
+def nearest(model: Model, concept: Concept, phrases: Sequence[str]) -> list[str]:
+    """The phrases, most similar to the concept first: cosine of the embeddings of whole sentences, mean over the templates."""
+
+    def pooled(phrase: str) -> Tensor:
+        texts = [fill(t, "", phrase) for t in concept.templates]
+        return model.encode(texts)[torch.arange(len(texts)), [model.end(t) for t in texts]]
+
+    own = pooled(concept.phrase)
+    distinct = [p for p in dict.fromkeys(phrases) if p != concept.phrase]
+    return sorted(distinct, key=lambda p: -float(F.cosine_similarity(pooled(p), own).mean()))

@@ -1,0 +1,81 @@
+"""What a run ran on, and what each of its stages cost."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from advanchor.core import BadInput
+from advanchor.store import write_json
+
+
+@contextmanager
+def stage(name: str, stages: dict[str, dict[str, float]], out: Path) -> Iterator[None]:
+    """Add a stage's seconds and its peak memory (resident on CPU, allocated on CUDA; MB) to stages.json."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts anew
+        except OSError:
+            pass
+    start = time.monotonic()
+    yield
+    before = stages.get(name, {"seconds": 0.0, "peak_mb": 0.0})
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_peak()
+    stages[name] = {"seconds": before["seconds"] + time.monotonic() - start, "peak_mb": max(before["peak_mb"], peak)}
+    write_json(out / "stages.json", stages)
+
+
+def resident_peak() -> float:
+    """Peak resident memory in MB since the mark was reset (Linux), or since the process began."""
+    try:
+        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if platform.system() == "Darwin" else 1024)
+
+
+def device(wanted: str) -> str:
+    """`auto` is CUDA, Apple's GPU or the CPU, the first there is.
+
+    Raises:
+        BadInput: the device does not exist here.
+    """
+    import torch
+
+    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else [])]
+    if wanted == "auto":
+        return there[-1]
+    if wanted.split(":")[0] not in there:
+        raise BadInput(f"device={wanted} is not available here: use one of auto, {', '.join(there)}.")
+    return wanted
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Commit, package versions and machine: what a number may depend on beyond its config."""
+
+    def git(*args: str) -> str | None:
+        done = subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        commit, dirty = git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+    except FileNotFoundError:  # no git
+        commit, dirty = None, False
+    packages = ("advanchor", "torch", "diffusers", "transformers", "open-clip-torch", "torchmetrics", "numpy")
+    return {
+        "commit": commit, "dirty": dirty, "python": platform.python_version(), "machine": platform.platform(), "device": device,
+        "packages": {p: importlib.metadata.version(p) for p in packages},
+    }  # fmt: skip

@@ -1,0 +1,65 @@
+"""Unified Concept Editing with any anchor as its destination, in closed form (Gandikota et al. 2024, arXiv 2308.14761, eq. 7).
+
+For every key and value matrix W0 of the cross-attention, with c the embedding of the concept's last token, c_a of the anchor's, c_p of kept concepts':
+
+    W = (lamb W0 + erase W0 sum c_a c^T + preserve W0 sum c_p c_p^T) (lamb I + erase sum c c^T + preserve sum c_p c_p^T)^-1
+
+The released code's defaults, with one sentence per concept; `templates` takes more of them, as its expand_prompts does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advanchor.anchors.slot import Slot
+from advanchor.core import Concept, Edit, Log, Model, Positive, Rate, Target, fill, option
+from advanchor.pools import Pool
+from advanchor.training import descend
+
+
+@option
+class UnifiedConceptEditing:
+    """Settings of the edit.
+
+    Attributes:
+        lamb: weight of staying at W0; positive, or the system is singular.
+        erase_scale, preserve_scale: weights of the concept, of the kept concepts of its kind.
+        templates: how many of the concept's sentences are edited.
+        anchor_steps, anchor_batch: batches on which an anchor that learns may learn first; `pool` images drawn as below.
+    """
+
+    name: str
+    lamb: Rate
+    erase_scale: Annotated[float, Field(ge=0)]
+    preserve_scale: Annotated[float, Field(ge=0)]
+    templates: Positive
+    anchor_steps: Annotated[int, Field(ge=0)]
+    anchor_batch: Positive
+    pool: Positive
+    pool_steps: Positive
+    pool_guidance: Annotated[float, Field(ge=1)]
+    version: int = 1
+
+    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+        cost: dict[str, float] = {}
+        if target.state():  # without a state there is nothing to learn
+            pool = Pool.drawn(model, concept, self.pool, seed, folder, steps=self.pool_steps, guidance=self.pool_guidance)
+            cost = descend({}, lambda s: s.x, lambda i, stream: pool.step(i, stream, self.anchor_batch), target, folder, log, steps=self.anchor_steps, lr=1.0)
+        templates = concept.templates[: self.templates]
+        rows = torch.arange(len(templates))
+        slot = Slot(model, concept)
+        c, c_a = slot.encode(templates)[rows, slot.subjects(templates)], target.condition(templates)[rows, target.subjects(templates)]
+        kept = [(fill(t, "", phrase), name) for name, phrase in concept.keep.items() if name != concept.name for t in templates]
+        c_p = model.encode([text for text, _ in kept])[torch.arange(len(kept)), [model.span(text, name)[-1] for text, name in kept]] if kept else c[:0]
+        return {name: self.solve(w, c, c_a, c_p) for name, w in model.weights("attn2.kv").items()}, cost
+
+    def solve(self, w: Tensor, c: Tensor, c_a: Tensor, c_p: Tensor) -> Tensor:
+        """The formula above for one matrix w (out, d), with rows c, c_a (n, d) and c_p (m, d); in float64."""
+        w64, c, c_a, c_p = (x.double() for x in (w, c, c_a, c_p))
+        kept = self.lamb * torch.eye(w.shape[1], dtype=torch.float64, device=w.device) + self.preserve_scale * c_p.T @ c_p
+        return torch.linalg.solve(kept + self.erase_scale * c.T @ c, w64 @ (kept + self.erase_scale * c_a.T @ c), left=False).to(w.dtype)

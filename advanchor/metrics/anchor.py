@@ -1,0 +1,24 @@
+"""What is left of the concept in its anchor: the second of the two numbers that the analysis of anchors is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from advanchor.core import Images, Judge, Scores, option, share
+
+
+@option
+class AnchorHit:
+    """`anchor/hit`: share of the images that the *unedited* model draws under the anchor in which the detector finds the concept.
+
+    One image per template and seed; an anchor that scores high cannot erase. Lower is better.
+    """
+
+    name: str
+    version: int = 1
+
+    def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
+        shown = images["anchor"]
+        found = judge.find(shown.load())
+        hits = sum(found[p.head][i] == p.label for i, p in enumerate(shown.prompts))
+        return {"anchor/hit": share(hits, len(shown.prompts), "lower")}

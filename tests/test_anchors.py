@@ -1,0 +1,142 @@
+"""Every anchor is what its name says: closed forms against plain tensors, controls against what they control for."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_advanchor import ANCHOR, TEMPLATES, step  # noqa: F401  (a fixture)
+from torch import Tensor
+
+from advanchor.anchors.embeddings import Interpolate, Project, Random
+from advanchor.anchors.learned import Learned, nearest
+from advanchor.anchors.noise import Noise
+from advanchor.anchors.words import Empty, Sibling, Superclass, Text, Unrelated
+from advanchor.core import BadInput
+from advanchor.similarity import similarity
+
+FIELDS = {k: v for k, v in vars(ANCHOR).items() if k in ANCHOR.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+def condition(anchor: Any, model: Any, concept: Any, seed: int = 0) -> Tensor:
+    return anchor.start(model, concept, seed).condition(TEMPLATES)
+
+
+def encode(model: Any, phrase: str | None) -> Tensor:
+    return model.encode(["" if phrase is None else t.replace("{}", phrase) for t in TEMPLATES])
+
+
+def on_span(model: Any, concept: Any, e: Tensor) -> Tensor:
+    """(sentences, s, d)."""
+    return torch.stack([row[model.span(t.replace("{}", concept.phrase), concept.name)] for row, t in zip(e, TEMPLATES, strict=True)])
+
+
+WORDS = [
+    (Superclass(name="superclass"), "a bug"), (Empty(name="empty"), None), (Text(name="text", text="a red car"), "a red car"),
+    (Sibling(name="sibling", of="first"), "a bee"), (Sibling(name="sibling", of="spider"), "a spider"), (Sibling(name="sibling", of="wombat"), "a wombat"),
+    (Unrelated(name="unrelated"), "a church"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("anchor", "phrase"), WORDS, ids=lambda v: getattr(v, "name", str(v)))
+def test_an_anchor_of_words_is_the_embedding_of_the_sentence_with_those_words(model: Any, concept: Any, anchor: Any, phrase: str | None) -> None:
+    concept = replace(concept, siblings=("bee",), unrelated="church", keep={**concept.keep, "bee": "a bee", "spider": "a spider", "church": "a church"})
+    target = anchor.start(model, concept, 0)
+    assert torch.equal(target.condition(TEMPLATES), encode(model, phrase))
+    texts = ["" if phrase is None else t.replace("{}", phrase) for t in TEMPLATES]
+    assert target.ends(TEMPLATES) == [len(model.tokenizer(t).input_ids) - 1 for t in texts]
+    if phrase:  # all of these sentences end with their subject
+        assert target.subjects(TEMPLATES) == [end - 1 for end in target.ends(TEMPLATES)]
+        assert target.subjects(["{} of a cat"]) == target.subjects(["{}"])
+
+
+def test_the_nearest_sibling_is_the_kept_concept_with_the_most_similar_sentences(model: Any, concept: Any) -> None:
+    def pooled(phrase: str) -> Tensor:
+        texts = [t.replace("{}", phrase) for t in concept.templates]
+        ids = model.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
+        return model.text_encoder(ids).pooler_output
+
+    similarities = {p: float(F.cosine_similarity(pooled(p), pooled(concept.phrase)).mean()) for p in concept.keep.values()}
+    assert nearest(model, concept, list(concept.keep.values())) == sorted(similarities, key=lambda p: -similarities[p])
+    best = max(similarities, key=lambda p: similarities[p])
+    assert torch.equal(condition(Sibling(name="sibling", of="nearest"), model, concept), encode(model, best))
+
+
+def test_a_missing_sibling_or_unrelated_concept_is_said_in_one_sentence(model: Any, concept: Any) -> None:
+    bare = replace(concept, siblings=(), unrelated=None)
+    for anchor in (Sibling(name="s", of="first"), Unrelated(name="u"), Interpolate(name="i", other="sibling", weight=0.5), Interpolate(name="i", other="unrelated", weight=0.5)):
+        with pytest.raises(BadInput, match="butterfly"):
+            anchor.start(model, bare, 0)
+
+
+def test_the_random_anchor_has_the_tokens_norms_and_nothing_else_of_them(model: Any, concept: Any) -> None:
+    e_a, e_c = condition(Random(name="random"), model, concept), encode(model, concept.phrase)
+    a, c = on_span(model, concept, e_a), on_span(model, concept, e_c)
+    assert torch.allclose(a.norm(dim=-1), c.norm(dim=-1), rtol=1e-5)
+    assert F.cosine_similarity(a, c, dim=-1).abs().max() < 0.7
+    assert (((e_a - e_c).abs().sum(-1) > 0).sum(-1) == a.shape[1]).all()
+    assert torch.equal(e_a, condition(Random(name="random"), model, concept))
+    assert not torch.equal(e_a, condition(Random(name="random"), model, concept, seed=1))
+
+
+def test_noise_has_the_norm_of_the_adversarial_perturbation_in_another_direction(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+    noise, adversarial = Noise(**FIELDS).start(model, concept, 0), ANCHOR.start(model, concept, 0)
+    e_c = encode(model, concept.phrase)
+    noisy, moved = (on_span(model, concept, t.embed(step) - e_c) for t in (noise, adversarial))
+    assert torch.equal(noise.parameter, adversarial.parameter)
+    assert torch.allclose(noisy.norm(dim=(1, 2)), moved.norm(dim=(1, 2)), rtol=1e-3)
+    assert moved.norm() > 0
+    assert F.cosine_similarity(noisy.flatten(1), moved.flatten(1)).abs().max() < 0.7
+
+
+@pytest.mark.parametrize(("other", "phrase"), [("superclass", "a bug"), ("empty", None)])
+def test_interpolation_goes_from_the_concept_to_the_other_anchor(model: Any, concept: Any, other: Any, phrase: str | None) -> None:
+    e_c, e_o = encode(model, concept.phrase), encode(model, phrase)
+    at = {w: condition(Interpolate(name="interpolate", other=other, weight=w), model, concept) for w in (0.0, 0.25, 1.0)}
+    assert torch.equal(at[0.0], e_c)
+    assert torch.allclose(at[0.25], 0.75 * e_c + 0.25 * e_o, atol=1e-6)
+    assert torch.allclose(at[1.0], e_o, atol=1e-6)
+
+
+def test_projection_leaves_nothing_along_the_defining_direction_and_everything_else(model: Any, concept: Any) -> None:
+    concept = replace(concept, templates=TEMPLATES)
+    e_c, e_b = encode(model, concept.phrase), encode(model, concept.superclass)
+    own = on_span(model, concept, e_c).mean((0, 1))
+    lengths = [len(model.tokenizer(t.format("a bug")).input_ids) for t in TEMPLATES]
+    kinds = torch.stack([row[n - 3 : n - 1].mean(0) for row, n in zip(e_b, lengths, strict=True)]).mean(0)  # "a bug" is the end of each sentence
+    v = (own - kinds) / (own - kinds).norm()
+    moved = on_span(model, concept, condition(Project(name="project"), model, concept) - e_c)
+    left = on_span(model, concept, condition(Project(name="project"), model, concept)) - kinds
+    assert (left @ v).abs().max() < 1e-5
+    across = moved - (moved @ v)[..., None] * v
+    assert across.abs().max() < 1e-5
+    assert moved.norm() > 0.1
+
+
+def test_the_learned_anchor_is_a_mixture_of_its_vocabulary_that_lowers_the_loss(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+    anchor = Learned(name="learned", loss="direction", schedule="alternating", steps=8, lr=0.1, stop=-1e9, words=3, temperature=1.0)
+    target = anchor.start(model, concept, 0)
+    phrases = nearest(model, concept, [*concept.keep.values(), concept.superclass])[:3]
+    assert concept.phrase not in phrases
+    e = torch.stack([encode(model, p) for p in phrases])
+    assert torch.allclose(target.condition(TEMPLATES), e.mean(0), atol=1e-6)
+    before = target.loss(step).item()
+    got = target.embed(step)
+    weights = target.parameter.detach().softmax(0)
+    assert torch.allclose(got, (weights[:, None, None, None] * e).sum(0), atol=1e-6)
+    assert target.loss(step).item() < before
+    assert target.report()["anchor/steps"] == 8
+
+
+def test_similarity_is_one_for_the_concept_and_falls_with_distance(model: Any, concept: Any) -> None:
+    def of(anchor: Any) -> dict[str, float]:
+        return similarity(model, concept, anchor.start(model, concept, 0))
+
+    near, far = (of(Interpolate(name="i", other="superclass", weight=w)) for w in (0.1, 0.9))
+    same = of(Interpolate(name="i", other="superclass", weight=0.0))
+    assert same["anchor/cosine_span"] == pytest.approx(1, abs=1e-5)
+    assert same["anchor/cosine_pooled"] == pytest.approx(1, abs=1e-5)
+    assert same["anchor/shift"] == pytest.approx(0, abs=1e-6)
+    assert near["anchor/cosine_span"] > far["anchor/cosine_span"]
+    assert near["anchor/shift"] < far["anchor/shift"]
