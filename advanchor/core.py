@@ -165,7 +165,9 @@ class Images:
         return [Image.open(self.root / p.file).convert("RGB") for p in self.prompts]
 
 
-Edit = Mapping[str, "Tensor"]  # the tensors that changed, by the U-Net's parameter name
+# What was done to a model: the tensors that changed, by the U-Net's parameter name; or another guidance rule, under "guidance.negative" (the embedding
+# that takes the empty prompt's place), or "guidance.safety" and "guidance.rule" (methods/guidance.py).
+Edit = Mapping[str, "Tensor"]
 
 
 class Model(Protocol):

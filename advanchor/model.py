@@ -126,16 +126,17 @@ class LatentDiffusion:
         self.timesteps: int = pipe.scheduler.config.num_train_timesteps
         self._alphas = pipe.scheduler.alphas_cumprod.to(self.device)
         self._autocast = autocast
+        self._embeddings: dict[str, Tensor] = {}
+        self._guidance: dict[str, Tensor] = {}
 
     def encode(self, texts: Sequence[str], delta: Tensor | None = None, spans: Sequence[Sequence[int]] = ()) -> Tensor:
         """Text embeddings (b, L, d). `delta` (s, d) is added to the encoder's *input* at each text's `spans` (b lists of s positions).
 
         Gradients flow to `delta` only.
         """
-        ids = self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt").input_ids.to(self.device)
         if delta is None:
-            with torch.no_grad():
-                return self.text_encoder(ids)[0]
+            return torch.stack([self._embed(text) for text in texts])
+        ids = self._ids(texts)
 
         def shift(module: torch.nn.Module, args: Any, out: Tensor) -> Tensor:
             return add_at(out, delta, spans)
@@ -145,6 +146,18 @@ class LatentDiffusion:
             return self.text_encoder(ids)[0]
         finally:
             hook.remove()
+
+    @torch.no_grad()
+    def _embed(self, text: str) -> Tensor:
+        """(L, d). The encoder is frozen and every sentence comes back thousands of times; encoded alone, it cannot depend on its batch."""
+        if text not in self._embeddings:
+            if len(self._embeddings) >= 512:
+                self._embeddings.clear()
+            self._embeddings[text] = self.text_encoder(self._ids([text]))[0][0]
+        return self._embeddings[text]
+
+    def _ids(self, texts: Sequence[str]) -> Tensor:
+        return self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt").input_ids.to(self.device)
 
     def end(self, text: str) -> int:
         """Position of the end token, at which the text encoder's output is the embedding of the whole sentence."""
@@ -185,15 +198,18 @@ class LatentDiffusion:
 
     @contextmanager
     def edited(self, edit: Edit) -> Iterator[None]:
-        """Inside, the U-Net has the edit's tensors; afterwards its own again, bit for bit."""
+        """Inside, the U-Net has the edit's tensors and sampling its guidance; afterwards their own again, bit for bit."""
         parameters = dict(self.unet.named_parameters())
-        before = {name: parameters[name].detach().clone() for name in edit}
+        tensors = {name: t for name, t in edit.items() if not name.startswith("guidance.")}
+        before = {name: parameters[name].detach().clone() for name in tensors}
         try:
+            self._guidance = {name: t.to(self.device) for name, t in edit.items() if name.startswith("guidance.")}
             with torch.no_grad():
-                for name, tensor in edit.items():
+                for name, tensor in tensors.items():
                     parameters[name].copy_(tensor)
             yield
         finally:
+            self._guidance = {}
             with torch.no_grad():
                 for name, tensor in before.items():
                     parameters[name].copy_(tensor)
@@ -235,13 +251,45 @@ class LatentDiffusion:
         shape = (self.unet.config.in_channels, side, side)
         return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(image_seed(t, s))) for t, s in zip(texts, seeds, strict=True)]).to(self.device)
 
+    @contextmanager
+    def _safety(self, steps: int, guidance: float) -> Iterator[None]:
+        """Inside, what the U-Net predicts for the prompts is e(p) - m of Safe Latent Diffusion, if an edit asks for it (methods/guidance.py)."""
+        if "guidance.safety" not in self._guidance or guidance == 1:
+            yield
+            return
+        safety = self._guidance["guidance.safety"]
+        scale, warmup, threshold, momentum, beta = self._guidance["guidance.rule"].tolist()
+        state: dict[str, Any] = {"step": 0, "velocity": 0.0, "inside": False}
+
+        def steer(unet: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+            if state["inside"]:
+                return None
+            x = args[0].chunk(2)[1]
+            state["inside"] = True
+            away = unet(x, args[1], safety.expand(len(x), -1, -1)).sample
+            state["inside"] = False
+            empty, text = output[0].chunk(2)
+            mu = torch.where(text - away < threshold, (scale * (text - away).abs()).clamp(max=1.0), 0.0)
+            m = mu * (away - empty) + momentum * state["velocity"]
+            state["velocity"] = beta * state["velocity"] + (1 - beta) * m
+            state["step"] += 1
+            return (torch.cat([empty, text - m if state["step"] > round(warmup * steps) else text]),)
+
+        hook = self.unet.register_forward_hook(steer, with_kwargs=True)
+        try:
+            yield
+        finally:
+            hook.remove()
+
     @torch.no_grad()
     def _sample(self, texts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float, output: str, cond: Tensor | None = None, each: Any = None) -> Any:
         cond, empty = self.encode(texts) if cond is None else cond.to(self.device), self.encode([""] * len(texts))
+        if "guidance.negative" in self._guidance:
+            empty = self._guidance["guidance.negative"].expand_as(empty)
         precision: AbstractContextManager[Any] = nullcontext()
         if self._autocast != "none":
             precision = torch.autocast(self.device.type, dtype=getattr(torch, self._autocast))
-        with precision:
+        with precision, self._safety(steps, guidance):
             return self.pipe(
                 prompt_embeds=cond,
                 negative_prompt_embeds=empty,

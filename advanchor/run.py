@@ -162,9 +162,10 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         failed = False
     finally:
         where = tracker.finish(scores, picture, failed)
+    weights = [t for name, t in edit.items() if not name.startswith("guidance.")]
     result = {
         "run": run_id(cfg), "config": config, "scores": scores, "diagnostics": diagnostics, "stages": stages, "grid": str(picture), "tracker": where,
-        "changed": {"tensors": len(edit), "parameters": sum(t.numel() for t in edit.values())}, "unmeasured": unmeasured, "environment": environment(model.device.type),
+        "changed": {"tensors": len(weights), "parameters": sum(t.numel() for t in weights)}, "unmeasured": unmeasured, "environment": environment(model.device.type),
         "artifacts": {"edit": str((store / "edits" / edit_key).relative_to(root)), **{f"samples{w}": str(f.relative_to(root)) for w, f in folders.items()}},
     }  # fmt: skip
     write_json(record, result)

@@ -10,7 +10,9 @@ from test_advanchor import ANCHOR, encode, predict, step, texts  # noqa: F401  (
 from test_conf import options
 
 from advanchor.anchors.words import Empty, Same, Superclass
+from advanchor.core import BadInput, Prompt
 from advanchor.methods.esd import ErasedStableDiffusion
+from advanchor.methods.guidance import NegativePrompt, SafeLatentDiffusion
 from advanchor.methods.uce import UnifiedConceptEditing
 from advanchor.pools import Denoising, Trajectories
 
@@ -24,9 +26,14 @@ def quiet(i: int, **scalars: float) -> None: ...
 @pytest.mark.parametrize("anchor", options("anchor"))
 @pytest.mark.parametrize("method", options("method"))
 def test_every_method_takes_every_anchor(method: str, anchor: str, tiny: Any) -> None:
-    result = tiny("sample.steps=1", f"method={method}", f"anchor={anchor}", "metric=[]")
+    overrides = ["sample.steps=1", f"method={method}", f"anchor={anchor}", "metric=[]"]
+    if method.startswith(("negative_prompt", "sld")) and anchor != "concept":
+        with pytest.raises(BadInput, match="add anchor=concept"):
+            tiny(*overrides)
+        return
+    result = tiny(*overrides)
     assert -1.001 <= result["diagnostics"]["anchor/cosine_span"] <= 1.001
-    assert (result["changed"]["tensors"] > 0) is (method != "none")
+    assert (result["changed"]["tensors"] > 0) is not method.startswith(("none", "negative_prompt", "sld"))
 
 
 # --- ESD --------------------------------------------------------------------------------------------------------
@@ -164,3 +171,61 @@ def test_uce_with_the_concept_as_anchor_changes_nothing_and_learns_an_anchor_tha
     target = ANCHOR.start(model, concept, 0)
     UCE.erase(model, concept, target, 0, tmp_path, quiet)
     assert target.report()["anchor/steps"] > 0
+
+
+# --- at inference -----------------------------------------------------------------------------------------------
+
+PROMPTS = [Prompt("a car", 3), Prompt("an emoji of a key", 4)]
+SLD = SafeLatentDiffusion(name="sld", scale=50.0, warmup=0.4, threshold=0.01, momentum=0.3, beta=0.4)
+
+
+def drawn(model: Any, edit: Any) -> Any:
+    with model.edited(edit):
+        return model.latents([p.text for p in PROMPTS], [p.seed for p in PROMPTS], steps=5, guidance=3.0)
+
+
+def sampled(model: Any, rule: Any) -> Any:
+    """The same two latents by a plain DDIM loop in which `rule(step, x, t)` is the guided prediction."""
+    scheduler = model.pipe.scheduler
+    scheduler.set_timesteps(5)
+    x = model._noise([p.text for p in PROMPTS], [p.seed for p in PROMPTS])
+    with torch.no_grad():
+        for i, t in enumerate(scheduler.timesteps):
+            x = scheduler.step(rule(i, x, t), t, x).prev_sample
+    return x
+
+
+def test_a_negative_prompt_takes_the_empty_prompts_place(model: Any, concept: Any, tmp_path: Path) -> None:
+    edit, _ = NegativePrompt(name="negative_prompt").erase(model, concept, Same(name="concept").start(model, concept, 0), 0, tmp_path, quiet)
+
+    def rule(i: int, x: Any, t: Any) -> Any:
+        p, n = (model.unet(x, t, e).sample for e in (model.encode([p.text for p in PROMPTS]), model.encode(["a butterfly"] * 2)))
+        return n + 3.0 * (p - n)
+
+    assert torch.allclose(drawn(model, edit), sampled(model, rule), atol=1e-5)
+    assert not torch.allclose(drawn(model, edit), drawn(model, {}), atol=1e-3)
+
+
+@pytest.mark.parametrize("method", [SLD, replace(SLD, scale=200.0, warmup=0.0, threshold=1.0, momentum=0.5, beta=0.7)])
+def test_safe_latent_diffusion_equals_a_literal_loop_over_its_equations(model: Any, concept: Any, tmp_path: Path, method: Any) -> None:
+    edit, _ = method.erase(model, concept, Same(name="concept").start(model, concept, 0), 0, tmp_path, quiet)
+    velocity = [torch.zeros(2, 4, 8, 8)]
+
+    def rule(i: int, x: Any, t: Any) -> Any:
+        p, s, n = (model.unet(x, t, model.encode(e)).sample for e in ([p.text for p in PROMPTS], ["a butterfly"] * 2, [""] * 2))
+        phi = torch.minimum(torch.ones_like(p), method.scale * (p - s).abs())
+        mu = torch.where(p - s >= method.threshold, torch.zeros_like(p), phi)
+        m = mu * (s - n) + method.momentum * velocity[0]
+        velocity[0] = method.beta * velocity[0] + (1 - method.beta) * m
+        return n + 3.0 * (p - n - (m if i >= method.warmup * 5 else 0))
+
+    assert torch.allclose(drawn(model, edit), sampled(model, rule), atol=1e-4)
+    assert not torch.allclose(drawn(model, edit), drawn(model, {}), atol=1e-3)
+
+
+def test_guidance_ends_with_its_context_and_without_strength_changes_nothing(model: Any, concept: Any, tmp_path: Path) -> None:
+    before = drawn(model, {})
+    edit, _ = replace(SLD, scale=0.0, momentum=0.0).erase(model, concept, Same(name="concept").start(model, concept, 0), 0, tmp_path, quiet)
+    assert torch.allclose(drawn(model, edit), before, atol=1e-5)
+    drawn(model, SLD.erase(model, concept, Same(name="concept").start(model, concept, 0), 0, tmp_path, quiet)[0])
+    assert torch.equal(drawn(model, {}), before)

@@ -1,0 +1,64 @@
+"""Erasure at inference: the weights stay, sampling is steered away from the concept.
+
+With classifier-free guidance g the sampler uses  e(empty) + g * (e(p) - e(empty)). Both methods change that rule, for every prompt p:
+
+    negative prompt    e(e_c) + g * (e(p) - e(e_c))
+    safe latent diffusion    e(empty) + g * (e(p) - e(empty) - m)          m: see `SafeLatentDiffusion`
+
+Neither has a place for an anchor: both push away from the concept itself, so they take anchor=concept and refuse any other.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from advanchor.anchors.slot import Slot
+from advanchor.core import BadInput, Concept, Edit, Log, Model, Target, option
+
+
+def away_from(model: Model, concept: Concept, target: Target, method: str) -> torch.Tensor:
+    """e_c (L, d) of the bare phrase, after making sure that the anchor is the concept."""
+    e_c = Slot(model, concept).encode(["{}"])
+    if target.state() or not torch.equal(target.condition(["{}"]), e_c):
+        raise BadInput(f"method={method} pushes away from the concept itself and has no place for an anchor: add anchor=concept.")
+    return e_c[0]
+
+
+@option
+class NegativePrompt:
+    """The concept's phrase as the negative prompt of every image."""
+
+    name: str
+    version: int = 1
+
+    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+        return {"guidance.negative": away_from(model, concept, target, self.name)}, {}
+
+
+@option
+class SafeLatentDiffusion:
+    """Safe Latent Diffusion (Schramowski et al. 2023, arXiv 2211.05105, eqs. 3-8).
+
+    At step i, elementwise:  mu = clamp(scale * |e(p) - e(e_c)|, max 1) where e(p) - e(e_c) < threshold, else 0;
+    m = mu * (e(e_c) - e(empty)) + momentum * v;  v <- beta * v + (1 - beta) * m;  m acts once i >= warmup.
+
+    Attributes:
+        scale, threshold, momentum, beta: s_S, lambda, s_m, beta_m of the paper.
+        warmup: delta of the paper as a fraction of the sampling steps (its 10 of 50 is 0.2), rounded to whole steps.
+    """
+
+    name: str
+    scale: Annotated[float, Field(ge=0)]
+    warmup: Annotated[float, Field(ge=0, le=1)]
+    threshold: float
+    momentum: Annotated[float, Field(ge=0, le=1)]
+    beta: Annotated[float, Field(ge=0, lt=1)]
+    version: int = 1
+
+    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+        rule = torch.tensor([self.scale, self.warmup, self.threshold, self.momentum, self.beta])
+        return {"guidance.safety": away_from(model, concept, target, self.name), "guidance.rule": rule}, {}
