@@ -1,4 +1,4 @@
-"""`advanchor key=value ...` runs one experiment; `-m` runs many."""
+"""`advanchor key=value ...` runs one experiment, `-m` runs many, `advanchor table ...` lays out what they left."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ def job(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point. Exit code 1 and one sentence for anything the user can mend."""
+    if sys.argv[1:2] == ["table"]:
+        from advanchor import tables
+
+        try:
+            print(tables.main(sys.argv[2:]))
+        except BadInput as error:
+            sys.exit(f"advanchor: {error}")
+        return
     flags = [a for a in sys.argv[1:] if a.startswith("-")]
     overrides = [a for a in sys.argv[1:] if not a.startswith("-")]
     if set(flags) <= {"-m", "--multirun"}:

@@ -43,17 +43,36 @@ def validate(overrides: Sequence[str]) -> None:
     Raises:
         BadInput: one sentence for the first mistake.
     """
-    try:
-        axes = [
-            [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()] if o.is_sweep_override() else [str(o.input_line)]
-            for o in OverridesParser.create().parse_overrides(list(overrides))
-        ]
-    except HydraException as error:
-        raise BadInput(sentence(error)) from None
+    axes = sweep(overrides)
     first = [axis[0] for axis in axes]
     others = [[*first[:i], value, *first[i + 1 :]] for i, axis in enumerate(axes) for value in axis[1:]]
     for choice in itertools.chain([first], others):
         compose(choice)
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each run of a sweep, in Hydra's order."""
+    return [list(choice) for choice in itertools.product(*sweep(overrides))]
+
+
+def sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """Every axis of a command: the sweep written in its experiment, replaced where the command line names the same setting.
+
+    Raises:
+        BadInput: the overrides cannot be parsed, or name an experiment that does not exist.
+    """
+    try:
+        experiment = [o for o in overrides if o.startswith("experiment=")]
+        with hydra.initialize_config_dir(CONF, version_base="1.3"):
+            written = hydra.compose("config", experiment, return_hydra_config=True).hydra.sweeper.get("params") or {}
+        lines = [*(f"{name}={values}" for name, values in written.items()), *overrides]
+        axes = {
+            str(o.get_key_element()): [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()] if o.is_sweep_override() else [str(o.input_line)]
+            for o in OverridesParser.create().parse_overrides(lines)
+        }
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(sentence(error)) from None
+    return list(axes.values())
 
 
 def sentence(error: Any) -> str:

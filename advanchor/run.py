@@ -22,7 +22,7 @@ from advanchor.store import cached, key, plain, run_id, write_json
 
 log = logging.getLogger(__name__)
 GROUPS = ("model", "judge", "concept", "anchor", "method", "tracker")
-TOP = ("metric", "sample", "seed", "batch", "device", "root", "study")
+TOP = ("metric", "sample", "seed", "batch", "device", "root", "study", "table")
 
 
 def build(node: DictConfig, where: str) -> Any:
