@@ -182,7 +182,7 @@ class Model(Protocol):
     def weights(self, scope: str) -> dict[str, Tensor]: ...
     def edited(self, edit: Edit) -> AbstractContextManager[None]: ...
     def noised(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor: ...
-    def latents(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float) -> Tensor: ...
+    def latents(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, cond: Tensor | None = None) -> Tensor: ...
     def trajectory(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, until: int | None = None) -> tuple[Tensor, Tensor]: ...
     def draw(self, prompts: Sequence[Prompt], *, steps: int, guidance: float, cond: Tensor | None = None) -> list[Image]: ...
 
@@ -194,12 +194,12 @@ class Model(Protocol):
 class Step:
     """What one optimisation step looks at: noised latents of the concept and the sentences they were drawn for.
 
-    x: (b, 4, h, w); t: (b,) in 0..T-1; templates: b sentences with `{}`. The frozen model's predictions are computed once
+    x: (b, 4, h, w); t: (b,) in 0..T-1; templates: b sentences with `{}`; noise: what x was noised with, if it was. The frozen model's predictions are computed once
     per step, however many anchor updates look at them.
     """
 
-    def __init__(self, model: Model, concept: Concept, x: Tensor, t: Tensor, templates: Sequence[str]) -> None:
-        self.model, self.concept, self.x, self.t, self.templates = model, concept, x, t, tuple(templates)
+    def __init__(self, model: Model, concept: Concept, x: Tensor, t: Tensor, templates: Sequence[str], noise: Tensor | None = None) -> None:
+        self.model, self.concept, self.x, self.t, self.templates, self.noise = model, concept, x, t, tuple(templates), noise
         self._frozen: dict[str, Tensor] = {}
 
     def texts(self, phrase: str) -> list[str]:

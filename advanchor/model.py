@@ -219,9 +219,9 @@ class LatentDiffusion:
         a = self._alphas[t].view(-1, 1, 1, 1)
         return a.sqrt() * z + (1 - a).sqrt() * noise
 
-    def latents(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float) -> Tensor:
-        """Denoised latents (b, 4, h, w), scaled as the U-Net sees them."""
-        return self._sample(texts, seeds, steps, guidance, "latent")
+    def latents(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, cond: Tensor | None = None) -> Tensor:
+        """Denoised latents (b, 4, h, w), scaled as the U-Net sees them; under `cond` (b, L, d) if given."""
+        return self._sample(texts, seeds, steps, guidance, "latent", cond)
 
     def draw(self, prompts: Sequence[Prompt], *, steps: int, guidance: float, cond: Tensor | None = None) -> list[Image]:
         """One image per prompt, under `cond` (b, L, d) if given. An image depends on its text, seed and condition alone, not on what is drawn beside it."""

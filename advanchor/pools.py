@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from advanchor.core import Concept, Model, Step, fill
+from advanchor.core import Concept, Model, Step, Target, fill
 
 
 def random(seed: int, stream: int, use: int, i: int) -> torch.Generator:
@@ -30,7 +30,7 @@ def shuffled(n: int, i: int, batch: int, generator: Callable[[int], torch.Genera
 
 @dataclass(frozen=True)
 class Pool:
-    """Images of the concept as latents (n, 4, h, w), each with its sentence, and seeded steps on them."""
+    """Images as latents (n, 4, h, w), each with its sentence, and seeded steps on them, noised again."""
 
     model: Model
     concept: Concept
@@ -39,15 +39,28 @@ class Pool:
     seed: int
 
     @classmethod
-    def drawn(cls, model: Model, concept: Concept, count: int, seed: int, folder: Path, *, steps: int, guidance: float, phrase: str | None = None) -> Pool:
-        """Let the frozen model draw `count` images of the concept (or of `phrase`), templates in turn; kept in `folder` over a kill."""
-        file, templates = folder / "pool.safetensors", tuple(concept.templates[i % len(concept.templates)] for i in range(count))
+    def drawn(
+        cls, model: Model, concept: Concept, count: int, seed: int, folder: Path,
+        *, steps: int, guidance: float, phrase: str | None = None, under: Target | None = None, sentences: Sequence[str] = (), name: str = "pool",
+    ) -> Pool:  # fmt: skip
+        """Let the frozen model draw `count` images, sentences in turn; kept in `folder` over a kill.
+
+        Args:
+            phrase: what fills the concept's templates; the concept's own phrase unless given.
+            under: an anchor whose embeddings replace those of the sentences.
+            sentences: whole sentences instead of the concept's templates.
+            name: of the file; pools of one method must differ in it.
+        """
+        among = tuple(sentences) or concept.templates
+        file, templates = folder / f"{name}.safetensors", tuple(among[i % len(among)] for i in range(count))
         if not file.exists():
             parts = []
-            for i in tqdm(range(0, count, 32), desc="pool", unit="batch", leave=False):
-                texts = [fill(t, "", phrase or concept.phrase) for t in templates[i : i + 32]]
+            for i in tqdm(range(0, count, 32), desc=name, unit="batch", leave=False):
+                group = templates[i : i + 32]
+                texts = [fill(t, "", phrase or concept.phrase) for t in group]
                 # Seeds from a million up: no image of the pool is one that is later measured.
-                parts.append(model.latents(texts, [1_000_000 * (seed + 1) + i + j for j in range(len(texts))], steps=steps, guidance=guidance))
+                seeds = [1_000_000 * (seed + 1) + i + j for j in range(len(group))]
+                parts.append(model.latents(texts, seeds, steps=steps, guidance=guidance, cond=under.condition(group) if under else None))
             save_file({"latents": torch.cat(parts).cpu()}, file.with_suffix(".part"))
             os.replace(file.with_suffix(".part"), file)
         return cls(model, concept, load_file(file)["latents"].to(model.device), templates, seed)
@@ -58,7 +71,7 @@ class Pool:
         g = random(self.seed, stream, 1, i)
         t = torch.randint(self.model.timesteps, (batch,), generator=g).to(self.model.device)
         noise = torch.randn(self.latents[chosen].shape, generator=g).to(self.model.device)
-        return Step(self.model, self.concept, self.model.noised(self.latents[chosen], t, noise), t, [self.templates[k] for k in chosen])
+        return Step(self.model, self.concept, self.model.noised(self.latents[chosen], t, noise), t, [self.templates[k] for k in chosen], noise)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -204,9 +205,10 @@ def erased(cfg: DictConfig, model: Any, concept: Concept, folder: Path, name: st
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / "edit.safetensors")
         save_file({"condition": target.condition(concept.templates).cpu().contiguous()}, part / "anchor.safetensors")
         write_json(part / "edit.json", {"diagnostics": diagnostics, "config": plain({g: cfg[g] for g in ("model", "concept", "anchor", "method", "seed")})})
-        (part / "checkpoint.pt").unlink(missing_ok=True)
 
     made = cached(folder, name, make)
+    for left in set(made.iterdir()) - {made / f for f in ("edit.safetensors", "edit.json", "anchor.safetensors", "train.jsonl")}:
+        shutil.rmtree(left) if left.is_dir() else left.unlink()  # what methods resume from; as large as the model for some
     if not live and (made / "train.jsonl").exists():  # made by another run: the tracker still gets every scalar
         for i, line in enumerate((made / "train.jsonl").read_text().splitlines()):
             track(i, **json.loads(line))

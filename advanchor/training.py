@@ -14,19 +14,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from advanchor.core import BadInput, Log, Step, Target
+from advanchor.pools import Pool
 
 CHECKPOINT_SECONDS = 10.0
 
 
 def descend(
-    theta: dict[str, Tensor], loss: Callable[[Step], Tensor], step: Callable[[int, int], Step], target: Target, folder: Path, log: Log,
+    theta: dict[str, Tensor], loss: Callable[[int, Step], Tensor], step: Callable[[int, int], Step], target: Target, folder: Path, log: Log,
     *, steps: int, lr: float, zero_grad: bool = True,
 ) -> dict[str, float]:  # fmt: skip
     """Adam on `theta` (leaves that require a gradient, changed in place) after the anchor's rehearsals; returns what it cost.
 
     With no `theta` only the anchor learns: `embed` is called for each step, as closed-form methods need it.
 
-    `step(i, stream)` makes step i: stream 0 for weight updates, 1 for rehearsals. Called again on the same folder it goes on from
+    `step(i, stream)` makes step i: stream 0 for weight updates, 1 for rehearsals; `loss(i, step)` is update i's loss on it. Called again on the same folder it goes on from
     the last checkpoint, and ends with the bits of an undisturbed run.
 
     Raises:
@@ -62,7 +63,7 @@ def descend(
             else:
                 if zero_grad:
                     optimiser.zero_grad()
-                value = loss(step(i - rehearsals, 0))
+                value = loss(i - rehearsals, step(i - rehearsals, 0))
                 if not math.isfinite(value.item()):
                     raise BadInput(f"the erasing loss is not finite at step {i - rehearsals}: lower method.lr (now {lr:g}).")
                 value.backward()
@@ -82,3 +83,15 @@ def descend(
                 torch.save(state, checkpoint.with_suffix(".part"))
                 os.replace(checkpoint.with_suffix(".part"), checkpoint)
     return {"cost/erase_seconds": spent + time.monotonic() - start}
+
+
+def settle(target: Target, draw: Callable[[], Pool], folder: Path, log: Log, *, steps: int, batch: int) -> dict[str, float]:
+    """Let an anchor that learns learn on its own, for methods that need it finished; resumes like `descend`.
+
+    An anchor without a state has nothing to learn: then nothing is drawn either.
+    """
+    if not target.state():
+        return {}
+    pool = draw()
+    folder.mkdir(exist_ok=True)
+    return descend({}, lambda i, s: s.x, lambda i, stream: pool.step(i, stream, batch), target, folder, log, steps=steps, lr=1.0)

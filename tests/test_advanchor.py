@@ -242,7 +242,7 @@ def test_gradients_of_the_weights_are_running_sums_only_if_faithful(model: Any, 
     slopes = torch.tensor([[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]])
     seen: list[list[float]] = []
     descend(
-        theta, lambda s: (theta["w"] * slopes[s]).sum(), lambda i, stream: i, Same(name="concept").start(model, concept, 0), tmp_path,  # type: ignore[arg-type, return-value, index]
+        theta, lambda i, s: (theta["w"] * slopes[i]).sum(), lambda i, stream: i, Same(name="concept").start(model, concept, 0), tmp_path,  # type: ignore[arg-type, return-value, index]
         lambda i, **s: seen.append(theta["w"].grad.tolist()), steps=3, lr=1e-3, zero_grad=zero_grad,  # type: ignore[union-attr]
     )  # fmt: skip
     assert seen == (slopes if zero_grad else slopes.cumsum(0)).tolist()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_advanchor import ANCHOR, encode, predict, step, texts  # noqa: F401  (a fixture)
 from test_conf import options
 
@@ -13,8 +14,10 @@ from advanchor.anchors.words import Empty, Same, Superclass
 from advanchor.core import BadInput, Prompt
 from advanchor.methods.esd import ErasedStableDiffusion
 from advanchor.methods.guidance import NegativePrompt, SafeLatentDiffusion
+from advanchor.methods.sa import SelectiveAmnesia
+from advanchor.methods.salun import SaliencyUnlearning, kept
 from advanchor.methods.uce import UnifiedConceptEditing
-from advanchor.pools import Denoising, Trajectories
+from advanchor.pools import Denoising, Pool, Trajectories
 
 ESD = ErasedStableDiffusion(name="esd", scope="attn2", steps=3, lr=1e-3, batch=2, eta=1.5, erase_from=None, latents="pool", pool=4, pool_steps=3, pool_guidance=2.0)
 UCE = UnifiedConceptEditing(name="uce", lamb=0.5, erase_scale=1.0, preserve_scale=1.0, templates=1, anchor_steps=2, anchor_batch=2, pool=4, pool_steps=2, pool_guidance=2.0)
@@ -171,6 +174,132 @@ def test_uce_with_the_concept_as_anchor_changes_nothing_and_learns_an_anchor_tha
     target = ANCHOR.start(model, concept, 0)
     UCE.erase(model, concept, target, 0, tmp_path, quiet)
     assert target.report()["anchor/steps"] > 0
+
+
+# --- SalUn ------------------------------------------------------------------------------------------------------
+
+SALUN = SaliencyUnlearning(name="salun", scope="full", steps=3, lr=1e-3, batch=2, alpha=0.3, salient=0.4, saliency_guidance=7.5, pool=4, pool_steps=2, pool_guidance=2.0)
+
+
+def plain(model: Any, step: Any, phrase: str | None) -> Any:  # noqa: F811
+    """A differentiable prediction of the model as it is, for a step whose sentences may have a slot."""
+    return predict(model, step, encode(model, [t.replace("{}", phrase or "") for t in step.templates]))
+
+
+def test_saluns_mask_is_the_salient_share_of_the_guided_forgetting_gradient(model: Any, concept: Any, tmp_path: Path) -> None:
+    pool = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0)
+    mask = SALUN.mask(model, pool)
+    model.unet.requires_grad_(True)
+    model.unet.zero_grad()
+    for i in range(2):
+        s = pool.step(i, 3, 2)
+        n_c, n_0 = plain(model, s, "a butterfly"), predict(model, s, encode(model, ["", ""]))
+        (-((n_0 + 7.5 * (n_c - n_0)) - s.noise).square().mean()).backward()
+    gradients = {k: p.grad.abs() for k, p in model.unet.named_parameters()}
+    model.unet.zero_grad()
+    model.unet.requires_grad_(False)
+    ranked = torch.cat([g.flatten() for g in gradients.values()]).sort(descending=True).values
+    threshold = ranked[round(0.4 * len(ranked)) - 1]
+    agree = sum(int(((g >= threshold).float() == mask[k]).sum()) for k, g in gradients.items())
+    assert agree >= 0.9999 * len(ranked)  # a gradient at the threshold may fall to either side by rounding
+    assert sum(float(m.sum()) for m in mask.values()) == pytest.approx(0.4 * len(ranked), abs=2)
+
+
+def test_saluns_loss_and_gradient_equal_the_formula(model: Any, concept: Any, tmp_path: Path) -> None:
+    forget = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0).step(0, 0, 2)
+    retain = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=kept(concept), name="kept").step(0, 2, 2)
+    theta = {k: (v * 1.1).requires_grad_() for k, v in model.weights("attn2").items()}
+    e_a = encode(model, ["a bug"] * 2).detach()
+    got = SALUN.loss(forget, retain, theta, e_a)
+    gradient = torch.autograd.grad(got, list(theta.values()))
+    with model.edited(theta):
+        parameters = [model.unet.get_parameter(name).requires_grad_() for name in theta]
+        goal = predict(model, forget, e_a).detach()
+        expected = (plain(model, forget, "a butterfly") - goal).square().mean() + 0.3 * (plain(model, retain, None) - retain.noise).square().mean()
+        reference = torch.autograd.grad(expected, parameters)
+        model.unet.requires_grad_(False)
+    assert got.item() == pytest.approx(expected.item(), abs=1e-6)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(gradient, reference, strict=True))
+    assert not any("butterfly" in t for t in retain.templates)
+
+
+def test_salun_changes_salient_weights_alone_as_plain_adam_on_masked_gradients(model: Any, concept: Any, tmp_path: Path) -> None:
+    edit, _ = SALUN.erase(model, concept, Superclass(name="superclass").start(model, concept, 0), 0, tmp_path, quiet)
+    mask = load_file(tmp_path / "mask.safetensors")
+    pool, others = (Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=s, name=n) for s, n in (((), "pool"), (kept(concept), "kept")))
+    theta = {k: v.clone().requires_grad_() for k, v in model.weights("full").items()}
+    adam = torch.optim.Adam(theta.values(), 1e-3)
+    for i in range(3):
+        s = pool.step(i, 0, 2)
+        loss = SALUN.loss(s, others.step(i, 2, 2), theta, model.encode(s.texts("a bug")))
+        for (name, w), g in zip(theta.items(), torch.autograd.grad(loss, list(theta.values()), allow_unused=True), strict=True):
+            w.grad = None if g is None else g * mask[name]
+        adam.step()
+    before = model.weights("full")
+    assert all(torch.allclose(edit[k], theta[k], atol=1e-6) for k in theta)
+    assert all(torch.equal(edit[k][mask[k] == 0], before[k][mask[k] == 0]) for k in edit)
+    assert any(not torch.equal(edit[k], before[k]) for k in edit)
+
+
+def test_salun_with_the_concept_as_pseudo_prompt_and_no_retaining_changes_nothing(model: Any, concept: Any, tmp_path: Path) -> None:
+    edit, _ = replace(SALUN, alpha=0.0).erase(model, concept, Same(name="concept").start(model, concept, 0), 0, tmp_path, quiet)
+    assert all(torch.equal(v, model.weights("full")[k]) for k, v in edit.items())
+
+
+# --- SA ---------------------------------------------------------------------------------------------------------
+
+SA = SelectiveAmnesia(name="sa", scope="attn2", steps=3, lr=1e-3, batch=2, gamma=0.7, lamb=20.0, fisher=3, pool=4, pool_steps=2, pool_guidance=2.0, anchor_steps=2)
+
+
+def test_sas_fisher_information_is_the_mean_squared_gradient(model: Any, concept: Any, tmp_path: Path) -> None:
+    replay = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=kept(concept), name="kept")
+    information = SA.information(model, replay)
+    names = list(model.weights("attn2"))
+    parameters = [model.unet.get_parameter(name).requires_grad_() for name in names]
+    squares = []
+    for i in range(3):
+        s = replay.step(i, 3, 1)
+        squares.append([g.square() for g in torch.autograd.grad((plain(model, s, None) - s.noise).square().mean(), parameters)])
+    model.unet.requires_grad_(False)
+    for name, parts in zip(names, zip(*squares, strict=True), strict=True):
+        assert torch.allclose(information[name], torch.stack(parts).mean(0), rtol=1e-4, atol=1e-10)
+
+
+def test_sas_loss_and_gradient_equal_equation_6(model: Any, concept: Any, tmp_path: Path) -> None:
+    surrogate = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0).step(0, 0, 2)
+    replay = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=kept(concept), name="kept").step(0, 2, 2)
+    theta = {k: (v * 1.1).requires_grad_() for k, v in model.weights("attn2").items()}
+    information = {k: torch.rand(v.shape, generator=torch.Generator().manual_seed(i)) for i, (k, v) in enumerate(theta.items())}
+    got = SA.loss(surrogate, replay, theta, information)
+    gradient = torch.autograd.grad(got, list(theta.values()))
+    frozen = {k: v.clone() for k, v in model.weights("attn2").items()}
+    with model.edited(theta):
+        parameters = {name: model.unet.get_parameter(name).requires_grad_() for name in theta}
+        expected = (plain(model, surrogate, "a butterfly") - surrogate.noise).square().mean() + 0.7 * (plain(model, replay, None) - replay.noise).square().mean()
+        expected = expected + 20.0 * sum((information[k] * (p - frozen[k]) ** 2).sum() for k, p in parameters.items())
+        reference = torch.autograd.grad(expected, list(parameters.values()))
+        model.unet.requires_grad_(False)
+    assert got.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(gradient, reference, strict=True))
+
+
+@pytest.mark.parametrize("anchor", [Superclass(name="superclass"), ANCHOR])
+def test_sas_surrogates_are_drawn_under_the_finished_anchor_and_three_steps_equal_plain_adam(model: Any, concept: Any, tmp_path: Path, anchor: Any) -> None:
+    target = anchor.start(model, concept, 0)
+    edit, _ = SA.erase(model, concept, target, 0, tmp_path, quiet)
+    texts_drawn = [t.replace("{}", "a butterfly") for t in concept.templates[:4]]
+    cond = target.condition(concept.templates[:4])
+    drawn_again = model.latents(texts_drawn, [1_000_000 + i for i in range(4)], steps=2, guidance=2.0, cond=cond)
+    assert torch.allclose(load_file(tmp_path / "surrogates.safetensors")["latents"], drawn_again, atol=1e-5)
+    surrogate, replay = (Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=s, name=n) for s, n in (((), "surrogates"), (kept(concept), "kept")))
+    information = load_file(tmp_path / "fisher.safetensors")
+    theta = {k: v.clone().requires_grad_() for k, v in model.weights("attn2").items()}
+    adam = torch.optim.Adam(theta.values(), 1e-3)
+    for i in range(3):
+        adam.zero_grad()
+        SA.loss(surrogate.step(i, 0, 2), replay.step(i, 2, 2), theta, information).backward()
+        adam.step()
+    assert all(torch.allclose(edit[k], theta[k], atol=1e-6) for k in theta)
 
 
 # --- at inference -----------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class AblatingConcepts:
         theta = {name: w.detach().clone().requires_grad_() for name, w in model.weights(self.scope).items()}
         pool = Pool.drawn(model, concept, self.pool, seed, folder, steps=self.pool_steps, guidance=self.pool_guidance)
 
-        def loss(step: Step) -> Tensor:
+        def loss(i: int, step: Step) -> Tensor:
             return self.loss(step, theta, target.embed(step))
 
         cost = descend(theta, loss, lambda i, stream: pool.step(i, stream, self.batch), target, folder, log, steps=self.steps, lr=self.lr, zero_grad=self.zero_grad)

@@ -61,7 +61,7 @@ class ErasedStableDiffusion:
             kind = Pool if self.latents == "images" else Trajectories
             source = kind.drawn(model, concept, self.pool, seed, folder, steps=self.pool_steps, guidance=self.pool_guidance, phrase=phrase)
 
-        def loss(step: Step) -> Tensor:
+        def loss(i: int, step: Step) -> Tensor:
             return self.loss(step, theta, target.embed(step))
 
         cost = descend(theta, loss, lambda i, stream: source.step(i, stream, self.batch), target, folder, log, steps=self.steps, lr=self.lr)

@@ -9,6 +9,7 @@ The released code's defaults, with one sentence per concept; `templates` takes m
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from advanchor.anchors.slot import Slot
 from advanchor.core import Concept, Edit, Log, Model, Positive, Rate, Target, fill, option
 from advanchor.pools import Pool
-from advanchor.training import descend
+from advanchor.training import settle
 
 
 @option
@@ -46,10 +47,8 @@ class UnifiedConceptEditing:
     version: int = 1
 
     def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
-        cost: dict[str, float] = {}
-        if target.state():  # without a state there is nothing to learn
-            pool = Pool.drawn(model, concept, self.pool, seed, folder, steps=self.pool_steps, guidance=self.pool_guidance)
-            cost = descend({}, lambda s: s.x, lambda i, stream: pool.step(i, stream, self.anchor_batch), target, folder, log, steps=self.anchor_steps, lr=1.0)
+        draw = partial(Pool.drawn, model, concept, self.pool, seed, folder, steps=self.pool_steps, guidance=self.pool_guidance)
+        cost = settle(target, draw, folder, log, steps=self.anchor_steps, batch=self.anchor_batch)
         templates = concept.templates[: self.templates]
         rows = torch.arange(len(templates))
         slot = Slot(model, concept)

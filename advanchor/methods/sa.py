@@ -1,0 +1,99 @@
+"""Selective Amnesia with any anchor behind its surrogate images (Heng & Soh 2023, arXiv 2305.10120, eq. 6).
+
+Minimised over theta (e; e0 is the frozen model with weights theta0):
+
+    L = MSE( e(s_t, e_c), noise ) + gamma * MSE( e(r_t, e_r), noise ) + lamb * sum_i F_i (theta_i - theta0_i)^2
+
+s are surrogate images, drawn by the frozen model under the anchor and captioned as the concept; r images of kept concepts under their own sentences e_r (replay);
+F is the diagonal Fisher information of the frozen model, the mean over single replayed latents of the squared gradient of the denoising loss.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from advanchor.anchors.words import Fixed
+from advanchor.core import Concept, Edit, Log, Model, Positive, Rate, Step, Target, option
+from advanchor.methods.salun import kept
+from advanchor.pools import Pool
+from advanchor.training import descend, settle
+
+
+@option
+class SelectiveAmnesia:
+    """Settings of the erasure.
+
+    Attributes:
+        scope: the U-Net weights that are trained.
+        steps, lr, batch: Adam updates, learning rate, latents per update of each kind. (The paper's AdamW has weight decay; EWC makes it superfluous.)
+        gamma: weight of the replay.
+        lamb: weight of elastic weight consolidation.
+        fisher: latents for the Fisher information.
+        pool: surrogate images, and as many replayed ones; pool_steps, pool_guidance: how they are drawn.
+        anchor_steps: batches on which an anchor that learns learns, on as many images of the concept, before it draws the surrogates.
+    """
+
+    name: str
+    scope: str
+    steps: Annotated[int, Field(ge=0)]
+    lr: Rate
+    batch: Positive
+    gamma: Annotated[float, Field(ge=0)]
+    lamb: Annotated[float, Field(ge=0)]
+    fisher: Positive
+    pool: Positive
+    pool_steps: Positive
+    pool_guidance: Annotated[float, Field(ge=1)]
+    anchor_steps: Annotated[int, Field(ge=0)]
+    version: int = 1
+
+    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+        draw = partial(Pool.drawn, model, concept, self.pool, seed, folder, steps=self.pool_steps, guidance=self.pool_guidance)
+        settle(target, draw, folder / "anchor", log, steps=self.anchor_steps, batch=self.batch)
+        surrogate = draw(under=target, name="surrogates")
+        replay = draw(sentences=kept(concept), name="kept")
+        file = folder / "fisher.safetensors"
+        if not file.exists():
+            save_file(self.information(model, replay), file.with_suffix(".part"))
+            os.replace(file.with_suffix(".part"), file)
+        information = {name: f.to(model.device) for name, f in load_file(file).items()}
+        theta = {name: w.detach().clone().requires_grad_() for name, w in model.weights(self.scope).items()}
+
+        def loss(i: int, step: Step) -> Tensor:
+            return self.loss(step, replay.step(i, 2, self.batch), theta, information)
+
+        finished = Fixed(target.condition, target.ends, target.subjects)
+        cost = descend(theta, loss, lambda i, stream: surrogate.step(i, stream, self.batch), finished, folder, log, steps=self.steps, lr=self.lr)
+        return theta, cost
+
+    def loss(self, surrogate: Step, replay: Step, theta: Edit, information: dict[str, Tensor]) -> Tensor:
+        """The formula above."""
+        model, concept, frozen = surrogate.model, surrogate.concept, surrogate.model.weights(self.scope)
+        assert surrogate.noise is not None
+        assert replay.noise is not None
+        forget = F.mse_loss(model.eps(surrogate.x, surrogate.t, model.encode(surrogate.texts(concept.phrase)), theta), surrogate.noise)
+        remember = F.mse_loss(model.eps(replay.x, replay.t, model.encode(replay.templates), theta), replay.noise)
+        stay = torch.stack([(f * (theta[name] - frozen[name]).square()).sum() for name, f in information.items()]).sum()
+        return forget + self.gamma * remember + self.lamb * stay
+
+    def information(self, model: Model, replay: Pool) -> dict[str, Tensor]:
+        """F_i by name: mean of squared gradients over `fisher` single latents."""
+        theta = {name: w.detach().clone().requires_grad_() for name, w in model.weights(self.scope).items()}
+        total = {name: torch.zeros_like(w) for name, w in theta.items()}
+        for i in range(self.fisher):
+            step = replay.step(i, 3, 1)
+            assert step.noise is not None
+            loss = F.mse_loss(model.eps(step.x, step.t, model.encode(step.templates), theta), step.noise)
+            for name, g in zip(theta, torch.autograd.grad(loss, list(theta.values()), allow_unused=True), strict=True):
+                if g is not None:
+                    total[name] += g.square() / self.fisher
+        return {name: f.cpu() for name, f in total.items()}

@@ -1,0 +1,101 @@
+"""Saliency Unlearning with any anchor as its pseudo prompt (Fan et al. 2024, arXiv 2310.12508).
+
+Minimised over theta (the whole U-Net), with every gradient multiplied by a mask (e; e0 is the frozen model, sg a stopped gradient):
+
+    L = MSE( e(x_t, e_c), sg[e(x_t, e_a)] ) + alpha * MSE( e(r_t, e_r), noise )
+
+x are images of the concept, r images of kept concepts under their own sentences e_r. The mask is 1 for the `salient` share of all weights with the largest |gradient|
+of the guided forgetting loss -MSE( e0(empty) + g (e0(e_c) - e0(empty)), noise ), summed over the concept's images.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from advanchor.core import Concept, Edit, Log, Model, Positive, Rate, Step, Target, fill, option
+from advanchor.pools import Pool
+from advanchor.training import descend
+
+
+@option
+class SaliencyUnlearning:
+    """Settings of the erasure.
+
+    Attributes:
+        scope: the U-Net weights among which the salient ones are chosen; the paper's is full.
+        steps, lr, batch: Adam updates, learning rate, latents per update of each kind.
+        alpha: weight of the retaining loss.
+        salient: share of the weights that is trained.
+        saliency_guidance: g in the mask's loss.
+        pool: images of the concept, and as many of kept concepts, drawn by the frozen model; pool_steps, pool_guidance: how.
+    """
+
+    name: str
+    scope: str
+    steps: Annotated[int, Field(ge=0)]
+    lr: Rate
+    batch: Positive
+    alpha: Annotated[float, Field(ge=0)]
+    salient: Annotated[float, Field(gt=0, le=1)]
+    saliency_guidance: float
+    pool: Positive
+    pool_steps: Positive
+    pool_guidance: Annotated[float, Field(ge=1)]
+    version: int = 1
+
+    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+        looks = {"steps": self.pool_steps, "guidance": self.pool_guidance}
+        forget = Pool.drawn(model, concept, self.pool, seed, folder, **looks)  # type: ignore[arg-type]
+        retain = Pool.drawn(model, concept, self.pool, seed, folder, **looks, sentences=kept(concept), name="kept")  # type: ignore[arg-type]
+        file = folder / "mask.safetensors"
+        if not file.exists():
+            save_file(self.mask(model, forget), file.with_suffix(".part"))
+            os.replace(file.with_suffix(".part"), file)
+        theta = {name: w.detach().clone().requires_grad_() for name, w in model.weights(self.scope).items()}
+        for name, mask in load_file(file).items():
+            theta[name].register_hook(partial(torch.mul, mask.to(model.device)))
+
+        def loss(i: int, step: Step) -> Tensor:
+            return self.loss(step, retain.step(i, 2, self.batch), theta, target.embed(step))
+
+        cost = descend(theta, loss, lambda i, stream: forget.step(i, stream, self.batch), target, folder, log, steps=self.steps, lr=self.lr)
+        return theta, cost
+
+    def loss(self, forget: Step, retain: Step, theta: Edit, anchor: Tensor) -> Tensor:
+        """The formula above; `anchor` is e_a (b, L, d)."""
+        model, concept = forget.model, forget.concept
+        assert retain.noise is not None
+        with torch.no_grad():
+            goal = model.eps(forget.x, forget.t, anchor, theta)
+        erased = F.mse_loss(model.eps(forget.x, forget.t, model.encode(forget.texts(concept.phrase)), theta), goal)
+        if self.alpha == 0:
+            return erased
+        return erased + self.alpha * F.mse_loss(model.eps(retain.x, retain.t, model.encode(retain.templates), theta), retain.noise)
+
+    def mask(self, model: Model, forget: Pool) -> dict[str, Tensor]:
+        """1 for the `salient` share of all weights of the scope, else 0, by name; one pass over the images."""
+        theta = {name: w.detach().clone().requires_grad_() for name, w in model.weights(self.scope).items()}
+        for i in range(-(-self.pool // self.batch)):
+            step = forget.step(i, 3, self.batch)
+            assert step.noise is not None
+            e_c = model.eps(step.x, step.t, model.encode(step.texts(step.concept.phrase)), theta)
+            e_0 = model.eps(step.x, step.t, model.encode([""] * len(step.templates)), theta)
+            (-F.mse_loss(e_0 + self.saliency_guidance * (e_c - e_0), step.noise)).backward()
+        gradients = {name: w.grad.abs() if w.grad is not None else torch.zeros_like(w) for name, w in theta.items()}
+        every = torch.cat([g.flatten() for g in gradients.values()])
+        smallest = every.kthvalue(max(1, every.numel() - round(self.salient * every.numel()) + 1)).values
+        return {name: (g >= smallest).to(torch.float32).cpu() for name, g in gradients.items()}
+
+
+def kept(concept: Concept) -> list[str]:
+    """Sentences about the kept concepts of the same kind, in the concept's templates."""
+    return [fill(t, "", phrase) for t in concept.templates for name, phrase in concept.keep.items() if name != concept.name]
