@@ -186,6 +186,23 @@ class LatentDiffusion:
                 return self.unet(x, t, cond).sample.float()
             return torch.func.functional_call(self.unet, dict(weights), (x, t, cond)).sample.float()
 
+    def attention(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None) -> list[Tensor]:
+        """Cross-attention probabilities at (x, t), one (b, heads, pixels, L) for each layer, differentiable in `weights`."""
+        seen: list[Tensor] = []
+
+        def watched(attn: Any, states: Tensor, encoder_hidden_states: Tensor, **ignored: Any) -> Tensor:
+            q, k, v = (z.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for z in (attn.to_q(states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)))
+            seen.append((attn.scale * q @ k.transpose(-1, -2)).softmax(-1))
+            return attn.to_out[0]((seen[-1] @ v).transpose(1, 2).flatten(2))
+
+        before = self.unet.attn_processors
+        self.unet.set_attn_processor({name: watched if ".attn2." in name else p for name, p in before.items()})
+        try:
+            self.eps(x, t, cond, weights)
+        finally:
+            self.unet.set_attn_processor(before)
+        return seen
+
     def weights(self, scope: str) -> dict[str, Tensor]:
         """The frozen U-Net parameters of a scope, by name.
 

@@ -13,6 +13,7 @@ from test_conf import options
 from advanchor.anchors.words import Empty, Same, Superclass
 from advanchor.core import BadInput, Prompt
 from advanchor.methods.esd import ErasedStableDiffusion
+from advanchor.methods.fmn import ForgetMeNot
 from advanchor.methods.guidance import NegativePrompt, SafeLatentDiffusion
 from advanchor.methods.sa import SelectiveAmnesia
 from advanchor.methods.salun import SaliencyUnlearning, kept
@@ -30,7 +31,7 @@ def quiet(i: int, **scalars: float) -> None: ...
 @pytest.mark.parametrize("method", options("method"))
 def test_every_method_takes_every_anchor(method: str, anchor: str, tiny: Any) -> None:
     overrides = ["sample.steps=1", f"method={method}", f"anchor={anchor}", "metric=[]"]
-    if method.startswith(("negative_prompt", "sld")) and anchor != "concept":
+    if method.startswith(("negative_prompt", "sld", "fmn")) and anchor != "concept":
         with pytest.raises(BadInput, match="add anchor=concept"):
             tiny(*overrides)
         return
@@ -300,6 +301,70 @@ def test_sas_surrogates_are_drawn_under_the_finished_anchor_and_three_steps_equa
         SA.loss(surrogate.step(i, 0, 2), replay.step(i, 2, 2), theta, information).backward()
         adam.step()
     assert all(torch.allclose(edit[k], theta[k], atol=1e-6) for k in theta)
+
+
+# --- FMN --------------------------------------------------------------------------------------------------------
+
+FMN = ForgetMeNot(name="fmn", scope="attn2", steps=3, lr=1e-3, batch=2, pooler=False, pool=4, pool_steps=2, pool_guidance=2.0)
+
+
+def attention(model: Any, s: Any, e: Any) -> list[Any]:
+    """The probabilities from every layer's own inputs, caught by hooks: softmax(q k^T / sqrt(d)) of each head by itself."""
+    caught: list[Any] = []
+    layers = [m for name, m in model.unet.named_modules() if name.endswith("attn2")]
+    handles = [m.register_forward_hook(lambda m, a, k, out: caught.append((m, a[0])), with_kwargs=True) for m in layers]
+    predict(model, s, e)
+    for handle in handles:
+        handle.remove()
+    maps = []
+    for layer, hidden in caught:
+        q, k = layer.to_q(hidden), layer.to_k(e)
+        d = q.shape[-1] // layer.heads
+        maps.append([torch.softmax(q[..., h * d : (h + 1) * d] @ k[..., h * d : (h + 1) * d].mT / d**0.5, -1) for h in range(layer.heads)])
+    return maps
+
+
+@pytest.mark.parametrize("pooler", [False, True])
+def test_fmns_loss_and_gradient_are_the_norm_of_the_concepts_attention(model: Any, concept: Any, step: Any, pooler: bool) -> None:  # noqa: F811
+    theta = {k: (v * 1.1).requires_grad_() for k, v in model.weights("attn2").items()}
+    got = replace(FMN, pooler=pooler).loss(step, theta)
+    gradient = torch.autograd.grad(got, list(theta.values()), allow_unused=True)
+    sentences = texts("a butterfly")
+    with model.edited(theta):
+        parameters = [model.unet.get_parameter(name).requires_grad_() for name in theta]
+        total = torch.zeros(())
+        for heads in attention(model, step, encode(model, sentences)):
+            for row, sentence in enumerate(sentences):
+                span = model.span(sentence, "butterfly") + [len(model.tokenizer(sentence).input_ids) - 1] * pooler
+                total = total + sum((a[row][:, p] ** 2).sum() for a in heads for p in span)
+        reference = torch.autograd.grad(total.sqrt(), parameters, allow_unused=True)
+        model.unet.requires_grad_(False)
+    assert got.item() == pytest.approx(total.sqrt().item(), rel=1e-5)
+    for a, b in zip(gradient, reference, strict=True):
+        assert torch.allclose(*(torch.zeros(()) if g is None else g for g in (a, b)), atol=1e-5)
+
+
+def test_watching_attention_changes_no_prediction_and_probabilities_sum_to_one(model: Any, step: Any) -> None:  # noqa: F811
+    e = encode(model, texts("a butterfly"))
+    before = model.eps(step.x, step.t, e)
+    maps = model.attention(step.x, step.t, e)
+    assert torch.equal(model.eps(step.x, step.t, e), before)
+    assert len(maps) == sum(name.endswith("attn2") for name, _ in model.unet.named_modules())
+    assert all(torch.allclose(a.sum(-1), torch.ones(a.shape[:-1]), atol=1e-5) for a in maps)
+
+
+def test_three_steps_of_fmn_equal_plain_adam_and_lower_its_loss(model: Any, concept: Any, tmp_path: Path) -> None:
+    seen: list[float] = []
+    edit, _ = FMN.erase(model, concept, Same(name="concept").start(model, concept, 0), 0, tmp_path, lambda i, **s: seen.append(s["train/loss"]))
+    pool = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0)
+    theta = {k: v.clone().requires_grad_() for k, v in model.weights("attn2").items()}
+    adam = torch.optim.Adam(theta.values(), 1e-3)
+    for i in range(3):
+        adam.zero_grad()
+        FMN.loss(pool.step(i, 0, 2), theta).backward()
+        adam.step()
+    assert all(torch.allclose(edit[k], theta[k], atol=1e-6) for k in theta)
+    assert FMN.loss(pool.step(0, 0, 2), edit).item() < seen[0]
 
 
 # --- at inference -----------------------------------------------------------------------------------------------

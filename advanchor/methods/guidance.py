@@ -21,7 +21,11 @@ from advanchor.core import BadInput, Concept, Edit, Log, Model, Target, option
 
 
 def away_from(model: Model, concept: Concept, target: Target, method: str) -> torch.Tensor:
-    """e_c (L, d) of the bare phrase, after making sure that the anchor is the concept."""
+    """e_c (L, d) of the bare phrase.
+
+    Raises:
+        BadInput: the anchor is not the concept; a setting that would be ignored is refused.
+    """
     e_c = Slot(model, concept).encode(["{}"])
     if target.state() or not torch.equal(target.condition(["{}"]), e_c):
         raise BadInput(f"method={method} pushes away from the concept itself and has no place for an anchor: add anchor=concept.")

@@ -1,0 +1,63 @@
+"""Forget-Me-Not: attention steered away from the concept's tokens (Zhang et al. 2023, arXiv 2303.17591).
+
+Minimised over theta, with A_l the cross-attention probabilities of layer l and S the positions of the concept's tokens:
+
+    L = sqrt( sum over layers, latents, heads, pixels and s in S of A_l[..., s]^2 )          on z_t from images of the concept
+
+The paper first finds the concept's tokens by textual inversion; like the release without that option, S are the tokens of the name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advanchor.anchors.slot import Slot
+from advanchor.core import Concept, Edit, Log, Model, Positive, Rate, Step, Target, option
+from advanchor.methods.guidance import away_from
+from advanchor.pools import Pool
+from advanchor.training import descend
+
+
+@option
+class ForgetMeNot:
+    """Settings of the erasure.
+
+    Attributes:
+        scope: the U-Net weights that are trained.
+        steps, lr, batch: Adam updates, learning rate, latents per update.
+        pooler: the end token belongs to S too.
+        pool: images of the concept that the frozen model draws once; pool_steps, pool_guidance: how.
+    """
+
+    name: str
+    scope: str
+    steps: Annotated[int, Field(ge=0)]
+    lr: Rate
+    batch: Positive
+    pooler: bool
+    pool: Positive
+    pool_steps: Positive
+    pool_guidance: Annotated[float, Field(ge=1)]
+    version: int = 1
+
+    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+        away_from(model, concept, target, self.name)
+        theta = {name: w.detach().clone().requires_grad_() for name, w in model.weights(self.scope).items()}
+        pool = Pool.drawn(model, concept, self.pool, seed, folder, steps=self.pool_steps, guidance=self.pool_guidance)
+
+        def loss(i: int, step: Step) -> Tensor:
+            return self.loss(step, theta)
+
+        return theta, descend(theta, loss, lambda i, stream: pool.step(i, stream, self.batch), target, folder, log, steps=self.steps, lr=self.lr)
+
+    def loss(self, step: Step, theta: Edit) -> Tensor:
+        """The formula above."""
+        model, slot = step.model, Slot(step.model, step.concept)
+        spans = [span + [end] * self.pooler for span, end in zip(slot.spans(step.templates), slot.ends(step.templates), strict=True)]
+        maps = model.attention(step.x, step.t, slot.encode(step.templates), theta)
+        return torch.stack([a[i, :, :, span].square().sum() for a in maps for i, span in enumerate(spans)]).sum().sqrt()
