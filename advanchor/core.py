@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as _dataclass
 from typing_extensions import TypedDict, dataclass_transform
 
-if TYPE_CHECKING:  # torch takes seconds to import; --help, --cfg job and a finished run do not need it
+if TYPE_CHECKING:  # torch takes seconds to import; --help and --cfg job do not need it
     import torch
     from PIL.Image import Image
     from torch import Tensor

@@ -100,7 +100,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     metrics = cast(dict[str, Metric], {name: build(node, f"metric.{name}") for name, node in cfg.get("metric", {}).items()})
     memos = {name: out / "metrics" / f"{name}-{key(cfg.metric[name], cfg.judge)}.json" for name in metrics}
 
-    # A finished run that holds every asked-for score is read, not repeated; torch is not even imported.
+    # A finished run that holds every asked-for score is read, not repeated: no model is loaded.
     record = out / "result.json"
     if record.exists() and (done := json.loads(record.read_text())) and all(m.exists() for m in memos.values() if not done["unmeasured"]):
         log.info("%s is complete: nothing to compute.", out)

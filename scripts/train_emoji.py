@@ -3,7 +3,7 @@
     python scripts/build_emoji_data.py                     # first, once
     python scripts/train_emoji.py                          # all stages: data vae clip unet classifier openclip export
     python scripts/train_emoji.py unet export              # some stages alone
-    python scripts/train_emoji.py --leave-out fox --work data/emoji/no-fox --out outputs/no-fox   # retrained reference
+    python scripts/train_emoji.py unet export --leave-out fox --out outputs/no-fox   # retrained reference: only the U-Net is trained anew
     python scripts/train_emoji.py unet --threads 2
 
 Every stage writes a checkpoint each minute under --work; the same command goes on where it was killed. Batches, noise and
@@ -360,7 +360,7 @@ def train_clip(world: World, work: Path, steps: int) -> tuple[CLIPTokenizer, CLI
     return tokenizer, towers.text.eval().requires_grad_(False)
 
 
-def train_unet(world: World, work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text: CLIPTextModel, steps: int) -> UNet2DConditionModel:
+def train_unet(world: World, work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text: CLIPTextModel, steps: int, name: str) -> UNet2DConditionModel:
     """SD's objective: epsilon prediction on scaled latents, 10 % empty captions; t is stratified over the batch."""
     latents = encode_bank(vae, world, work) * vae.config.scaling_factor
     alphas = make_scheduler().alphas_cumprod
@@ -385,7 +385,7 @@ def train_unet(world: World, work: Path, vae: AutoencoderKL, tokenizer: CLIPToke
         a = alphas[t].view(-1, 1, 1, 1)
         return F.mse_loss(unet(a.sqrt() * z + (1 - a).sqrt() * noise, t, cond).sample, noise)
 
-    return train("unet", unet, loss, work, steps=steps, lr=1e-3, ema=0.999)
+    return train(name, unet, loss, work, steps=steps, lr=1e-3, ema=0.999)
 
 
 # --- the judges -------------------------------------------------------------------------------------------------
@@ -479,6 +479,8 @@ def main() -> None:
         sys.exit(f"unknown stage {', '.join(sorted(unknown))}: choose from {', '.join(STAGES)}.")
     if unknown := set(args.leave_out) - set(STYLES) - set(OBJECTS):
         sys.exit(f"cannot leave out {', '.join(sorted(unknown))}: no such style or object in the taxonomy.")
+    if args.leave_out and args.out == parser.get_default("out"):
+        sys.exit("--leave-out makes another model: name a folder for it with --out, so that the bundled one stays.")
     torch.set_num_threads(args.threads)
 
     images = bank(args.work, args.data, args.seed)
@@ -492,7 +494,8 @@ def main() -> None:
     if {"clip", "unet", "export"} & set(stages):
         tokenizer, text = train_clip(world, args.work, args.clip_steps)
     if {"unet", "export"} & set(stages):
-        unet = train_unet(World(images, np.array(kept), args.seed), args.work, vae, tokenizer, text, args.unet_steps)
+        name = f"unet-without-{'-'.join(sorted(args.leave_out))}" if args.leave_out else "unet"
+        unet = train_unet(World(images, np.array(kept), args.seed), args.work, vae, tokenizer, text, args.unet_steps, name)
     if {"classifier", "export"} & set(stages):
         classifier = train_classifier(world, args.work, args.classifier_steps)
     if {"openclip", "export"} & set(stages):
