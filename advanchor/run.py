@@ -101,17 +101,21 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     memos = {name: out / "metrics" / f"{name}-{key(cfg.metric[name], cfg.judge)}.json" for name in metrics}
 
     # A finished run that holds every asked-for score is read, not repeated: no model is loaded.
-    record = out / "result.json"
-    if record.exists() and (done := json.loads(record.read_text())) and all(m.exists() for m in memos.values() if not done["unmeasured"]):
+    record, config = out / "result.json", cast(dict[str, Any], plain(cfg))
+    done = json.loads(record.read_text()) if record.exists() else None
+    if done and done["config"]["judge"] != config["judge"]:
+        done = None
+    if done and (done["unmeasured"] or all(m.exists() for m in memos.values())):
         log.info("%s is complete: nothing to compute.", out)
         return cast(dict[str, Any], done)
+    if done:  # asked for one more metric, it keeps the others
+        config["metric"] = {**done["config"].get("metric", {}), **config["metric"]}
 
     judge = cast(Judge, build(cfg.judge, "judge"))
     prompts = concept.prompts(sample)
     tracker = cast(Tracker, build(cfg.tracker, "tracker"))
-    config = cast(dict[str, Any], plain(cfg))
     stages: dict[str, dict[str, float]] = json.loads((out / "stages.json").read_text()) if (out / "stages.json").exists() else {}
-    scores: Scores = {}
+    scores: Scores = done["scores"] if done else {}
     failed, picture = True, None
     tracker.start(run_id(cfg), config, out)
     try:
@@ -130,10 +134,10 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
 
         def under_anchor() -> Images:
             """What the unedited model draws under the finished anchor, for the concept's own prompts."""
-            wanted = [(i, Prompt(fill(t, "", concept.phrase), seed, concept.kind, concept.name)) for i, t in enumerate(concept.templates) for seed in range(sample.erase)]
-            row = {p.text: i for i, p in wanted}
             from safetensors.torch import load_file
 
+            wanted = [(i, Prompt(fill(t, "", concept.phrase), seed, concept.kind, concept.name)) for i, t in enumerate(concept.templates) for seed in range(sample.erase)]
+            row = {p.text: i for i, p in wanted}
             cond = load_file(store / "edits" / edit_key / "anchor.safetensors")["condition"]
 
             def paint(group: Sequence[Prompt]) -> list[Any]:

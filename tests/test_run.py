@@ -103,6 +103,15 @@ def test_another_metric_on_a_finished_run_draws_nothing_and_keeps_the_other_scor
     assert all(second["scores"][k] == v for k, v in first["scores"].items())
 
 
+def test_a_single_other_metric_loses_no_score_and_another_judge_measures_anew(tiny: Any) -> None:
+    unmeasured = tiny("judge=none", "metric=[erasure]")
+    assert not unmeasured["scores"]
+    first = tiny("metric=[erasure]")
+    second = tiny("metric=[kid]")
+    assert second["scores"].keys() == first["scores"].keys() | {"kid/erase", "kid/keep"}
+    assert set(second["config"]["metric"]) == {"erasure", "kid"}
+
+
 def test_runs_of_one_model_share_the_unedited_models_images(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from advanchor.model import LatentDiffusion
 
