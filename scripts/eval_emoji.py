@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
-from torchmetrics.image.fid import FrechetInceptionDistance
 from train_emoji import OBJECTS, ROOT, STYLES, TAXONOMY, article, bank
 
 from advanchor.compose import compose
 from advanchor.core import Prompt, share
-from advanchor.metrics.distance import Ready
+from advanchor.metrics.distance import FrechetInceptionDistance, Ready
 from advanchor.run import build
 
 HELD = {(s, o) for s, names in TAXONOMY["held_out"].items() for o in names}

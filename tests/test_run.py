@@ -253,6 +253,18 @@ def test_a_sweep_runs_every_cell_leaves_error_txt_in_the_failed_one_and_exits_wi
     assert all("lower method.lr" in e.read_text() for e in errors)
 
 
+def test_two_processes_with_the_same_sweep_share_its_cells(tmp_path: Path) -> None:
+    both = [
+        subprocess.Popen([sys.executable, "-m", "advanchor.cli", *TINY, "-m", "seed=0,1,2"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = "".join(process.communicate()[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0], said
+    assert len(list(tmp_path.glob("outputs/*/result.json"))) == 3
+    # Each cell was computed by one of them; the other left it alone or found it complete.
+    assert said.count("left to it") + said.count("nothing to compute") == 3
+
+
 def test_the_command_ends_with_a_table_of_before_and_after(tmp_path: Path) -> None:
     done = command(tmp_path, *TINY)
     assert done.returncode == 0, done.stderr

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
+
+import advanchor.torchvision_ops  # noqa: F401  (before torchmetrics)
+
+from torchmetrics.image.fid import FrechetInceptionDistance  # isort: skip
+from torchmetrics.image.kid import KernelInceptionDistance  # isort: skip
 
 from advanchor.core import Images, Judge, Positive, Score, Scores, option
 
