@@ -15,7 +15,7 @@ from advanchor.run import build, run
 from advanchor.store import run_id
 
 TINY = ["experiment=smoke", "tracker=none", "sample.keep=1", "concept.evaluate=['{} in noto style','an emoji of {}']", "~concept.keep", "+concept.keep={wolf: a wolf, car: a car}",
-        "concept.evaluate_cross=['{} of a bell']", "batch=6"]  # fmt: skip
+        "concept.evaluate_cross=['{} of a castle']", "batch=6"]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
