@@ -62,7 +62,7 @@ class StableDiffusion:
         transformers.utils.logging.disable_progress_bar()
         self.check()
         pipe = StableDiffusionPipeline.from_pretrained(
-            str(self.folder()), torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False, local_files_only=True,
+            str(self.folder()), dtype=torch.float32, safety_checker=None, requires_safety_checker=False, local_files_only=True,
             low_cpu_mem_usage=False,  # True needs one more package
         )  # fmt: skip
         if pipe.scheduler.config.get("prediction_type", "epsilon") != "epsilon":

@@ -38,7 +38,7 @@ def table(result: Mapping[str, Any]) -> str:
             rows.append((f"{title} {ARROW[score['better']]}", str(score["n"]), cell(scores, f"{name}@base"), cell(scores, name)))
     for title, name in (
         (f"{concept}: FID to before", "fid/erase"), ("kept: FID to before", "fid/keep"), (f"{concept}: KID to before x 1000", "kid/erase"),
-        ("kept: KID to before x 1000", "kid/keep"), ("erasure rate, 1 - after/before", "erasure/rate"),
+        ("kept: KID to before x 1000", "kid/keep"), ("erasure rate, 1 - after/before", "erasure/rate"), (f"unedited model under the anchor: {concept} found", "anchor/hit"),
     ):  # fmt: skip
         if name in scores:
             rows.append((f"{title} {ARROW[scores[name]['better']]}", str(scores[name]["n"]), "", cell(scores, name)))

@@ -73,7 +73,7 @@ def descend(
             lines_out.write(json.dumps(scalars) + "\n")
             lines_out.flush()
             bar.update()
-            bar.set_postfix({k.split("/")[-1]: f"{v:.3g}" for k, v in scalars.items() if k.endswith("loss")}, refresh=False)
+            bar.set_postfix({k.removesuffix("/loss"): f"{v:.3g}" for k, v in scalars.items() if k.endswith("/loss")}, refresh=False)
             if time.monotonic() - saved_at > CHECKPOINT_SECONDS or i == rehearsals + steps - 1:
                 saved_at = time.monotonic()
                 state = {
