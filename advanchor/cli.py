@@ -18,7 +18,7 @@ from advanchor.run import run
 from advanchor.store import lock
 
 FAILED: list[str] = []
-log = logging.getLogger(__name__)
+log = logging.getLogger("advanchor.cli")  # also when run as `python -m`: the level is set for "advanchor"
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="config")

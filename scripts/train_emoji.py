@@ -447,6 +447,8 @@ def export(
     """Write out/emoji (a plain StableDiffusionPipeline folder), out/judge/classifier, out/judge/open_clip; fp16."""
     pipe = StableDiffusionPipeline(vae, text, tokenizer, unet, make_scheduler(), None, None, None, requires_safety_checker=False)
     pipe.to(dtype=torch.float16).save_pretrained(out / "emoji")
+    config = out / "emoji/text_encoder/config.json"  # transformers would load in the dtype named there, diffusers loads in float32
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     classifier.save(out / "judge/classifier")
     folder = out / "judge/open_clip"
     folder.mkdir(parents=True, exist_ok=True)
