@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
@@ -125,6 +126,11 @@ class Concept:
             if template.count("{}") != 1:
                 raise ValueError(f"template '{template}' must contain exactly one {{}}")
 
+    @property
+    def parts(self) -> tuple[Concept, ...]:
+        """The concepts to erase: this one."""
+        return (self,)
+
     def prompts(self, sample: Sample) -> dict[str, list[Prompt]]:
         """{"erase": ..., "keep": ...}: every image to draw, the same for every run on this concept."""
         erase = [Prompt(fill(sentence, self.name, self.phrase), seed, self.kind, self.name) for sentence in self.evaluate for seed in range(sample.erase)]
@@ -139,12 +145,46 @@ class Concept:
             for name, phrase in names.items()
             if name != self.name
             for sentence in sentences
-            if where == "in" or f" {self.name} " not in f" {sentence} "  # "a noto emoji of a fox" tests no style once foxes are gone
+            if where == "in" or not mentions(sentence, self.name)  # "a noto emoji of a fox" tests no style once foxes are gone
             for seed in range(sample.keep)
         ]
         if not keep:
             raise BadInput(f"concept {self.name} has no prompts for kept concepts: fill `keep` in its yaml, or damage cannot be seen.")
         return {"erase": erase, "keep": keep}
+
+
+@option
+class Concepts:
+    """Several concepts erased together. What one of them keeps and another erases is erased.
+
+    Attributes:
+        name: of the set.
+        several: the concepts, by any name.
+    """
+
+    name: str
+    several: Annotated[dict[str, Concept], Field(min_length=2)]
+
+    @property
+    def parts(self) -> tuple[Concept, ...]:
+        """The concepts to erase, none of which is kept by another."""
+        gone = {concept.name for concept in self.several.values()}
+
+        def rest(names: Mapping[str, str]) -> dict[str, str]:
+            return {name: phrase for name, phrase in names.items() if name not in gone}
+
+        return tuple(replace(concept, keep=rest(concept.keep), keep_cross=rest(concept.keep_cross)) for concept in self.several.values())
+
+    def prompts(self, sample: Sample) -> dict[str, list[Prompt]]:
+        """Those of all concepts; an image that several of them keep is drawn once, one that names an erased concept is not kept."""
+        each = [concept.prompts(sample) for concept in self.parts]
+        keep = {(p.text, p.seed, p.label): p for prompts in each for p in prompts["keep"] if not any(mentions(p.text, c.name) for c in self.parts)}
+        return {"erase": [p for prompts in each for p in prompts["erase"]], "keep": list(keep.values())}
+
+
+def mentions(sentence: str, name: str) -> bool:
+    """Does the name stand in the sentence as a word of its own?"""
+    return f" {name} " in f" {sentence} "
 
 
 def fill(sentence: str, name: str, phrase: str) -> str:
@@ -165,9 +205,7 @@ class Images:
         return [Image.open(self.root / p.file).convert("RGB") for p in self.prompts]
 
 
-# What was done to a model: the tensors that changed, by the U-Net's parameter name; or another guidance rule, under "guidance.negative" (the embedding
-# that takes the empty prompt's place), or "guidance.safety" and "guidance.rule" (methods/guidance.py).
-Edit = Mapping[str, "Tensor"]
+Edit = Mapping[str, "Tensor"]  # what was done to a model, as small as it is: edits.py says what a name means
 
 
 class Model(Protocol):
@@ -175,10 +213,10 @@ class Model(Protocol):
 
     name: str
 
-    def encode(self, texts: Sequence[str], delta: Tensor | None = None, spans: Sequence[Sequence[int]] = ()) -> Tensor: ...
+    def encode(self, texts: Sequence[str], delta: Tensor | None = None, spans: Sequence[Sequence[int]] = (), weights: Edit | None = None) -> Tensor: ...
     def span(self, text: str, words: str) -> list[int]: ...
     def end(self, text: str) -> int: ...
-    def eps(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None) -> Tensor: ...
+    def eps(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None, seen: list[Tensor] | None = None) -> Tensor: ...
     def attention(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None) -> list[Tensor]: ...
     def weights(self, scope: str) -> dict[str, Tensor]: ...
     def edited(self, edit: Edit) -> AbstractContextManager[None]: ...
@@ -217,12 +255,14 @@ class Step:
 
 
 class Target(Protocol):
-    """An anchor at work on one model and concept: it hands out embeddings, and may learn on the way.
+    """An anchor at work on one model and one concept: it hands out embeddings, and may learn on the way.
 
     `rehearse` is called `rehearsals(steps)` times before the first weight update, `embed` once for each update. `condition` is the anchor as it
     stands, in any sentences with a slot: (b, L, d) without a gradient; `ends` are the positions of their end tokens, `subjects` those of the last
     token of what stands in the slot. `state` and `load` carry it over a kill; `scalars` describes the latest step, `report` the finished anchor.
     """
+
+    concept: Concept
 
     def rehearsals(self, steps: int) -> int: ...
     def rehearse(self, step: Step) -> None: ...
@@ -245,11 +285,14 @@ class Anchor(Protocol):
 
 
 class Method(Protocol):
-    """How the weights get there: (edit, diagnostics). `folder` is the method's to leave checkpoints in; a second call resumes from them."""
+    """How the weights get there: (edit, diagnostics).
+
+    `targets` are the concepts to erase, at least one, each with its anchor. `folder` is the method's to leave checkpoints in; a second call resumes from them.
+    """
 
     name: str
 
-    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]: ...
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]: ...
 
 
 class Judge(Protocol):

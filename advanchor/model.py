@@ -13,6 +13,7 @@ from torch import Tensor
 
 import advanchor.torchvision_ops  # noqa: F401  (before diffusers)
 from advanchor.core import BadInput, Edit, Prompt, option
+from advanchor.edits import erasers, parameters, part, safety
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -24,6 +25,7 @@ SCOPES: dict[str, Callable[[str], bool]] = {
     "attn2.kv": lambda name: ".attn2.to_k." in name or ".attn2.to_v." in name,
     "noxattn": lambda name: ".attn2." not in name,
     "full": lambda name: True,
+    "transformers": lambda name: ".attentions." in name,
 }
 Autocast = Literal["none", "bfloat16", "float16"]
 
@@ -119,8 +121,8 @@ class LatentDiffusion:
         self.name, self.pipe, self.device = name, pipe.to(device), torch.device(device)
         self.unet: Any = pipe.unet
         self.text_encoder, self.tokenizer = pipe.text_encoder, pipe.tokenizer
-        for part in (self.unet, self.text_encoder, pipe.vae):
-            part.eval().requires_grad_(False)
+        for network in (self.unet, self.text_encoder, pipe.vae):
+            network.eval().requires_grad_(False)
         self.length = self.tokenizer.model_max_length
         self.pixels: int = self.unet.config.sample_size * pipe.vae_scale_factor
         self.timesteps: int = pipe.scheduler.config.num_train_timesteps
@@ -128,12 +130,17 @@ class LatentDiffusion:
         self._autocast = autocast
         self._embeddings: dict[str, Tensor] = {}
         self._guidance: dict[str, Tensor] = {}
+        self._frozen = dict(self.unet.named_parameters())
 
-    def encode(self, texts: Sequence[str], delta: Tensor | None = None, spans: Sequence[Sequence[int]] = ()) -> Tensor:
-        """Text embeddings (b, L, d). `delta` (s, d) is added to the encoder's *input* at each text's `spans` (b lists of s positions).
+    def encode(self, texts: Sequence[str], delta: Tensor | None = None, spans: Sequence[Sequence[int]] = (), weights: Edit | None = None) -> Tensor:
+        """Text embeddings (b, L, d), with a gradient to `delta` and `weights` only.
 
-        Gradients flow to `delta` only.
+        Args:
+            delta: (s, d), added to the encoder's *input* at each text's `spans` (b lists of s positions).
+            weights: an edit; what it holds of the text encoder takes the place of the frozen tensors.
         """
+        if text_weights := part(weights or {}, "text_encoder."):
+            return torch.func.functional_call(self.text_encoder, text_weights, (self._ids(texts),))[0]
         if delta is None:
             return torch.stack([self._embed(text) for text in texts])
         ids = self._ids(texts)
@@ -176,15 +183,16 @@ class LatentDiffusion:
                 return list(range(i, i + len(part)))
         raise BadInput(f"the words '{words}' are not among the first {self.length} tokens of '{text}': correct the concept's name, phrase or templates.")
 
-    def eps(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None) -> Tensor:
-        """Predicted noise (b, 4, h, w) for x (b, 4, h, w), t (b,), cond (b, L, d); with `weights` in place of the frozen ones."""
+    def eps(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None, seen: list[Tensor] | None = None) -> Tensor:
+        """Predicted noise (b, 4, h, w) for x (b, 4, h, w), t (b,), cond (b, L, d) under the U-Net part of an edit; its erasers' outputs are appended to `seen`."""
         precision: AbstractContextManager[Any] = nullcontext()
         if self._autocast != "none":
             precision = torch.autocast(self.device.type, dtype=getattr(torch, self._autocast))
         with precision:
             if weights is None:
                 return self.unet(x, t, cond).sample.float()
-            return torch.func.functional_call(self.unet, dict(weights), (x, t, cond)).sample.float()
+            with erasers(self.unet, weights, seen):
+                return torch.func.functional_call(self.unet, parameters(weights, self._frozen), (x, t, cond)).sample.float()
 
     def attention(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None) -> list[Tensor]:
         """Cross-attention probabilities at (x, t), one (b, heads, pixels, L) for each layer, differentiable in `weights`."""
@@ -204,32 +212,41 @@ class LatentDiffusion:
         return seen
 
     def weights(self, scope: str) -> dict[str, Tensor]:
-        """The frozen U-Net parameters of a scope, by name.
+        """The frozen parameters of a scope, by the names that they have in an edit.
 
         Raises:
             BadInput: no such scope.
         """
+        if scope == "text_encoder":
+            return {f"text_encoder.{name}": p for name, p in self.text_encoder.named_parameters()}
         if scope not in SCOPES:
-            raise BadInput(f"unknown scope '{scope}': choose one of {', '.join(SCOPES)}.")
-        return {name: p for name, p in self.unet.named_parameters() if SCOPES[scope](name)}
+            raise BadInput(f"unknown scope '{scope}': choose one of {', '.join(SCOPES)}, text_encoder.")
+        return {name: p for name, p in self._frozen.items() if SCOPES[scope](name)}
 
     @contextmanager
     def edited(self, edit: Edit) -> Iterator[None]:
-        """Inside, the U-Net has the edit's tensors and sampling its guidance; afterwards their own again, bit for bit."""
-        parameters = dict(self.unet.named_parameters())
-        tensors = {name: t for name, t in edit.items() if not name.startswith("guidance.")}
-        before = {name: parameters[name].detach().clone() for name in tensors}
+        """Inside, the model is the edited one (edits.py says what that can be); afterwards its own again, bit for bit."""
+        edit = {name: tensor.to(self.device) for name, tensor in edit.items()}
+        text = part(edit, "text_encoder.")
+        swaps = [(self._frozen[name], tensor) for name, tensor in parameters(edit, self._frozen).items()]
+        swaps += [(self.text_encoder.get_parameter(name), tensor) for name, tensor in text.items()]
+        before = [own.detach().clone() for own, _ in swaps]
         try:
-            self._guidance = {name: t.to(self.device) for name, t in edit.items() if name.startswith("guidance.")}
+            self._guidance = part(edit, "guidance.")
+            if text:
+                self._embeddings.clear()
             with torch.no_grad():
-                for name, tensor in tensors.items():
-                    parameters[name].copy_(tensor)
-            yield
+                for own, tensor in swaps:
+                    own.copy_(tensor)
+            with erasers(self.unet, edit):
+                yield
         finally:
             self._guidance = {}
+            if text:
+                self._embeddings.clear()
             with torch.no_grad():
-                for name, tensor in before.items():
-                    parameters[name].copy_(tensor)
+                for (own, _), tensor in zip(swaps, before, strict=True):
+                    own.copy_(tensor)
 
     def noised(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """z_t = sqrt(a_t) z + sqrt(1 - a_t) noise."""
@@ -268,45 +285,15 @@ class LatentDiffusion:
         shape = (self.unet.config.in_channels, side, side)
         return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(image_seed(t, s))) for t, s in zip(texts, seeds, strict=True)]).to(self.device)
 
-    @contextmanager
-    def _safety(self, steps: int, guidance: float) -> Iterator[None]:
-        """Inside, what the U-Net predicts for the prompts is e(p) - m of Safe Latent Diffusion, if an edit asks for it (methods/guidance.py)."""
-        if "guidance.safety" not in self._guidance or guidance == 1:
-            yield
-            return
-        safety = self._guidance["guidance.safety"]
-        scale, warmup, threshold, momentum, beta = self._guidance["guidance.rule"].tolist()
-        state: dict[str, Any] = {"step": 0, "velocity": 0.0, "inside": False}
-
-        def steer(unet: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-            if state["inside"]:
-                return None
-            x = args[0].chunk(2)[1]
-            state["inside"] = True
-            away = unet(x, args[1], safety.expand(len(x), -1, -1)).sample
-            state["inside"] = False
-            empty, text = output[0].chunk(2)
-            mu = torch.where(text - away < threshold, (scale * (text - away).abs()).clamp(max=1.0), 0.0)
-            m = mu * (away - empty) + momentum * state["velocity"]
-            state["velocity"] = beta * state["velocity"] + (1 - beta) * m
-            state["step"] += 1
-            return (torch.cat([empty, text - m if state["step"] > round(warmup * steps) else text]),)
-
-        hook = self.unet.register_forward_hook(steer, with_kwargs=True)
-        try:
-            yield
-        finally:
-            hook.remove()
-
     @torch.no_grad()
     def _sample(self, texts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float, output: str, cond: Tensor | None = None, each: Any = None) -> Any:
         cond, empty = self.encode(texts) if cond is None else cond.to(self.device), self.encode([""] * len(texts))
-        if "guidance.negative" in self._guidance:
-            empty = self._guidance["guidance.negative"].expand_as(empty)
+        if "negative" in self._guidance:
+            empty = self._guidance["negative"].expand_as(empty)
         precision: AbstractContextManager[Any] = nullcontext()
         if self._autocast != "none":
             precision = torch.autocast(self.device.type, dtype=getattr(torch, self._autocast))
-        with precision, self._safety(steps, guidance):
+        with precision, safety(self.unet, self._guidance, steps, guidance):
             return self.pipe(
                 prompt_embeds=cond,
                 negative_prompt_embeds=empty,

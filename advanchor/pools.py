@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,13 +31,14 @@ def shuffled(n: int, i: int, batch: int, generator: Callable[[int], torch.Genera
 
 @dataclass(frozen=True)
 class Pool:
-    """Images as latents (n, 4, h, w), each with its sentence, and seeded steps on them, noised again."""
+    """Images as latents (n, 4, h, w), each with its sentence, and seeded steps on them, noised again; t has the probabilities `times` (T,), uniform if None."""
 
     model: Model
     concept: Concept
     latents: Tensor
     templates: tuple[str, ...]
     seed: int
+    times: Tensor | None = None
 
     @classmethod
     def drawn(
@@ -49,10 +51,10 @@ class Pool:
             phrase: what fills the concept's templates; the concept's own phrase unless given.
             under: an anchor whose embeddings replace those of the sentences.
             sentences: whole sentences instead of the concept's templates.
-            name: of the file; pools of one method must differ in it.
+            name: of the file, after the concept's; pools of one method must differ in it.
         """
         among = tuple(sentences) or concept.templates
-        file, templates = folder / f"{name}.safetensors", tuple(among[i % len(among)] for i in range(count))
+        file, templates = folder / f"{concept.name}-{name}.safetensors", tuple(among[i % len(among)] for i in range(count))
         if not file.exists():
             parts = []
             for i in tqdm(range(0, count, 32), desc=name, unit="batch", leave=False):
@@ -66,10 +68,13 @@ class Pool:
         return cls(model, concept, load_file(file)["latents"].to(model.device), templates, seed)
 
     def step(self, i: int, stream: int, batch: int) -> Step:
-        """Step i of a stream: images in a fresh random order each pass, t uniform on 0..T-1. Depends on (seed, stream, i) alone."""
+        """Step i of a stream: images in a fresh random order each pass, t on 0..T-1. Depends on (seed, stream, i) alone."""
         chosen = shuffled(len(self.latents), i, batch, lambda p: random(self.seed, stream, 0, p))
         g = random(self.seed, stream, 1, i)
-        t = torch.randint(self.model.timesteps, (batch,), generator=g).to(self.model.device)
+        if self.times is None:
+            t = torch.randint(self.model.timesteps, (batch,), generator=g).to(self.model.device)
+        else:
+            t = torch.multinomial(self.times, batch, replacement=True, generator=g).to(self.model.device)
         noise = torch.randn(self.latents[chosen].shape, generator=g).to(self.model.device)
         return Step(self.model, self.concept, self.model.noised(self.latents[chosen], t, noise), t, [self.templates[k] for k in chosen], noise)
 
@@ -91,7 +96,7 @@ class Trajectories:
     @classmethod
     def drawn(cls, model: Model, concept: Concept, count: int, seed: int, folder: Path, *, steps: int, guidance: float, phrase: str) -> Trajectories:
         """`count` runs for the sentences filled with `phrase`, templates in turn; kept in `folder` over a kill."""
-        file, templates = folder / "trajectories.safetensors", tuple(concept.templates[i % len(concept.templates)] for i in range(count))
+        file, templates = folder / f"{concept.name}-trajectories.safetensors", tuple(concept.templates[i % len(concept.templates)] for i in range(count))
         if not file.exists():
             parts: list[Tensor] = []
             for i in tqdm(range(0, count, 32), desc="trajectories", unit="batch", leave=False):
@@ -129,3 +134,41 @@ class Denoising:
         texts = [fill(t, "", self.phrase) for t in templates]
         latents, timesteps = self.model.trajectory(texts, seeds, steps=self.steps, guidance=self.guidance, until=until)
         return Step(self.model, self.concept, latents[:, until], timesteps[until].expand(batch), templates)
+
+
+class Source(Protocol):
+    """Seeded steps: step i of a stream depends on (seed, stream, i) alone."""
+
+    def step(self, i: int, stream: int, batch: int) -> Step: ...
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Several sources in turn, one for each concept: step i is step i // n of source i mod n."""
+
+    sources: Sequence[Source]
+
+    def step(self, i: int, stream: int, batch: int) -> Step:
+        return self.sources[i % len(self.sources)].step(i // len(self.sources), stream, batch)
+
+
+Latents = Literal["denoise", "pool", "images"]
+
+
+def looked_at(latents: Latents, model: Model, targets: Sequence[Target], seed: int, folder: Path, *, pool: int, steps: int, guidance: float, phrase: str | None = None) -> Turns:
+    """Where a method looks at each concept, in turn.
+
+    Args:
+        latents: denoise (the frozen model denoises to a random step for each update, as ESD publishes it), pool (`pool` whole runs, drawn once, looked at in
+            random places), or images (`pool` finished images, noised again).
+        phrase: what is drawn; the concept's own phrase unless given.
+    """
+    sources: list[Source] = []
+    for concept in (target.concept for target in targets):
+        drawn = phrase or concept.phrase
+        if latents == "denoise":
+            sources.append(Denoising(model, concept, seed, steps, guidance, drawn))
+        else:
+            kind = Pool if latents == "images" else Trajectories
+            sources.append(kind.drawn(model, concept, pool, seed, folder, steps=steps, guidance=guidance, phrase=drawn))
+    return Turns(sources)

@@ -29,8 +29,9 @@ def table(result: Mapping[str, Any]) -> str:
     scores: Scores = result["scores"]
     concept = result["config"]["concept"]["name"]
     rows = [("", "images", "before", "after")]
+    each = [(f"  {name.partition(':')[2]}", name) for name in scores if name.startswith("erasure/hit:") and "@" not in name]
     for title, name in (
-        (f"{concept}: detector finds it", "erasure/hit"), ("kept: own concept found", "keep/hit"), ("  same kind", "keep/hit_in"),
+        (f"{concept}: detector finds it", "erasure/hit"), *each, ("kept: own concept found", "keep/hit"), ("  same kind", "keep/hit_in"),
         ("  other kind", "keep/hit_cross"), (f"{concept}: CLIP score", "clip/erase"), ("kept: CLIP score", "clip/keep"),
     ):  # fmt: skip
         if name in scores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import logging
 import shutil
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from advanchor import report
-from advanchor.core import Anchor, BadInput, Concept, Edit, Images, Judge, Method, Metric, Prompt, Sample, Scores, Tracker, fill
+from advanchor.core import Anchor, BadInput, Concept, Concepts, Edit, Images, Judge, Method, Metric, Prompt, Sample, Scores, Tracker, fill
 from advanchor.machine import device, environment, stage
 from advanchor.sampling import draw
 from advanchor.store import cached, key, plain, run_id, write_json
@@ -32,8 +33,7 @@ def build(node: DictConfig, where: str) -> Any:
     Raises:
         BadInput: an unknown or missing setting, or a value of the wrong type or range.
     """
-    settings = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
-    target = settings.pop("_target_", "")
+    settings, target = cast(dict[str, Any], plain(node)), node.get("_target_", "")
     if not str(target).startswith("advanchor."):
         raise BadInput(f"{where}._target_ is '{target}': it must name a class of advanchor.")
     cls = get_class(target)
@@ -46,10 +46,10 @@ def build(node: DictConfig, where: str) -> Any:
 def explain(error: Any, where: str, settings: Mapping[str, Any], cls: type) -> str:
     """One sentence for one pydantic error."""
     name = ".".join([where, *(str(part) for part in error["loc"])])
-    fields = list(getattr(cls, "__dataclass_fields__", {}))
+    fields = list(getattr(cls if len(error["loc"]) == 1 else Concept, "__dataclass_fields__", {}))  # only a set of concepts holds others
     if error["type"] == "unexpected_keyword_argument":
         close = difflib.get_close_matches(str(error["loc"][-1]), fields, 1)
-        return f"there is no setting '{name}': " + (f"did you mean {where}.{close[0]}?" if close else f"choose from {', '.join(fields)}.")
+        return f"there is no setting '{name}': " + (f"did you mean {name.rpartition('.')[0]}.{close[0]}?" if close else f"choose from {', '.join(fields)}.")
     if error["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{name} is missing: add it to the yaml file or the command line."
     if error["type"] == "too_short":
@@ -96,7 +96,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     """
     check(cfg)
     root, store = Path(cfg.root), Path(cfg.root) / "store"
-    concept, sample = cast(Concept, build(cfg.concept, "concept")), sample_of(cfg)
+    concept, sample = cast(Concept | Concepts, build(cfg.concept, "concept")), sample_of(cfg)
     metrics = cast(dict[str, Metric], {name: build(node, f"metric.{name}") for name, node in cfg.get("metric", {}).items()})
     memos = {name: out / "metrics" / f"{name}-{key(cfg.metric[name], cfg.judge)}.json" for name in metrics}
 
@@ -133,18 +133,21 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         folders = {"": store / "samples" / key(edit_key, looks), "@base": store / "samples" / f"base-{key(cfg.model, looks)}"}
 
         def under_anchor() -> Images:
-            """What the unedited model draws under the finished anchor, for the concept's own prompts."""
+            """What the unedited model draws under the finished anchors, for each concept's own sentences; shared by all runs that have the same anchors."""
+            import torch
             from safetensors.torch import load_file
 
-            wanted = [(i, Prompt(fill(t, "", concept.phrase), seed, concept.kind, concept.name)) for i, t in enumerate(concept.templates) for seed in range(sample.erase)]
-            row = {p.text: i for i, p in wanted}
-            cond = load_file(store / "edits" / edit_key / "anchor.safetensors")["condition"]
+            file = store / "edits" / edit_key / "anchor.safetensors"
+            conditions = load_file(file)
+            cond = {fill(t, "", one.phrase): conditions[one.name][i] for one in concept.parts for i, t in enumerate(one.templates)}
+            wanted = [Prompt(fill(t, "", one.phrase), seed, one.kind, one.name) for one in concept.parts for t in one.templates for seed in range(sample.erase)]
 
             def paint(group: Sequence[Prompt]) -> list[Any]:
-                return cast(list[Any], model.draw(group, cond=cond[[row[p.text] for p in group]], **looks))
+                return cast(list[Any], model.draw(group, cond=torch.stack([cond[p.text] for p in group]), **looks))
 
+            folder = store / "samples" / f"anchor-{key(cfg.model, looks, hashlib.sha256(file.read_bytes()).hexdigest())}"
             with stage("draw@anchor", stages, out):
-                return draw(paint, [p for _, p in wanted], store / "samples" / f"anchor-{key(edit_key, looks)}", batch=cfg.batch, label="anchor")
+                return draw(paint, wanted, folder, batch=cfg.batch, label="anchor")
 
         images = Shown(anchor=under_anchor)
         for which, folder in folders.items():
@@ -189,7 +192,7 @@ class Shown(dict[str, Images]):
         return self[name]
 
 
-def erased(cfg: DictConfig, model: Any, concept: Concept, folder: Path, name: str, track: Callable[..., None]) -> tuple[Edit, dict[str, float]]:
+def erased(cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Path, name: str, track: Callable[..., None]) -> tuple[Edit, dict[str, float]]:
     """The edit of this config and its diagnostics, from the store or made now."""
     from safetensors.torch import load_file, save_file
 
@@ -203,11 +206,12 @@ def erased(cfg: DictConfig, model: Any, concept: Concept, folder: Path, name: st
 
     def make(part: Path) -> None:
         method, anchor = cast(Method, build(cfg.method, "method")), cast(Anchor, build(cfg.anchor, "anchor"))
-        target = anchor.start(model, concept, cfg.seed)
-        tensors, cost = method.erase(model, concept, target, cfg.seed, part, log_step)
-        diagnostics = {**similarity(model, concept, target), **target.report(), **cost}
+        targets = [anchor.start(model, one, cfg.seed) for one in concept.parts]
+        tensors, cost = method.erase(model, targets, cfg.seed, part, log_step)
+        each = [{**similarity(model, target), **target.report()} for target in targets]
+        diagnostics = {name: sum(one[name] for one in each) / len(each) for name in each[0]} | cost  # of several concepts the mean
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / "edit.safetensors")
-        save_file({"condition": target.condition(concept.templates).cpu().contiguous()}, part / "anchor.safetensors")
+        save_file({t.concept.name: t.condition(t.concept.templates).cpu().contiguous() for t in targets}, part / "anchor.safetensors")
         write_json(part / "edit.json", {"diagnostics": diagnostics, "config": plain({g: cfg[g] for g in ("model", "concept", "anchor", "method", "seed")})})
 
     made = cached(folder, name, make)

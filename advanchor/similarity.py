@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from advanchor.core import Concept, Model, Target, fill
+from advanchor.core import Model, Target, fill
 
 
 @torch.no_grad()
-def similarity(model: Model, concept: Concept, target: Target) -> dict[str, float]:
+def similarity(model: Model, target: Target) -> dict[str, float]:
     """Means over the concept's templates.
 
     Returns:
@@ -18,6 +18,7 @@ def similarity(model: Model, concept: Concept, target: Target) -> dict[str, floa
             the concept's own output tokens has 1.
         anchor/shift: |e_a - e_c| / |e_c| at the concept's tokens.
     """
+    concept = target.concept
     texts = [fill(t, "", concept.phrase) for t in concept.templates]
     e_a, e_c = target.condition(concept.templates), model.encode(texts)
     ends = [model.end(t) for t in texts]

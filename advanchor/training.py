@@ -6,33 +6,56 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from advanchor.core import BadInput, Log, Step, Target
-from advanchor.pools import Pool
+from advanchor.anchors.words import Fixed
+from advanchor.core import BadInput, Concept, Edit, Log, Step, Target
+from advanchor.pools import Source
 
 CHECKPOINT_SECONDS = 10.0
 
 
+class Carried(Protocol):
+    """What learns beside the weights and must survive a kill, such as an adversary."""
+
+    def state(self) -> dict[str, Any]: ...
+    def load(self, state: Mapping[str, Any]) -> None: ...
+
+
+def leaves(weights: Edit) -> dict[str, Tensor]:
+    """Copies of frozen weights that can be trained."""
+    return {name: w.detach().clone().requires_grad_() for name, w in weights.items()}
+
+
+def anchor_of(targets: Sequence[Target], step: Step) -> Target:
+    """The anchor of the concept that a step looks at."""
+    return next(target for target in targets if target.concept is step.concept)
+
+
 def descend(
-    theta: dict[str, Tensor], loss: Callable[[int, Step], Tensor], step: Callable[[int, int], Step], target: Target, folder: Path, log: Log,
-    *, steps: int, lr: float, zero_grad: bool = True,
+    theta: dict[str, Tensor], loss: Callable[[int, Step], Tensor], source: Source, targets: Sequence[Target], folder: Path, log: Log,
+    *, steps: int, lr: float, batch: int, zero_grad: bool = True, clip: float | None = None, carried: Mapping[str, Carried] | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """Adam on `theta` (leaves that require a gradient, changed in place) after the anchor's rehearsals; returns what it cost.
+    """Adam on `theta` (leaves that require a gradient, changed in place) after the anchors' rehearsals; returns what it cost.
 
-    With no `theta` only the anchor learns: `embed` is called for each step, as closed-form methods need it.
+    With no `theta` only the anchors learn: `embed` is called for each step, as closed-form methods need it. `steps` and rehearsals are for each concept.
+    `loss(i, step)` is the loss of update i on its step: stream 0 of the source; rehearsals are stream 1. Called again on the same folder it goes on from the last
+    checkpoint, and ends with the bits of an undisturbed run.
 
-    `step(i, stream)` makes step i: stream 0 for weight updates, 1 for rehearsals; `loss(i, step)` is update i's loss on it. Called again on the same folder it goes on from
-    the last checkpoint, and ends with the bits of an undisturbed run.
+    Args:
+        clip: largest norm of the gradient; None is no limit.
+        carried: what else learns inside `loss`, by any name.
 
     Raises:
         BadInput: the loss is not finite.
     """
+    learning: dict[str, Carried] = {**{f"anchor of {target.concept.name}": target for target in targets}, **(carried or {})}
     optimiser = torch.optim.Adam(theta.values() or [torch.zeros(0)], lr)
     checkpoint, record = folder / "checkpoint.pt", folder / "train.jsonl"
     first, spent = 0, 0.0
@@ -44,54 +67,63 @@ def descend(
                 if name in saved["gradients"]:  # a running sum is part of the state
                     tensor.grad = saved["gradients"][name].to(tensor.device)
         optimiser.load_state_dict(saved["optimiser"])
-        target.load(saved["anchor"])
+        for name, learner in learning.items():
+            learner.load(saved["learning"][name])
         first, spent = saved["step"], saved["seconds"]
     lines = record.read_text().splitlines()[:first] if record.exists() else []
     record.write_text("".join(line + "\n" for line in lines))
     for i, line in enumerate(lines):
         log(i, **json.loads(line))
-    rehearsals = target.rehearsals(steps)
+    rehearsals, updates = len(targets) * targets[0].rehearsals(steps), len(targets) * steps
     start = saved_at = time.monotonic()
-    with record.open("a") as lines_out, tqdm(total=rehearsals + steps, initial=first, desc="erase", unit="step", leave=False) as bar:
-        for i in range(first, rehearsals + steps):
+    with record.open("a") as lines_out, tqdm(total=rehearsals + updates, initial=first, desc="erase", unit="step", leave=False) as bar:
+        for i in range(first, rehearsals + updates):
+            step = source.step(i, 1, batch) if i < rehearsals else source.step(i - rehearsals, 0, batch)
+            target = anchor_of(targets, step)
+            scalars = {}
             if i < rehearsals:
-                target.rehearse(step(i, 1))
-                scalars = target.scalars()
+                target.rehearse(step)
             elif not theta:
-                target.embed(step(i - rehearsals, 0))
-                scalars = target.scalars()
+                target.embed(step)
             else:
                 if zero_grad:
                     optimiser.zero_grad()
-                value = loss(i - rehearsals, step(i - rehearsals, 0))
+                value = loss(i - rehearsals, step)
                 if not math.isfinite(value.item()):
                     raise BadInput(f"the erasing loss is not finite at step {i - rehearsals}: lower method.lr (now {lr:g}).")
                 value.backward()
+                if clip is not None:
+                    torch.nn.utils.clip_grad_norm_(theta.values(), clip)
                 optimiser.step()
-                scalars = {"train/loss": value.item(), **target.scalars()}
+                scalars["train/loss"] = value.item()
+            scalars |= target.scalars()
             log(i, **scalars)
             lines_out.write(json.dumps(scalars) + "\n")
             lines_out.flush()
             bar.update()
             bar.set_postfix({k.removesuffix("/loss"): f"{v:.3g}" for k, v in scalars.items() if k.endswith("/loss")}, refresh=False)
-            if time.monotonic() - saved_at > CHECKPOINT_SECONDS or i == rehearsals + steps - 1:
+            if time.monotonic() - saved_at > CHECKPOINT_SECONDS or i == rehearsals + updates - 1:
                 saved_at = time.monotonic()
                 state = {
                     "theta": {k: v.detach() for k, v in theta.items()}, "gradients": {k: v.grad for k, v in theta.items() if v.grad is not None and not zero_grad},
-                    "optimiser": optimiser.state_dict(), "anchor": target.state(), "step": i + 1, "seconds": spent + saved_at - start,
+                    "optimiser": optimiser.state_dict(), "learning": {name: learner.state() for name, learner in learning.items()},
+                    "step": i + 1, "seconds": spent + saved_at - start,
                 }  # fmt: skip
                 torch.save(state, checkpoint.with_suffix(".part"))
                 os.replace(checkpoint.with_suffix(".part"), checkpoint)
     return {"cost/erase_seconds": spent + time.monotonic() - start}
 
 
-def settle(target: Target, draw: Callable[[], Pool], folder: Path, log: Log, *, steps: int, batch: int) -> dict[str, float]:
-    """Let an anchor that learns learn on its own, for methods that need it finished; resumes like `descend`.
+def settle(targets: Sequence[Target], draw: Callable[[Concept], Source], folder: Path, log: Log, *, steps: int, batch: int) -> tuple[list[Target], dict[str, float]]:
+    """Let anchors that learn learn on their own, for methods that need them finished: the finished anchors, and the cost; resumes like `descend`.
 
     An anchor without a state has nothing to learn: then nothing is drawn either.
     """
-    if not target.state():
-        return {}
-    pool = draw()
-    folder.mkdir(exist_ok=True)
-    return descend({}, lambda i, s: s.x, lambda i, stream: pool.step(i, stream, batch), target, folder, log, steps=steps, lr=1.0)
+    cost: dict[str, float] = {}
+    for target in targets:
+        if target.state():
+            part = folder / f"anchor of {target.concept.name}"
+            part.mkdir(exist_ok=True)
+            spent = descend({}, lambda i, step: step.x, draw(target.concept), [target], part, log, steps=steps, lr=1.0, batch=batch)
+            cost = {name: cost.get(name, 0.0) + seconds for name, seconds in spent.items()}
+    return [Fixed(t.concept, t.condition, t.ends, t.subjects) for t in targets], cost

@@ -137,7 +137,7 @@ def test_each_schedule_makes_its_updates_in_its_order(model: Any, concept: Any, 
     seen = []
     anchor = replace(ANCHOR, steps=4, schedule=schedule, stop=-1e9)
     target = anchor.start(model, concept, 0)
-    METHOD.erase(model, concept, target, 0, tmp_path, lambda i, **s: seen.append(s))
+    METHOD.erase(model, [target], 0, tmp_path, lambda i, **s: seen.append(s))
     assert [("train/loss" in s) for s in seen] == [False] * rehearsals + [True] * 3
     assert target.report()["anchor/steps"] == updates
     counts = [s["anchor/steps"] for s in seen]
@@ -188,8 +188,8 @@ def test_at_the_frozen_weights_the_superclass_term_is_zero(model: Any, concept: 
 
 
 def test_three_steps_equal_plain_adam_on_the_formula(model: Any, concept: Any, tmp_path: Path) -> None:
-    edit, _ = METHOD.erase(model, concept, Superclass(name="superclass").start(model, concept, 0), 0, tmp_path, lambda i, **s: None)
-    pool = Pool(model, concept, load_file(tmp_path / "pool.safetensors")["latents"], concept.templates[:4], 0)
+    edit, _ = METHOD.erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, lambda i, **s: None)
+    pool = Pool(model, concept, load_file(tmp_path / "butterfly-pool.safetensors")["latents"], concept.templates[:4], 0)
     theta = {k: v.clone().requires_grad_() for k, v in model.weights("attn2").items()}
     adam = torch.optim.Adam(theta.values(), 1e-3)
     for i in range(3):
@@ -206,7 +206,7 @@ def test_three_steps_equal_plain_adam_on_the_formula(model: Any, concept: Any, t
 @pytest.mark.parametrize("anchor", [ANCHOR, Superclass(name="superclass"), Empty(name="empty")])
 def test_only_the_declared_scope_changes_and_the_frozen_network_does_not(model: Any, concept: Any, anchor: Any, tmp_path: Path) -> None:
     before = {k: v.clone() for k, v in model.unet.state_dict().items()}
-    edit, _ = METHOD.erase(model, concept, anchor.start(model, concept, 0), 0, tmp_path, lambda i, **s: None)
+    edit, _ = METHOD.erase(model, [anchor.start(model, concept, 0)], 0, tmp_path, lambda i, **s: None)
     assert set(edit) == {k for k in before if ".attn2." in k}
     assert any(not torch.equal(edit[k], before[k]) for k in edit)
     assert all(torch.equal(before[k], v) for k, v in model.unet.state_dict().items())
@@ -215,7 +215,7 @@ def test_only_the_declared_scope_changes_and_the_frozen_network_does_not(model: 
 def test_zero_steps_and_the_concept_as_its_own_anchor_change_nothing(model: Any, concept: Any, tmp_path: Path) -> None:
     for i, (method, anchor) in enumerate([(replace(METHOD, steps=0), ANCHOR), (METHOD, Same(name="concept"))]):
         (tmp_path / str(i)).mkdir()
-        edit, _ = method.erase(model, concept, anchor.start(model, concept, 0), 0, tmp_path / str(i), lambda i, **s: None)
+        edit, _ = method.erase(model, [anchor.start(model, concept, 0)], 0, tmp_path / str(i), lambda i, **s: None)
         assert all(torch.equal(v, model.weights("attn2")[k]) for k, v in edit.items())
 
 
@@ -223,27 +223,32 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(model: Any, c
     edits = []
     for i, seed in enumerate((0, 0, 1)):
         (tmp_path / str(i)).mkdir()
-        edits.append(METHOD.erase(model, concept, ANCHOR.start(model, concept, seed), seed, tmp_path / str(i), lambda i, **s: None)[0])
+        edits.append(METHOD.erase(model, [ANCHOR.start(model, concept, seed)], seed, tmp_path / str(i), lambda i, **s: None)[0])
     assert all(torch.equal(edits[0][k], edits[1][k]) for k in edits[0])
     assert any(not torch.equal(edits[0][k], edits[2][k]) for k in edits[0])
 
 
 def test_a_loss_that_is_not_finite_ends_the_erasure_with_the_remedy(model: Any, concept: Any, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"not finite at step \d+: lower method\.lr"):
-        replace(METHOD, lr=1e30, steps=5).erase(model, concept, Superclass(name="superclass").start(model, concept, 0), 0, tmp_path, lambda i, **s: None)
+        replace(METHOD, lr=1e30, steps=5).erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, lambda i, **s: None)
 
 
 # --- the released code's slips, kept behind switches ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("zero_grad", [True, False])
-def test_gradients_of_the_weights_are_running_sums_only_if_faithful(model: Any, concept: Any, tmp_path: Path, zero_grad: bool) -> None:
+def test_gradients_of_the_weights_are_running_sums_only_if_faithful(model: Any, concept: Any, step: Step, tmp_path: Path, zero_grad: bool) -> None:
     theta = {"w": torch.zeros(2, requires_grad=True)}
     slopes = torch.tensor([[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]])
     seen: list[list[float]] = []
+
+    class Again:
+        def step(self, i: int, stream: int, batch: int) -> Step:
+            return step
+
     descend(
-        theta, lambda i, s: (theta["w"] * slopes[i]).sum(), lambda i, stream: i, Same(name="concept").start(model, concept, 0), tmp_path,  # type: ignore[arg-type, return-value, index]
-        lambda i, **s: seen.append(theta["w"].grad.tolist()), steps=3, lr=1e-3, zero_grad=zero_grad,  # type: ignore[union-attr]
+        theta, lambda i, s: (theta["w"] * slopes[i]).sum(), Again(), [Same(name="concept").start(model, concept, 0)], tmp_path,
+        lambda i, **s: seen.append(theta["w"].grad.tolist()), steps=3, lr=1e-3, batch=1, zero_grad=zero_grad,  # type: ignore[union-attr]
     )  # fmt: skip
     assert seen == (slopes if zero_grad else slopes.cumsum(0)).tolist()
 
@@ -279,12 +284,12 @@ def test_the_faithful_span_has_one_position_for_each_word(model: Any, concept: A
 
 def test_the_anchors_diagnostics_are_what_their_names_say(model: Any, concept: Any, tmp_path: Path) -> None:
     target = ANCHOR.start(model, concept, 0)
-    METHOD.erase(model, concept, target, 0, tmp_path, lambda i, **s: None)
-    report = {**similarity(model, concept, target), **target.report()}
+    METHOD.erase(model, [target], 0, tmp_path, lambda i, **s: None)
+    report = {**similarity(model, target), **target.report()}
     assert {"anchor/cosine_span", "anchor/shift", "anchor/loss_start", "anchor/loss_end", "anchor/steps"} <= set(report)
     assert 0 < report["anchor/cosine_span"] < 1
     assert report["anchor/shift"] > 0
     assert report["anchor/loss_end"] < report["anchor/loss_start"]
-    still = similarity(model, concept, adversary(model, concept, init=0.0))
+    still = similarity(model, adversary(model, concept, init=0.0))
     assert still["anchor/cosine_span"] == pytest.approx(1, abs=1e-6)
     assert still["anchor/shift"] == 0

@@ -131,7 +131,7 @@ def test_the_learned_anchor_is_a_mixture_of_its_vocabulary_that_lowers_the_loss(
 
 def test_similarity_is_one_for_the_concept_and_falls_with_distance(model: Any, concept: Any) -> None:
     def of(anchor: Any) -> dict[str, float]:
-        return similarity(model, concept, anchor.start(model, concept, 0))
+        return similarity(model, anchor.start(model, concept, 0))
 
     near, far = (of(Interpolate(name="i", other="superclass", weight=w)) for w in (0.1, 0.9))
     same = of(Interpolate(name="i", other="superclass", weight=0.0))

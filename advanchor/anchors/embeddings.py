@@ -32,7 +32,7 @@ class Random:
                 row[span] = row[span].norm(dim=-1, keepdim=True) * direction
             return e
 
-        return Fixed(condition, slot.ends, slot.subjects)
+        return Fixed(concept, condition, slot.ends, slot.subjects)
 
 
 @option
@@ -53,11 +53,11 @@ class Interpolate:
         name = {"superclass": None, "empty": None, "sibling": (concept.siblings or (None,))[0], "unrelated": concept.unrelated}[self.other]
         if self.other in ("sibling", "unrelated") and name is None:
             raise BadInput(f"concept {concept.name} has no {self.other}: choose another anchor.other, or add it to the concept's yaml.")
-        other = words(model, None if self.other == "empty" else concept.superclass if name is None else phrase_of(concept, name))
+        other = words(model, concept, None if self.other == "empty" else concept.superclass if name is None else phrase_of(concept, name))
         slot = Slot(model, concept)
-        own = Fixed(slot.encode, slot.ends, slot.subjects)
+        own = Fixed(concept, slot.encode, slot.ends, slot.subjects)
         nearer = own if self.weight < 0.5 else other
-        return Fixed(lambda templates: torch.lerp(own.condition(templates), other.condition(templates), self.weight), nearer.ends, nearer.subjects)
+        return Fixed(concept, lambda templates: torch.lerp(own.condition(templates), other.condition(templates), self.weight), nearer.ends, nearer.subjects)
 
 
 @option
@@ -85,4 +85,4 @@ class Project:
                 row[span] = row[span] - ((row[span] - mean) @ v)[:, None] * v
             return e
 
-        return Fixed(condition, slot.ends, slot.subjects)
+        return Fixed(concept, condition, slot.ends, slot.subjects)

@@ -47,7 +47,7 @@ class Learned:
 
         def heaviest() -> Fixed:
             """A mixture of sentences of different lengths has no end of its own."""
-            return words(model, phrases[int(w.argmax())])
+            return words(model, concept, phrases[int(w.argmax())])
 
         return Search(
             concept, w, mixture, lambda templates: heaviest().ends(templates), lambda templates: heaviest().subjects(templates),

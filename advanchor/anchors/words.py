@@ -20,8 +20,10 @@ class Fixed:
         ends, subjects: positions of those sentences' end tokens, and of the last token of what stands in the slot.
     """
 
-    def __init__(self, condition: Callable[[Sequence[str]], Tensor], ends: Callable[[Sequence[str]], list[int]], subjects: Callable[[Sequence[str]], list[int]]) -> None:
-        self.condition, self.ends, self.subjects = condition, ends, subjects
+    def __init__(
+        self, concept: Concept, condition: Callable[[Sequence[str]], Tensor], ends: Callable[[Sequence[str]], list[int]], subjects: Callable[[Sequence[str]], list[int]]
+    ) -> None:
+        self.concept, self.condition, self.ends, self.subjects = concept, condition, ends, subjects
 
     def rehearsals(self, steps: int) -> int:
         return 0
@@ -45,7 +47,7 @@ class Fixed:
         return {}
 
 
-def words(model: Model, phrase: str | None) -> Fixed:
+def words(model: Model, concept: Concept, phrase: str | None) -> Fixed:
     """Sentences with `phrase` in the slot; None is the empty prompt, whatever the sentence."""
 
     def texts(templates: Sequence[str]) -> list[str]:
@@ -54,7 +56,7 @@ def words(model: Model, phrase: str | None) -> Fixed:
     def subjects(templates: Sequence[str]) -> list[int]:
         return [model.end("" if phrase is None else fill(t.partition("{}")[0] + "{}", "", phrase)) - 1 for t in templates]
 
-    return Fixed(lambda templates: model.encode(texts(templates)), lambda templates: [model.end(t) for t in texts(templates)], subjects)
+    return Fixed(concept, lambda templates: model.encode(texts(templates)), lambda templates: [model.end(t) for t in texts(templates)], subjects)
 
 
 def phrase_of(concept: Concept, name: str) -> str:
@@ -70,7 +72,7 @@ class Superclass:
     version: int = 1
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
-        return words(model, concept.superclass)
+        return words(model, concept, concept.superclass)
 
 
 @option
@@ -81,7 +83,7 @@ class Empty:
     version: int = 1
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
-        return words(model, None)
+        return words(model, concept, None)
 
 
 @option
@@ -93,7 +95,7 @@ class Text:
     version: int = 1
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
-        return words(model, self.text)
+        return words(model, concept, self.text)
 
 
 @option
@@ -105,7 +107,7 @@ class Same:
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
         slot = Slot(model, concept)
-        return Fixed(slot.encode, slot.ends, slot.subjects)
+        return Fixed(concept, slot.encode, slot.ends, slot.subjects)
 
 
 @option
@@ -124,10 +126,10 @@ class Sibling:
         if self.of == "nearest":
             from advanchor.anchors.learned import nearest
 
-            return words(model, nearest(model, concept, list(concept.keep.values()))[0])
+            return words(model, concept, nearest(model, concept, list(concept.keep.values()))[0])
         if self.of == "first" and not concept.siblings:
             raise BadInput(f"concept {concept.name} names no siblings: set anchor.of to a name, or to nearest.")
-        return words(model, phrase_of(concept, concept.siblings[0] if self.of == "first" else self.of))
+        return words(model, concept, phrase_of(concept, concept.siblings[0] if self.of == "first" else self.of))
 
 
 @option
@@ -140,4 +142,4 @@ class Unrelated:
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
         if concept.unrelated is None:
             raise BadInput(f"concept {concept.name} names nothing unrelated: add `unrelated` to its yaml, or use anchor=text.")
-        return words(model, phrase_of(concept, concept.unrelated))
+        return words(model, concept, phrase_of(concept, concept.unrelated))

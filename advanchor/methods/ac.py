@@ -10,6 +10,7 @@ images are the concept's and not the anchor's, and the superclass term replaces 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,9 +19,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from advanchor.core import Concept, Edit, Log, Model, Positive, Rate, Step, Target, option
-from advanchor.pools import Pool
-from advanchor.training import descend
+from advanchor.core import Edit, Log, Model, Positive, Rate, Step, Target, option
+from advanchor.pools import looked_at
+from advanchor.training import anchor_of, descend, leaves
 
 
 @option
@@ -28,7 +29,7 @@ class AblatingConcepts:
     """Settings of the erasure.
 
     Attributes:
-        scope: the U-Net weights that are trained (model.SCOPES).
+        scope: the weights that are trained (model.SCOPES, or text_encoder).
         steps, lr, batch: Adam updates, learning rate, latents per update.
         preserve: lambda, the weight of the superclass term.
         pool: images of the concept that the frozen model draws once; each is used once per pass.
@@ -48,23 +49,22 @@ class AblatingConcepts:
     zero_grad: bool = True
     version: int = 1
 
-    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
-        theta = {name: w.detach().clone().requires_grad_() for name, w in model.weights(self.scope).items()}
-        pool = Pool.drawn(model, concept, self.pool, seed, folder, steps=self.pool_steps, guidance=self.pool_guidance)
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+        theta = leaves(model.weights(self.scope))
+        source = looked_at("images", model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance)
 
         def loss(i: int, step: Step) -> Tensor:
-            return self.loss(step, theta, target.embed(step))
+            return self.loss(step, theta, anchor_of(targets, step).embed(step))
 
-        cost = descend(theta, loss, lambda i, stream: pool.step(i, stream, self.batch), target, folder, log, steps=self.steps, lr=self.lr, zero_grad=self.zero_grad)
-        return theta, cost
+        return theta, descend(theta, loss, source, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch, zero_grad=self.zero_grad)
 
     def loss(self, step: Step, theta: Edit, anchor: Tensor) -> Tensor:
         """The formula above; `anchor` is e_a (b, L, d)."""
         model, concept = step.model, step.concept
         with torch.no_grad():
             goal = model.eps(step.x, step.t, anchor)
-        erased = F.mse_loss(model.eps(step.x, step.t, model.encode(step.texts(concept.phrase)), theta), goal)
+        erased = F.mse_loss(model.eps(step.x, step.t, model.encode(step.texts(concept.phrase), weights=theta), theta), goal)
         if self.preserve == 0:
             return erased
-        kept = F.mse_loss(model.eps(step.x, step.t, model.encode(step.texts(concept.superclass)), theta), step.frozen(concept.superclass))
+        kept = F.mse_loss(model.eps(step.x, step.t, model.encode(step.texts(concept.superclass), weights=theta), theta), step.frozen(concept.superclass))
         return erased + self.preserve * kept

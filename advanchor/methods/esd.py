@@ -10,17 +10,18 @@ taken out of another phrase f, as in the release:  L = MSE( e(e_f), e0(e_f) - et
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from advanchor.core import Concept, Edit, Log, Model, Positive, Rate, Step, Target, option
-from advanchor.pools import Denoising, Pool, Trajectories
-from advanchor.training import descend
+from advanchor.core import Edit, Log, Model, Positive, Rate, Step, Target, option
+from advanchor.pools import Latents, looked_at
+from advanchor.training import anchor_of, descend, leaves
 
 
 @option
@@ -32,8 +33,7 @@ class ErasedStableDiffusion:
         steps, lr, batch: Adam updates, learning rate, latents per update.
         eta: negative guidance.
         erase_from: a phrase that keeps everything but the concept ("a cowboy" for the concept "hat"); null erases the concept itself.
-        latents: denoise (as published: the frozen model denoises to a random step for each update), pool (`pool` whole runs, drawn once, looked at
-            in random places), or images (`pool` finished images, noised again).
+        latents: where it looks: denoise as published, pool or images (pools.looked_at).
         pool: how many runs or images; nothing for denoise.
         pool_steps, pool_guidance: how they are drawn.
     """
@@ -45,27 +45,20 @@ class ErasedStableDiffusion:
     batch: Positive
     eta: float
     erase_from: str | None
-    latents: Literal["denoise", "pool", "images"]
+    latents: Latents
     pool: Positive
     pool_steps: Positive
     pool_guidance: Annotated[float, Field(ge=1)]
     version: int = 1
 
-    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
-        theta = {name: w.detach().clone().requires_grad_() for name, w in model.weights(self.scope).items()}
-        phrase = self.erase_from or concept.phrase
-        source: Denoising | Pool | Trajectories
-        if self.latents == "denoise":
-            source = Denoising(model, concept, seed, self.pool_steps, self.pool_guidance, phrase)
-        else:
-            kind = Pool if self.latents == "images" else Trajectories
-            source = kind.drawn(model, concept, self.pool, seed, folder, steps=self.pool_steps, guidance=self.pool_guidance, phrase=phrase)
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+        theta = leaves(model.weights(self.scope))
+        source = looked_at(self.latents, model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance, phrase=self.erase_from)
 
         def loss(i: int, step: Step) -> Tensor:
-            return self.loss(step, theta, target.embed(step))
+            return self.loss(step, theta, anchor_of(targets, step).embed(step))
 
-        cost = descend(theta, loss, lambda i, stream: source.step(i, stream, self.batch), target, folder, log, steps=self.steps, lr=self.lr)
-        return theta, cost
+        return theta, descend(theta, loss, source, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
 
     def loss(self, step: Step, theta: Edit, anchor: Tensor) -> Tensor:
         """The formula above; `anchor` is e_a (b, L, d)."""
@@ -74,4 +67,4 @@ class ErasedStableDiffusion:
             e_a = model.eps(step.x, step.t, anchor)
             e_f = e_a if self.erase_from is None else step.frozen(self.erase_from)
             goal = e_f - self.eta * (step.frozen(step.concept.phrase) - e_a)
-        return F.mse_loss(model.eps(step.x, step.t, model.encode(step.texts(phrase)), theta), goal)
+        return F.mse_loss(model.eps(step.x, step.t, model.encode(step.texts(phrase), weights=theta), theta), goal)

@@ -9,6 +9,7 @@ The paper first finds the concept's tokens by textual inversion; like the releas
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +18,10 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.slot import Slot
-from advanchor.core import Concept, Edit, Log, Model, Positive, Rate, Step, Target, option
+from advanchor.core import Edit, Log, Model, Positive, Rate, Step, Target, option
 from advanchor.methods.guidance import away_from
-from advanchor.pools import Pool
-from advanchor.training import descend
+from advanchor.pools import looked_at
+from advanchor.training import descend, leaves
 
 
 @option
@@ -45,19 +46,19 @@ class ForgetMeNot:
     pool_guidance: Annotated[float, Field(ge=1)]
     version: int = 1
 
-    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
-        away_from(model, concept, target, self.name)
-        theta = {name: w.detach().clone().requires_grad_() for name, w in model.weights(self.scope).items()}
-        pool = Pool.drawn(model, concept, self.pool, seed, folder, steps=self.pool_steps, guidance=self.pool_guidance)
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+        away_from(model, targets, self.name)
+        theta = leaves(model.weights(self.scope))
+        source = looked_at("images", model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance)
 
         def loss(i: int, step: Step) -> Tensor:
             return self.loss(step, theta)
 
-        return theta, descend(theta, loss, lambda i, stream: pool.step(i, stream, self.batch), target, folder, log, steps=self.steps, lr=self.lr)
+        return theta, descend(theta, loss, source, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
 
     def loss(self, step: Step, theta: Edit) -> Tensor:
         """The formula above."""
         model, slot = step.model, Slot(step.model, step.concept)
         spans = [span + [end] * self.pooler for span, end in zip(slot.spans(step.templates), slot.ends(step.templates), strict=True)]
-        maps = model.attention(step.x, step.t, slot.encode(step.templates), theta)
+        maps = model.attention(step.x, step.t, model.encode(slot.texts(step.templates), weights=theta), theta)
         return torch.stack([a[i, :, :, span].square().sum() for a in maps for i, span in enumerate(spans)]).sum().sqrt()

@@ -10,26 +10,25 @@ Neither has a place for an anchor: both push away from the concept itself, so th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import Field
 
-from advanchor.anchors.slot import Slot
-from advanchor.core import BadInput, Concept, Edit, Log, Model, Target, option
+from advanchor.core import BadInput, Edit, Log, Model, Target, option
 
 
-def away_from(model: Model, concept: Concept, target: Target, method: str) -> torch.Tensor:
-    """e_c (L, d) of the bare phrase.
+def away_from(model: Model, targets: Sequence[Target], method: str) -> torch.Tensor:
+    """e_c (L, d) of the bare phrase; of several concepts their list, "a fox, a car".
 
     Raises:
         BadInput: the anchor is not the concept; a setting that would be ignored is refused.
     """
-    e_c = Slot(model, concept).encode(["{}"])
-    if target.state() or not torch.equal(target.condition(["{}"]), e_c):
+    if any(t.state() or not torch.equal(t.condition(["{}"]), model.encode([t.concept.phrase])) for t in targets):
         raise BadInput(f"method={method} pushes away from the concept itself and has no place for an anchor: add anchor=concept.")
-    return e_c[0]
+    return model.encode([", ".join(t.concept.phrase for t in targets)])[0]
 
 
 @option
@@ -39,8 +38,8 @@ class NegativePrompt:
     name: str
     version: int = 1
 
-    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
-        return {"guidance.negative": away_from(model, concept, target, self.name)}, {}
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+        return {"guidance.negative": away_from(model, targets, self.name)}, {}
 
 
 @option
@@ -63,6 +62,6 @@ class SafeLatentDiffusion:
     beta: Annotated[float, Field(ge=0, lt=1)]
     version: int = 1
 
-    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
         rule = torch.tensor([self.scale, self.warmup, self.threshold, self.momentum, self.beta])
-        return {"guidance.safety": away_from(model, concept, target, self.name), "guidance.rule": rule}, {}
+        return {"guidance.safety": away_from(model, targets, self.name), "guidance.rule": rule}, {}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from advanchor.core import Concept, Edit, Log, Model, Target, option
+from advanchor.core import Edit, Log, Model, Target, option
 
 
 @option
@@ -14,5 +15,5 @@ class Nothing:
     name: str
     version: int = 1
 
-    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
         return {}, {}

@@ -11,6 +11,7 @@ F is the diagonal Fisher information of the frozen model, the mean over single r
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -21,11 +22,10 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from advanchor.anchors.words import Fixed
-from advanchor.core import Concept, Edit, Log, Model, Positive, Rate, Step, Target, option
+from advanchor.core import Edit, Log, Model, Positive, Rate, Step, Target, option
 from advanchor.methods.salun import kept
-from advanchor.pools import Pool
-from advanchor.training import descend, settle
+from advanchor.pools import Pool, Source, Turns
+from advanchor.training import descend, leaves, settle
 
 
 @option
@@ -56,43 +56,42 @@ class SelectiveAmnesia:
     anchor_steps: Annotated[int, Field(ge=0)]
     version: int = 1
 
-    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
-        draw = partial(Pool.drawn, model, concept, self.pool, seed, folder, steps=self.pool_steps, guidance=self.pool_guidance)
-        settle(target, draw, folder / "anchor", log, steps=self.anchor_steps, batch=self.batch)
-        surrogate = draw(under=target, name="surrogates")
-        replay = draw(sentences=kept(concept), name="kept")
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+        draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
+        finished, cost = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.batch)
+        surrogate = Turns([draw(t.concept, under=t, name="surrogates") for t in finished])
+        replay = Turns([draw(t.concept, sentences=kept(t.concept), name="kept") for t in finished])
         file = folder / "fisher.safetensors"
         if not file.exists():
             save_file(self.information(model, replay), file.with_suffix(".part"))
             os.replace(file.with_suffix(".part"), file)
         information = {name: f.to(model.device) for name, f in load_file(file).items()}
-        theta = {name: w.detach().clone().requires_grad_() for name, w in model.weights(self.scope).items()}
+        theta = leaves(model.weights(self.scope))
 
         def loss(i: int, step: Step) -> Tensor:
             return self.loss(step, replay.step(i, 2, self.batch), theta, information)
 
-        finished = Fixed(target.condition, target.ends, target.subjects)
-        cost = descend(theta, loss, lambda i, stream: surrogate.step(i, stream, self.batch), finished, folder, log, steps=self.steps, lr=self.lr)
-        return theta, cost
+        spent = descend(theta, loss, surrogate, finished, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
+        return theta, {name: seconds + cost.get(name, 0.0) for name, seconds in spent.items()}
 
     def loss(self, surrogate: Step, replay: Step, theta: Edit, information: dict[str, Tensor]) -> Tensor:
         """The formula above."""
         model, concept, frozen = surrogate.model, surrogate.concept, surrogate.model.weights(self.scope)
         assert surrogate.noise is not None
         assert replay.noise is not None
-        forget = F.mse_loss(model.eps(surrogate.x, surrogate.t, model.encode(surrogate.texts(concept.phrase)), theta), surrogate.noise)
-        remember = F.mse_loss(model.eps(replay.x, replay.t, model.encode(replay.templates), theta), replay.noise)
+        forget = F.mse_loss(model.eps(surrogate.x, surrogate.t, model.encode(surrogate.texts(concept.phrase), weights=theta), theta), surrogate.noise)
+        remember = F.mse_loss(model.eps(replay.x, replay.t, model.encode(replay.templates, weights=theta), theta), replay.noise)
         stay = torch.stack([(f * (theta[name] - frozen[name]).square()).sum() for name, f in information.items()]).sum()
         return forget + self.gamma * remember + self.lamb * stay
 
-    def information(self, model: Model, replay: Pool) -> dict[str, Tensor]:
+    def information(self, model: Model, replay: Source) -> dict[str, Tensor]:
         """F_i by name: mean of squared gradients over `fisher` single latents."""
-        theta = {name: w.detach().clone().requires_grad_() for name, w in model.weights(self.scope).items()}
+        theta = leaves(model.weights(self.scope))
         total = {name: torch.zeros_like(w) for name, w in theta.items()}
         for i in range(self.fisher):
             step = replay.step(i, 3, 1)
             assert step.noise is not None
-            loss = F.mse_loss(model.eps(step.x, step.t, model.encode(step.templates), theta), step.noise)
+            loss = F.mse_loss(model.eps(step.x, step.t, model.encode(step.templates, weights=theta), theta), step.noise)
             for name, g in zip(theta, torch.autograd.grad(loss, list(theta.values()), allow_unused=True), strict=True):
                 if g is not None:
                     total[name] += g.square() / self.fisher

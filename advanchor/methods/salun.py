@@ -11,6 +11,7 @@ of the guided forgetting loss -MSE( e0(empty) + g (e0(e_c) - e0(empty)), noise )
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -22,8 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from advanchor.core import Concept, Edit, Log, Model, Positive, Rate, Step, Target, fill, option
-from advanchor.pools import Pool
-from advanchor.training import descend
+from advanchor.pools import Pool, Source, Turns
+from advanchor.training import anchor_of, descend, leaves
 
 
 @option
@@ -52,23 +53,22 @@ class SaliencyUnlearning:
     pool_guidance: Annotated[float, Field(ge=1)]
     version: int = 1
 
-    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
-        looks = {"steps": self.pool_steps, "guidance": self.pool_guidance}
-        forget = Pool.drawn(model, concept, self.pool, seed, folder, **looks)  # type: ignore[arg-type]
-        retain = Pool.drawn(model, concept, self.pool, seed, folder, **looks, sentences=kept(concept), name="kept")  # type: ignore[arg-type]
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+        draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
+        forget = Turns([draw(t.concept) for t in targets])
+        retain = Turns([draw(t.concept, sentences=kept(t.concept), name="kept") for t in targets])
         file = folder / "mask.safetensors"
         if not file.exists():
-            save_file(self.mask(model, forget), file.with_suffix(".part"))
+            save_file(self.mask(model, forget, len(targets) * -(-self.pool // self.batch)), file.with_suffix(".part"))
             os.replace(file.with_suffix(".part"), file)
-        theta = {name: w.detach().clone().requires_grad_() for name, w in model.weights(self.scope).items()}
+        theta = leaves(model.weights(self.scope))
         for name, mask in load_file(file).items():
             theta[name].register_hook(partial(torch.mul, mask.to(model.device)))
 
         def loss(i: int, step: Step) -> Tensor:
-            return self.loss(step, retain.step(i, 2, self.batch), theta, target.embed(step))
+            return self.loss(step, retain.step(i, 2, self.batch), theta, anchor_of(targets, step).embed(step))
 
-        cost = descend(theta, loss, lambda i, stream: forget.step(i, stream, self.batch), target, folder, log, steps=self.steps, lr=self.lr)
-        return theta, cost
+        return theta, descend(theta, loss, forget, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
 
     def loss(self, forget: Step, retain: Step, theta: Edit, anchor: Tensor) -> Tensor:
         """The formula above; `anchor` is e_a (b, L, d)."""
@@ -76,19 +76,19 @@ class SaliencyUnlearning:
         assert retain.noise is not None
         with torch.no_grad():
             goal = model.eps(forget.x, forget.t, anchor, theta)
-        erased = F.mse_loss(model.eps(forget.x, forget.t, model.encode(forget.texts(concept.phrase)), theta), goal)
+        erased = F.mse_loss(model.eps(forget.x, forget.t, model.encode(forget.texts(concept.phrase), weights=theta), theta), goal)
         if self.alpha == 0:
             return erased
-        return erased + self.alpha * F.mse_loss(model.eps(retain.x, retain.t, model.encode(retain.templates), theta), retain.noise)
+        return erased + self.alpha * F.mse_loss(model.eps(retain.x, retain.t, model.encode(retain.templates, weights=theta), theta), retain.noise)
 
-    def mask(self, model: Model, forget: Pool) -> dict[str, Tensor]:
-        """1 for the `salient` share of all weights of the scope, else 0, by name; one pass over the images."""
-        theta = {name: w.detach().clone().requires_grad_() for name, w in model.weights(self.scope).items()}
-        for i in range(-(-self.pool // self.batch)):
+    def mask(self, model: Model, forget: Source, batches: int) -> dict[str, Tensor]:
+        """1 for the `salient` share of all weights of the scope, else 0, by name; from so many batches, which are one pass over the images."""
+        theta = leaves(model.weights(self.scope))
+        for i in range(batches):
             step = forget.step(i, 3, self.batch)
             assert step.noise is not None
-            e_c = model.eps(step.x, step.t, model.encode(step.texts(step.concept.phrase)), theta)
-            e_0 = model.eps(step.x, step.t, model.encode([""] * len(step.templates)), theta)
+            e_c = model.eps(step.x, step.t, model.encode(step.texts(step.concept.phrase), weights=theta), theta)
+            e_0 = model.eps(step.x, step.t, model.encode([""] * len(step.templates), weights=theta), theta)
             (-F.mse_loss(e_0 + self.saliency_guidance * (e_c - e_0), step.noise)).backward()
         gradients = {name: w.grad.abs() if w.grad is not None else torch.zeros_like(w) for name, w in theta.items()}
         every = torch.cat([g.flatten() for g in gradients.values()])

@@ -9,6 +9,7 @@ The released code's defaults, with one sentence per concept; `templates` takes m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.slot import Slot
-from advanchor.core import Concept, Edit, Log, Model, Positive, Rate, Target, fill, option
+from advanchor.core import Edit, Log, Model, Positive, Rate, Target, fill, option
 from advanchor.pools import Pool
 from advanchor.training import settle
 
@@ -46,19 +47,29 @@ class UnifiedConceptEditing:
     pool_guidance: Annotated[float, Field(ge=1)]
     version: int = 1
 
-    def erase(self, model: Model, concept: Concept, target: Target, seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
-        draw = partial(Pool.drawn, model, concept, self.pool, seed, folder, steps=self.pool_steps, guidance=self.pool_guidance)
-        cost = settle(target, draw, folder, log, steps=self.anchor_steps, batch=self.anchor_batch)
-        templates = concept.templates[: self.templates]
-        rows = torch.arange(len(templates))
-        slot = Slot(model, concept)
-        c, c_a = slot.encode(templates)[rows, slot.subjects(templates)], target.condition(templates)[rows, target.subjects(templates)]
-        kept = [(fill(t, "", phrase), name) for name, phrase in concept.keep.items() if name != concept.name for t in templates]
-        c_p = model.encode([text for text, _ in kept])[torch.arange(len(kept)), [model.span(text, name)[-1] for text, name in kept]] if kept else c[:0]
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+        draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
+        finished, cost = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.anchor_batch)
+        gone, goals = [], []
+        kept: dict[str, str] = {}
+        for target in finished:
+            concept, templates = target.concept, target.concept.templates[: self.templates]
+            slot, rows = Slot(model, concept), torch.arange(len(templates))
+            gone.append(slot.encode(templates)[rows, slot.subjects(templates)])
+            goals.append(target.condition(templates)[rows, target.subjects(templates)])
+            kept |= {fill(t, "", phrase): name for name, phrase in concept.keep.items() if name != concept.name for t in templates}
+        c, c_a = torch.cat(gone), torch.cat(goals)
+        c_p = model.encode(list(kept))[torch.arange(len(kept)), [model.span(text, name)[-1] for text, name in kept.items()]] if kept else c[:0]
         return {name: self.solve(w, c, c_a, c_p) for name, w in model.weights("attn2.kv").items()}, cost
 
     def solve(self, w: Tensor, c: Tensor, c_a: Tensor, c_p: Tensor) -> Tensor:
         """The formula above for one matrix w (out, d), with rows c, c_a (n, d) and c_p (m, d); in float64."""
         w64, c, c_a, c_p = (x.double() for x in (w, c, c_a, c_p))
-        kept = self.lamb * torch.eye(w.shape[1], dtype=torch.float64, device=w.device) + self.preserve_scale * c_p.T @ c_p
-        return torch.linalg.solve(kept + self.erase_scale * c.T @ c, w64 @ (kept + self.erase_scale * c_a.T @ c), left=False).to(w.dtype)
+        return refit(w64, self.lamb, [(self.erase_scale, c, c_a @ w64.T), (self.preserve_scale, c_p, c_p @ w64.T)]).to(w.dtype)
+
+
+def refit(w: Tensor, lamb: float, pairs: Sequence[tuple[float, Tensor, Tensor]]) -> Tensor:
+    """The W (out, d) that minimises  lamb |W - w|^2 + sum over pairs of scale * sum over rows of |W c - v|^2,  for (scale, c (n, d), v (n, out)) in float64."""
+    inner = lamb * torch.eye(w.shape[1], dtype=torch.float64, device=w.device) + torch.stack([scale * c.T @ c for scale, c, _ in pairs]).sum(0)
+    outer = lamb * w + torch.stack([scale * v.T @ c for scale, c, v in pairs]).sum(0)
+    return torch.linalg.solve(inner, outer, left=False)

@@ -10,7 +10,8 @@ from advanchor.core import Images, Judge, Scores, option, share
 @option
 class Erasure:
     """`erasure/hit`, `keep/hit`, `keep/hit_in` (kept concepts of the erased one's kind), `keep/hit_cross` (other kind), each also `@base` for
-    the unedited model's images of the same prompts and seeds, and `erasure/rate` = 1 - hit / hit@base.
+    the unedited model's images of the same prompts and seeds, and `erasure/rate` = 1 - hit / hit@base. Of several erased concepts each has its own as well,
+    `erasure/hit:fox`.
 
     A detector that finds nothing in the unedited model's images can prove no erasure: then there is no `erasure/rate`.
     """
@@ -26,6 +27,8 @@ class Erasure:
                 found = judge.find(shown.load())
                 hits = [(p.kept, found[p.head][i] == p.label) for i, p in enumerate(shown.prompts)]
                 parts = {"": [h for _, h in hits], "_in": [h for k, h in hits if k == "in"], "_cross": [h for k, h in hits if k == "cross"]}
+                if name == "erase" and len(labels := dict.fromkeys(p.label for p in shown.prompts)) > 1:
+                    parts |= {f":{label}": [h for p, (_, h) in zip(shown.prompts, hits, strict=True) if p.label == label] for label in labels}
                 for part, values in parts.items():
                     if values:
                         scores[f"{subset}/hit{part}{which}"] = share(sum(values), len(values), "lower" if name == "erase" else "higher")

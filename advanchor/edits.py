@@ -1,0 +1,85 @@
+"""What an edit can hold, by the prefix of its tensors' names, and how each part acts on a U-Net.
+
+<parameter>                        the tensor that takes its place
+lowrank.<parameter>.down, .up      factors (r, in), (out, r): up @ down is added to the parameter
+eraser.<attn2 module>.down|up.weight|bias   a small network after that cross-attention layer: out + up(gelu(down(out)))      (Receler, arXiv 2311.17717)
+text_encoder.<parameter>           the same as the first, in the text encoder
+guidance.negative                  the embedding that takes the empty prompt's place when sampling
+guidance.safety, guidance.rule     Safe Latent Diffusion (methods/guidance.py)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from advanchor.core import Edit
+
+
+def part(edit: Edit, prefix: str) -> dict[str, Tensor]:
+    """The tensors under a prefix ("eraser."), without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in edit.items() if name.startswith(prefix)}
+
+
+def parameters(edit: Edit, frozen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The U-Net parameters that the edit replaces, whole, low-rank factors multiplied out; differentiable in the edit."""
+    whole = {name: tensor for name, tensor in edit.items() if not name.startswith(("lowrank.", "eraser.", "text_encoder.", "guidance."))}
+    factors = part(edit, "lowrank.")
+    for name in {name.rpartition(".")[0] for name in factors}:
+        base = whole.get(name, frozen[name])
+        whole[name] = base + (factors[f"{name}.up"] @ factors[f"{name}.down"]).view_as(base)
+    return whole
+
+
+@contextmanager
+def erasers(unet: nn.Module, edit: Edit, seen: list[Tensor] | None = None) -> Iterator[None]:
+    """Inside, the edit's erasers stand behind their layers; what each puts out (b, pixels, channels) is appended to `seen`, in order of execution."""
+    tensors = part(edit, "eraser.")
+    with ExitStack() as hooks:
+        for name in {name.rsplit(".", 2)[0] for name in tensors}:
+            down, up = ([tensors[f"{name}.{half}.{kind}"] for kind in ("weight", "bias")] for half in ("down", "up"))
+
+            def erase(module: nn.Module, args: Any, out: Tensor, down: list[Tensor] = down, up: list[Tensor] = up) -> Tensor:
+                correction = F.linear(F.gelu(F.linear(out, *down)), *up)
+                if seen is not None:
+                    seen.append(correction)
+                return out + correction
+
+            hooks.callback(unet.get_submodule(name).register_forward_hook(erase).remove)
+        yield
+
+
+@contextmanager
+def safety(unet: nn.Module, guidance: Edit, steps: int, scale_of_guidance: float) -> Iterator[None]:
+    """Inside, what the U-Net predicts for the prompts is e(p) - m of Safe Latent Diffusion, if the edit asks for it (methods/guidance.py)."""
+    if "safety" not in guidance or scale_of_guidance == 1:
+        yield
+        return
+    concept = guidance["safety"]
+    scale, warmup, threshold, momentum, beta = guidance["rule"].tolist()
+    state: dict[str, Any] = {"step": 0, "velocity": 0.0, "inside": False}
+
+    def steer(unet: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        if state["inside"]:
+            return None
+        x = args[0].chunk(2)[1]
+        state["inside"] = True
+        away = unet(x, args[1], concept.expand(len(x), -1, -1)).sample
+        state["inside"] = False
+        empty, text = output[0].chunk(2)
+        mu = torch.where(text - away < threshold, (scale * (text - away).abs()).clamp(max=1.0), 0.0)
+        m = mu * (away - empty) + momentum * state["velocity"]
+        state["velocity"] = beta * state["velocity"] + (1 - beta) * m
+        state["step"] += 1
+        return (torch.cat([empty, text - m if state["step"] > round(warmup * steps) else text]),)
+
+    hook = unet.register_forward_hook(steer, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,154 @@
+"""What must hold for every method in conf/method, with every anchor in conf/anchor, on one concept and on several."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_conf import options
+
+from advanchor import training
+from advanchor.compose import CONF, compose
+from advanchor.core import BadInput
+from advanchor.run import build
+
+METHODS = options("method")
+AT_INFERENCE = ("none", "negative_prompt", "sld_medium", "sld_strong", "sld_max")
+TRAINED = [m for m in METHODS if m not in (*AT_INFERENCE, "uce")]
+NO_ANCHOR = (*AT_INFERENCE[1:], "fmn")  # push away from the concept itself
+
+
+def erase(model: Any, folder: Path, method: str, anchor: str = "published", concept: str = "emoji/butterfly", log: Any = lambda i, **s: None, **changes: Any) -> Any:
+    """The edit that a config makes on the random model."""
+    cfg = compose(["model=random", f"method={method}", f"anchor={anchor}", f"concept={concept}", *(f"method.{k}={v}" for k, v in changes.items())])
+    targets = [build(cfg.anchor, "anchor").start(model, part, 0) for part in build(cfg.concept, "concept").parts]
+    folder.mkdir(exist_ok=True)
+    return build(cfg.method, "method").erase(model, targets, cfg.seed, folder, log)[0]
+
+
+def equal(a: Any, b: Any) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("anchor", options("anchor"))
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_every_anchor(method: str, anchor: str, tiny: Any) -> None:
+    overrides = ["sample.steps=1", f"method={method}", f"anchor={anchor}", "metric=[]"]
+    if method in NO_ANCHOR and anchor not in ("concept", "published"):
+        with pytest.raises(BadInput, match="add anchor=concept"):
+            tiny(*overrides)
+        return
+    result = tiny(*overrides)
+    assert -1.001 <= result["diagnostics"]["anchor/cosine_span"] <= 1.001
+    assert (result["changed"]["tensors"] > 0) is (method not in AT_INFERENCE)
+
+
+def test_every_method_names_the_anchor_that_it_was_published_with() -> None:
+    assert sorted(f.stem.removeprefix("published_") for f in (Path(CONF) / "anchor_of").glob("*.yaml")) == METHODS
+    assert compose(["method=esd", "anchor=published"]).anchor == compose(["method=esd", "anchor=empty"]).anchor
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_seed_gives_the_same_bits_and_the_frozen_model_stays(method: str, model: Any, tmp_path: Path) -> None:
+    before = {k: v.clone() for part in (model.unet, model.text_encoder) for k, v in part.state_dict().items()}
+    first, again = (erase(model, tmp_path / name, method) for name in ("first", "again"))
+    assert equal(first, again)
+    assert all(torch.equal(before[k], v) for part in (model.unet, model.text_encoder) for k, v in part.state_dict().items())
+
+
+@pytest.mark.parametrize("method", [m for m in TRAINED if m != "mace"])  # mace's closed forms edit without a step: see its own test
+def test_without_steps_nothing_changes(method: str, model: Any, tmp_path: Path) -> None:
+    edit = erase(model, tmp_path / "edit", method, steps=0)
+    prompt = dict(texts=["a butterfly"], seeds=[1], steps=2, guidance=2.0)
+    before = model.latents(**prompt)
+    with model.edited(edit):
+        assert torch.equal(model.latents(**prompt), before)
+
+
+@pytest.mark.parametrize("scope", ["attn2.kv", "noxattn", "text_encoder"])
+@pytest.mark.parametrize("method", [m for m in TRAINED if "scope" in compose([f"method={m}", "anchor=published"]).method and m != "spm"])
+def test_only_the_declared_scope_changes(method: str, scope: str, model: Any, tmp_path: Path) -> None:
+    edit, frozen = erase(model, tmp_path / "edit", method, scope=scope), model.weights(scope)
+    assert edit.keys() == frozen.keys()
+    assert any(not torch.equal(edit[k], frozen[k]) for k in edit)
+    before = model.latents(["a butterfly"], [1], steps=2, guidance=2.0)
+    with model.edited(edit):
+        assert not torch.equal(model.latents(["a butterfly"], [1], steps=2, guidance=2.0), before)
+    assert torch.equal(model.latents(["a butterfly"], [1], steps=2, guidance=2.0), before)
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_a_killed_training_resumes_to_the_same_bits(method: str, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    anchor = "concept" if method in NO_ANCHOR else "adversarial"
+    undisturbed = erase(model, tmp_path / "undisturbed", method, anchor)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+
+    class Killed(Exception): ...
+
+    def kill_after(n: int) -> Any:
+        calls = iter(range(n))
+
+        def log(i: int, **scalars: float) -> None:
+            if next(calls, None) is None:
+                raise Killed
+
+        return log
+
+    for n in (0, 2):  # before anything is saved, then with two steps saved
+        with pytest.raises(Killed):
+            erase(model, tmp_path / "killed", method, anchor, log=kill_after(n))
+    assert equal(erase(model, tmp_path / "killed", method, anchor), undisturbed)
+
+
+# --- several concepts -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", AT_INFERENCE[1:])
+def test_at_inference_several_concepts_are_one_list(method: str, model: Any, tmp_path: Path) -> None:
+    edit = erase(model, tmp_path, method, concept="emoji/fox_and_car")
+    (away,) = (tensor for name, tensor in edit.items() if name in ("guidance.negative", "guidance.safety"))
+    assert torch.equal(away, model.encode(["a fox, a car"])[0])
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_several_concepts_take_turns_and_each_gets_its_steps(method: str, model: Any, tmp_path: Path) -> None:
+    losses: list[int] = []
+    both = erase(model, tmp_path / "both", method, concept="emoji/fox_and_car", log=lambda i, **s: losses.append(i) if "train/loss" in s else None)
+    one = erase(model, tmp_path / "one", method, concept="emoji/fox")
+    assert len(losses) == 2 * compose(["model=random", f"method={method}", "anchor=published"]).method.steps
+    assert both.keys() == one.keys()
+    assert not equal(both, one)
+
+
+def test_uce_on_several_concepts_is_one_system_with_all_of_them(model: Any, tmp_path: Path) -> None:
+    edit = erase(model, tmp_path / "edit", "uce", "superclass", "emoji/fox_and_car")
+
+    def last(text: str) -> Any:
+        return model.encode([text])[0, len(model.tokenizer(text).input_ids) - 2].double()[:, None]
+
+    keep = {phrase for part in build(compose(["concept=emoji/fox_and_car"]).concept, "concept").parts for phrase in part.keep.values()}
+    for name, got in edit.items():
+        w = model.unet.get_parameter(name).double()
+        left, right = 0.5 * w, 0.5 * torch.eye(w.shape[1]).double()
+        for phrase, goal in (("a fox", "an animal"), ("a car", "a vehicle"), *((p, p) for p in keep)):
+            left, right = left + w @ last(goal) @ last(phrase).T, right + last(phrase) @ last(phrase).T
+        assert torch.allclose(got, (left @ torch.inverse(right)).float(), atol=1e-5)
+
+
+def test_a_run_on_several_concepts_reports_each_and_keeps_none_of_them(tmp_path: Path) -> None:
+    from advanchor import erase as run
+
+    overrides = ["experiment=smoke", "concept=emoji/fox_and_twemoji", "tracker=none", "sample.steps=1", "metric=[erasure,anchor]", f"root={tmp_path}"]
+    result = run(*overrides)
+    scores = result["scores"]
+    assert {"erasure/hit:fox", "erasure/hit:twemoji", "erasure/hit:fox@base"} <= scores.keys()
+    assert scores["erasure/hit"]["n"] == scores["erasure/hit:fox"]["n"] + scores["erasure/hit:twemoji"]["n"]
+    assert load_file(tmp_path / result["artifacts"]["edit"] / "anchor.safetensors").keys() == {"fox", "twemoji"}
+    prompts = build(compose(overrides).concept, "concept").prompts(type("S", (), {"erase": 1, "keep": 1})())
+    assert not [p for p in prompts["keep"] if "fox" in p.text.split() or "twemoji" in p.text.split()]
+    assert len({(p.text, p.seed, p.label) for p in prompts["keep"]}) == len(prompts["keep"])
+    assert json.loads(next(tmp_path.glob("*/result.json")).read_text()) == result
+    shutil.rmtree(tmp_path / "store")
