@@ -1,0 +1,145 @@
+"""MACE with any anchor as its mapping concept (Lu et al. 2024, arXiv 2403.06135): closed-form refinement, a LoRA per concept, closed-form fusion.
+
+For the keys and values W of all cross-attention layers, in three stages:
+
+1. Refinement. Other words of the concept's sentences, which attention has mixed with it, are mapped to what they are in the anchor's sentences:
+       W1 = argmin  lamb |W - W0|^2 + sum |W e_c[i] - W0 e_a[j]|^2 + preserve sum |W k - W0 k|^2           over matching positions i, j
+   (all positions with `all_words`: then the concept's own words too), k the words of sentences about kept concepts.
+2. A LoRA for each concept on W1 that minimises the attention A_l that the concept's tokens S (and the end and padding tokens with `pooler`) get inside the concept's mask M:
+       L = sum over layers of | A_l[M, S] |_F              at t drawn from sigmoid((t - 200) / 20) - sigmoid((t - 400) / 20), scaled to T
+3. Fusion of the LoRAs, for all words e of the concept's sentences:
+       W2 = argmin  lamb |W - W1|^2 + sum over concepts of sum |W e - (W1 + LoRA) e|^2 + preserve sum |W k - W0 k|^2
+
+Against the release: M is read off the frozen model's own cross-attention (masks.py) instead of Grounded-SAM; kept sentences of the concept take the place of COCO captions; the
+concept's templates that of its 30 prompts; images are drawn by the frozen model and noised, Adam has no weight decay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advanchor.anchors.slot import Slot
+from advanchor.core import Edit, Log, Model, Positive, Rate, Step, Target, fill, option
+from advanchor.edits import parameters, part
+from advanchor.masks import mask, resized
+from advanchor.methods.salun import kept
+from advanchor.methods.uce import refit
+from advanchor.pools import Pool, Turns, random
+from advanchor.training import descend, settle
+
+
+@option
+class MassConceptErasure:
+    """Settings of the erasure.
+
+    Attributes:
+        rank: of the LoRAs.
+        steps, lr, batch: Adam updates, learning rate, latents per update, for each concept.
+        clip: largest norm of a gradient.
+        lamb: weight of staying, in refinement and fusion; positive, or the systems may be singular.
+        preserve_scale: weight of the kept sentences, in both.
+        all_words: the refinement moves the concept's own words too, not only those around it.
+        pooler: S holds the end and padding tokens too.
+        mask_side, threshold: see masks.py; threshold null is no mask, as the release has it for styles.
+        pool: images of the concept; pool_steps, pool_guidance: how they are drawn.
+        anchor_steps: batches on which an anchor that learns learns first.
+    """
+
+    name: str
+    rank: Positive
+    steps: Annotated[int, Field(ge=0)]
+    lr: Rate
+    batch: Positive
+    clip: Rate
+    lamb: Rate
+    preserve_scale: Annotated[float, Field(ge=0)]
+    all_words: bool
+    pooler: bool
+    mask_side: Positive
+    threshold: Annotated[float, Field(ge=0, le=1)] | None
+    pool: Positive
+    pool_steps: Positive
+    pool_guidance: Annotated[float, Field(ge=1)]
+    anchor_steps: Annotated[int, Field(ge=0)]
+    version: int = 1
+
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+        draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
+        finished, cost = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.batch)
+        frozen = model.weights("attn2.kv")
+        k = torch.cat([model.encode([text]).flatten(0, 1) for text in dict.fromkeys(text for t in finished for text in kept(t.concept))]).double()
+
+        pairs = [self.matched(model, target) for target in finished]
+        old, new = (torch.cat(rows).double() for rows in zip(*pairs, strict=True))
+        refined = {name: self.fit(w, w, old, new @ w.double().T, k) for name, w in frozen.items()}
+
+        theta = loras(frozen, [t.concept.name for t in finished], self.rank, random(seed, 3, 0, 0))
+        pools = Turns([replace(draw(t.concept), times=focus(model.timesteps)) for t in finished])
+        spent = descend(theta, lambda i, step: self.loss(step, theta, refined), pools, finished, folder, log, steps=self.steps, lr=self.lr, batch=self.batch, clip=self.clip)
+
+        words = [model.encode([fill(text, "", t.concept.phrase) for text in t.concept.templates]).flatten(0, 1).double() for t in finished]
+        tuned = [parameters(refined | part(theta, f"{t.concept.name}/"), frozen) for t in finished]
+        edit = {
+            name: self.fit(w, refined[name], torch.cat(words), torch.cat([e @ own[name].detach().double().T for e, own in zip(words, tuned, strict=True)]), k)
+            for name, w in frozen.items()
+        }
+        return edit, {name: seconds + cost.get(name, 0.0) for name, seconds in spent.items()}
+
+    def fit(self, frozen: Tensor, start: Tensor, c: Tensor, v: Tensor, k: Tensor) -> Tensor:
+        """The closed form of stages 1 and 3, from `start`."""
+        return refit(start.double(), self.lamb, [(1.0, c, v), (self.preserve_scale, k, k @ frozen.double().T)]).to(frozen.dtype)
+
+    def matched(self, model: Model, target: Target) -> tuple[Tensor, Tensor]:
+        """Embeddings of the concept's sentences and, row by row, of the anchor's that they are mapped to: (n, d) each."""
+        templates, slot = target.concept.templates, Slot(model, target.concept)
+        e_c, e_a = slot.encode(templates), target.condition(templates)
+        if self.all_words:
+            return e_c.flatten(0, 1), e_a.flatten(0, 1)
+        old, new = [], []
+        for i, (span, subject, text) in enumerate(zip(slot.spans(templates), target.subjects(templates), templates, strict=True)):
+            before = min(model.end(text.partition("{}")[0]), span[0], subject + 1)  # the start token and the words before the slot
+            after = e_c.shape[1] - 1 - max(span[-1], subject)
+            old += [e_c[i, :before], e_c[i, span[-1] + 1 :][:after]]
+            new += [e_a[i, :before], e_a[i, subject + 1 :][:after]]
+        return torch.cat(old), torch.cat(new)
+
+    def loss(self, step: Step, theta: Edit, refined: Edit) -> Tensor:
+        """The formula of stage 2, for the LoRA of the step's own concept."""
+        model, slot = step.model, Slot(step.model, step.concept)
+        e_c, spans = slot.encode(step.templates), slot.spans(step.templates)
+        watched = [span + list(range(end, e_c.shape[1])) * self.pooler for span, end in zip(spans, slot.ends(step.templates), strict=True)]
+        maps = model.attention(step.x, step.t, e_c, {**refined, **part(theta, f"{step.concept.name}/")})
+        where = None
+        if self.threshold is not None:
+            with torch.no_grad():
+                where = mask(model.attention(step.x, step.t, e_c), spans, self.mask_side, self.threshold)
+        norms = []
+        for a in maps:
+            inside = torch.ones(a.shape[0], a.shape[2], device=a.device) if where is None else resized(where, a.shape[2])
+            norms.append(torch.stack([(a[i][:, :, s].square() * inside[i][:, None]).sum() for i, s in enumerate(watched)]).sum().sqrt())
+        return torch.stack(norms).sum()
+
+
+def loras(weights: Edit, concepts: Sequence[str], rank: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Leaves "<concept>/lowrank.<name>.down" (r, in), normal with deviation 1/r as diffusers starts it, and ".up" (out, r), zero."""
+    theta: dict[str, Tensor] = {}
+    for concept in concepts:
+        for name, w in weights.items():
+            theta[f"{concept}/lowrank.{name}.down"] = (torch.randn(rank, w.shape[1], generator=generator) / rank).to(w.device)
+            theta[f"{concept}/lowrank.{name}.up"] = torch.zeros(w.shape[0], rank, device=w.device)
+    return {name: tensor.requires_grad_() for name, tensor in theta.items()}
+
+
+def focus(timesteps: int) -> Tensor:
+    """The probability of each t (T,): most between a fifth and two fifths of T, where what is drawn is decided."""
+    t = torch.arange(timesteps) * (1000 / timesteps)
+    density = torch.sigmoid((t - 200) / 20) - torch.sigmoid((t - 400) / 20)
+    return density / density.sum()

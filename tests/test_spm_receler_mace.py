@@ -1,0 +1,315 @@
+"""SPM, Receler and MACE against plain transcriptions of their equations: modules hooked in by hand, loops instead of tensors."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from test_advanchor import encode, predict, step, texts  # noqa: F401  (a fixture)
+from test_methods import attention, quiet
+
+from advanchor.anchors.words import Empty, Same, Superclass
+from advanchor.core import BadInput
+from advanchor.masks import mask
+from advanchor.methods.mace import MassConceptErasure, focus, loras
+from advanchor.methods.receler import Adversary, RobustEraser, erasers
+from advanchor.methods.salun import kept
+from advanchor.methods.spm import SemiPermeableMembrane, factors, surrounding
+from advanchor.pools import Pool, Trajectories, random
+
+SPM = SemiPermeableMembrane(
+    name="spm", scope="transformers", rank=2, steps=3, lr=1e-2, batch=2, eta=1.5, surround=30.0, surroundings=3, latents="pool", pool=4, pool_steps=3, pool_guidance=2.0
+)
+RECELER = RobustEraser(
+    name="receler", rank=4, steps=3, lr=1e-2, batch=2, eta=1.5, regularise=0.3, mask_side=8, threshold=0.5, adversary=2, attacks=3, attack_lr=0.1, attack_decay=0.1,
+    latents="pool", pool=4, pool_steps=3, pool_guidance=2.0,
+)  # fmt: skip
+MACE = MassConceptErasure(
+    name="mace", rank=1, steps=3, lr=1e-2, batch=2, clip=1.0, lamb=5.0, preserve_scale=0.2, all_words=False, pooler=True, mask_side=8, threshold=0.5,
+    pool=4, pool_steps=2, pool_guidance=2.0, anchor_steps=2,
+)  # fmt: skip
+
+
+def perturbed(theta: dict[str, Any]) -> dict[str, Any]:
+    """The same leaves away from their start, where every gradient is alive."""
+    return {k: (v.detach() + 0.05 * torch.randn(v.shape, generator=torch.Generator().manual_seed(i))).requires_grad_() for i, (k, v) in enumerate(theta.items())}
+
+
+# --- SPM --------------------------------------------------------------------------------------------------------
+
+
+class Membranes:
+    """Every linear and convolution layer of the transformer blocks with a low-rank branch beside it, as modules, not as weights."""
+
+    def __init__(self, model: Any, theta: dict[str, Any]) -> None:
+        self.handles, self.layers = [], []
+        for name, module in model.unet.named_modules():
+            if ".attentions." in name and isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+                self.layers.append(name)
+                down, up = theta[f"lowrank.{name}.weight.down"], theta[f"lowrank.{name}.weight.up"]
+                self.handles.append(module.register_forward_hook(lambda m, a, out, down=down, up=up: out + self.branch(m, a[0], down, up)))
+
+    @staticmethod
+    def branch(module: Any, x: Any, down: Any, up: Any) -> Any:
+        if isinstance(module, torch.nn.Linear):
+            return x @ down.T @ up.T
+        return F.conv2d(F.conv2d(x, down.view(len(down), *module.weight.shape[1:]), None, module.stride, module.padding), up[:, :, None, None])
+
+    def __enter__(self) -> "Membranes":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def test_spms_loss_and_gradient_equal_its_equations_with_branches_beside_the_layers(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+    theta = perturbed(factors(model.weights("transformers"), 2, torch.Generator().manual_seed(0)))
+    e_a, around = encode(model, ["", "", ""]).detach(), surrounding(step, 3, torch.Generator().manual_seed(1))
+    got = SPM.loss(step, theta, e_a, around)
+    gradient = torch.autograd.grad(got, list(theta.values()))
+    with torch.no_grad():
+        n_a, n_c, n_r = (predict(model, step, e) for e in (e_a, encode(model, texts("a butterfly")), around))
+    with Membranes(model, theta) as inside:
+        expected = (predict(model, step, encode(model, texts("a butterfly"))) - (n_a - 1.5 * (n_c - n_a))).square().mean()
+        expected = expected + 30.0 * (predict(model, step, around) - n_r).square().mean()
+    reference = torch.autograd.grad(expected, list(theta.values()))
+    assert {k.split(".", 1)[1].rsplit(".", 2)[0] for k in theta} == set(inside.layers)
+    assert got.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(gradient, reference, strict=True))
+
+
+def test_three_steps_of_spm_equal_plain_adam_and_draw_as_branches_do(model: Any, concept: Any, tmp_path: Path) -> None:
+    edit, _ = SPM.erase(model, [Empty(name="empty").start(model, concept, 0)], 0, tmp_path, quiet)
+    runs = Trajectories.drawn(model, concept, 4, 0, tmp_path, steps=3, guidance=2.0, phrase="a butterfly")
+    theta = factors(model.weights("transformers"), 2, random(0, 3, 0, 0))
+    adam = torch.optim.Adam(theta.values(), 1e-2)
+    for i in range(3):
+        adam.zero_grad()
+        s = runs.step(i, 0, 2)
+        SPM.loss(s, theta, model.encode(["", ""]), surrounding(s, 3, random(0, 3, 1, i))).backward()
+        adam.step()
+    assert all(torch.allclose(edit[k], theta[k], atol=1e-6) for k in theta)
+    before = model.latents(["a butterfly"], [3], steps=3, guidance=2.0)
+    with model.edited(edit):
+        merged = model.latents(["a butterfly"], [3], steps=3, guidance=2.0)
+    with Membranes(model, edit):
+        beside = model.latents(["a butterfly"], [3], steps=3, guidance=2.0)
+    assert torch.allclose(merged, beside, atol=1e-4)
+    assert not torch.allclose(merged, before, atol=1e-4)
+    assert torch.equal(model.latents(["a butterfly"], [3], steps=3, guidance=2.0), before)
+
+
+def test_surroundings_have_the_concepts_norm_within_a_fifth_and_another_direction(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+    e_c = model.encode(texts("a butterfly"))
+    around = surrounding(step, 30, torch.Generator().manual_seed(0))
+    ratios = torch.stack([r.norm() / e_c[i % 3].norm() for i, r in enumerate(around)])
+    assert ratios.min() >= 0.8 - 1e-4
+    assert ratios.max() <= 1.2 + 1e-4
+    assert ratios.std() > 0.05
+    assert max(abs(float(F.cosine_similarity(r.flatten(), e_c[i % 3].flatten(), dim=0))) for i, r in enumerate(around)) < 0.3
+
+
+# --- the mask ---------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_is_the_scaled_mean_attention_of_the_concepts_tokens_cut_at_the_threshold(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+    e = encode(model, texts("a butterfly"))
+    spans = [model.span(t, "butterfly") for t in texts("a butterfly")]
+    got = mask(model.attention(step.x, step.t, e), spans, 8, 0.6)
+    layers = [heads for heads in attention(model, step, e) if heads[0].shape[1] == 64]
+    for row, span in enumerate(spans):
+        mean = sum(a[row][:, p] for heads in layers for a in heads for p in span) / (len(layers) * len(layers[0]) * len(span))
+        scaled = (mean - mean.min()) / (mean.max() - mean.min())
+        assert torch.equal(got[row].flatten() > 0, scaled >= 0.6)
+    assert set(got.unique().tolist()) == {0.0, 1.0}
+    with pytest.raises(BadInput, match=r"set method\.mask_side to one of 4, 8"):
+        mask(model.attention(step.x, step.t, e), spans, 16, 0.6)
+
+
+# --- Receler ----------------------------------------------------------------------------------------------------
+
+
+def test_recelers_loss_and_gradient_equal_its_equations(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+    theta = perturbed(erasers(model, 4, torch.Generator().manual_seed(0)))
+    target = Empty(name="empty").start(model, concept, 0)
+    adversary = Adversary(model, target, RECELER, torch.Generator().manual_seed(1))
+    adv, e_a, sentences = adversary.embeddings.detach().clone(), encode(model, ["", "", ""]).detach(), texts("a butterfly")
+    got = RECELER.loss(step, theta, e_a, adversary)
+    gradient = torch.autograd.grad(got, list(theta.values()))
+
+    e = encode(model, sentences).detach().clone()
+    for row, sentence in enumerate(sentences):
+        end = len(model.tokenizer(sentence).input_ids) - 1
+        e[row, end : end + 2] = adv
+    outputs: list[Any] = []
+
+    def behind(module: Any, args: Any, out: Any, name: str) -> Any:
+        net = [theta[f"eraser.{name}.{part}"] for part in ("down.weight", "down.bias", "up.weight", "up.bias")]
+        outputs.append(F.gelu(out @ net[0].T + net[1]) @ net[2].T + net[3])
+        return out + outputs[-1]
+
+    handles = [m.register_forward_hook(lambda m, a, out, name=name: behind(m, a, out, name)) for name, m in model.unet.named_modules() if name.endswith("attn2")]
+    n_adv = predict(model, step, e)
+    for handle in handles:
+        handle.remove()
+    with torch.no_grad():
+        n_a, n_c = predict(model, step, e_a), predict(model, step, encode(model, sentences))
+        where = mask(model.attention(step.x, step.t, encode(model, sentences)), [model.span(t, "butterfly") for t in sentences], 8, 0.5)
+    expected = (n_adv - (n_a - 1.5 * (n_c - n_a))).square().mean()
+    for out in outputs:
+        side = round(out.shape[1] ** 0.5)
+        outside = 1 - F.interpolate(where[:, None], (side, side))[:, 0]
+        image = out.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        expected = expected + 0.3 / len(outputs) * (image * outside[:, None]).pow(2).mean(1).sum() / outside.sum()
+    reference = torch.autograd.grad(expected, list(theta.values()))
+    assert got.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(gradient, reference, strict=True))
+    assert not torch.equal(adversary.embeddings, adv)  # it took its step after it was used
+
+
+def test_recelers_adversary_descends_towards_what_the_frozen_model_predicts(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+    theta = perturbed(erasers(model, 4, torch.Generator().manual_seed(0)))
+    adversary = Adversary(model, Empty(name="empty").start(model, concept, 0), replace(RECELER, attack_decay=0.0), torch.Generator().manual_seed(1))
+    start = adversary.embeddings.detach().clone().requires_grad_()
+    adam = torch.optim.Adam([start], 0.1)
+    sentences = texts("a butterfly")
+    ends = [len(model.tokenizer(t).input_ids) - 1 for t in sentences]
+    for _ in range(3):
+        e = torch.stack([torch.cat([row[:end], start, row[end + 2 :]]) for row, end in zip(encode(model, sentences), ends, strict=True)])
+        with model.edited({k: v.detach() for k, v in theta.items()}):
+            loss = (predict(model, step, e) - step.frozen("a butterfly")).square().mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        adversary.attack(step, theta)
+    assert torch.allclose(adversary.embeddings, start, atol=1e-4)
+    assert all(w.grad is None for w in theta.values())
+
+
+def test_three_steps_of_receler_equal_plain_adam_with_the_adversary_carried_on(model: Any, concept: Any, tmp_path: Path) -> None:
+    target = Empty(name="empty").start(model, concept, 0)
+    edit, _ = RECELER.erase(model, [target], 0, tmp_path, quiet)
+    runs = Trajectories.drawn(model, concept, 4, 0, tmp_path, steps=3, guidance=2.0, phrase="a butterfly")
+    theta, adversary = erasers(model, 4, random(0, 3, 0, 0)), Adversary(model, target, RECELER, random(0, 3, 1, 0))
+    adam = torch.optim.Adam(theta.values(), 1e-2)
+    for i in range(3):
+        s = runs.step(i, 0, 2)
+        for _ in range(2):
+            adversary.attack(s, theta)
+        adam.zero_grad()
+        RECELER.loss(s, theta, model.encode(["", ""]), adversary).backward()
+        adam.step()
+    assert all(torch.allclose(edit[k], theta[k], atol=1e-6) for k in theta)
+    before = model.latents(["a butterfly"], [3], steps=3, guidance=2.0)
+    save_file({k: v.detach().contiguous() for k, v in edit.items()}, tmp_path / "edit.safetensors")
+    with model.edited(load_file(tmp_path / "edit.safetensors")):
+        assert not torch.allclose(model.latents(["a butterfly"], [3], steps=3, guidance=2.0), before, atol=1e-4)
+    assert torch.equal(model.latents(["a butterfly"], [3], steps=3, guidance=2.0), before)
+
+
+def test_an_adversary_that_does_not_fit_behind_the_sentences_is_refused(model: Any, concept: Any, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"method.adversary=99 does not fit behind the longest sentence of butterfly: \d+ places are left"):
+        replace(RECELER, adversary=99).erase(model, [Empty(name="empty").start(model, concept, 0)], 0, tmp_path, quiet)
+
+
+# --- MACE -------------------------------------------------------------------------------------------------------
+
+
+def test_maces_refinement_maps_the_words_around_the_concept_and_not_the_concept(model: Any, concept: Any) -> None:
+    """ "an emoji of a butterfly" towards "an emoji of a bug": start token, three words before the slot, then end and padding, aligned behind the last word piece."""
+    target = Superclass(name="superclass").start(model, concept, 0)
+    old, new = MACE.matched(model, target)
+    rows_old, rows_new = [], []
+    for template in concept.templates:
+        t_c, t_a = template.replace("{}", "a butterfly"), template.replace("{}", "a bug")
+        ids = [model.tokenizer(t).input_ids for t in (template.split("{}")[0], t_c, t_a)]
+        before, last_c, last_a = len(ids[0]) - 1, len(ids[1]) - 2, len(ids[2]) - 2
+        e_c, e_a = (encode(model, [t])[0].detach() for t in (t_c, t_a))
+        length = model.length - 1 - max(last_c, last_a)
+        rows_old += [e_c[i] for i in range(before)] + [e_c[last_c + 1 + i] for i in range(length)]
+        rows_new += [e_a[i] for i in range(before)] + [e_a[last_a + 1 + i] for i in range(length)]
+    assert torch.allclose(old, torch.stack(rows_old), atol=1e-5)
+    assert torch.allclose(new, torch.stack(rows_new), atol=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_maces_loss_is_the_sum_of_norms_of_the_concepts_attention_inside_the_mask(model: Any, concept: Any, step: Any, threshold: Any) -> None:  # noqa: F811
+    frozen = model.weights("attn2.kv")
+    refined = {k: w * 1.1 for k, w in frozen.items()}
+    theta = perturbed(loras(frozen, ["butterfly"], 1, torch.Generator().manual_seed(0)))
+    got = replace(MACE, threshold=threshold).loss(step, theta, refined)
+    gradient = torch.autograd.grad(got, list(theta.values()), allow_unused=True)
+    sentences = texts("a butterfly")
+    e = encode(model, sentences)
+    where = mask(model.attention(step.x, step.t, e), [model.span(t, "butterfly") for t in sentences], 8, 0.5) if threshold else torch.ones(3, 8, 8)
+    expected = torch.zeros(())
+    tuned = {k: refined[k] + theta[f"butterfly/lowrank.{k}.up"] @ theta[f"butterfly/lowrank.{k}.down"] for k in frozen}
+    for name, module in model.unet.named_modules():  # tensors in the place of parameters, so that the gradient reaches the factors
+        if f"{name}.weight" in tuned:
+            module.forward = lambda x, w=tuned[f"{name}.weight"]: x @ w.T
+    for heads in attention(model, step, e):
+        side = round(heads[0].shape[1] ** 0.5)
+        inside = F.interpolate(where[:, None], (side, side))[:, 0].flatten(1) > 0
+        total = torch.zeros(())
+        for row, sentence in enumerate(sentences):
+            end = len(model.tokenizer(sentence).input_ids) - 1
+            for p in [*model.span(sentence, "butterfly"), *range(end, model.length)]:
+                total = total + sum((a[row][inside[row], p] ** 2).sum() for a in heads)
+        expected = expected + total.sqrt()
+    for name, module in model.unet.named_modules():
+        if f"{name}.weight" in tuned:
+            del module.forward
+    reference = torch.autograd.grad(expected, list(theta.values()), allow_unused=True)
+    assert got.item() == pytest.approx(expected.item(), rel=1e-5)
+    for a, b in zip(gradient, reference, strict=True):
+        assert torch.allclose(*(torch.zeros(()) if g is None else g for g in (a, b)), rtol=1e-3, atol=1e-5)
+
+
+def test_mace_as_a_whole_equals_its_three_stages_written_out(model: Any, concept: Any, tmp_path: Path) -> None:
+    target = Superclass(name="superclass").start(model, concept, 0)
+    edit, _ = MACE.erase(model, [target], 0, tmp_path, quiet)
+    frozen = {k: w.double() for k, w in model.weights("attn2.kv").items()}
+    eye = torch.eye(32).double()
+    keep = [row.double() for text in kept(concept) for row in model.encode([text])[0]]
+
+    def least(start: Any, pairs: Any, w0: Any) -> Any:
+        left, right = 5.0 * start, 5.0 * eye
+        for c, v in pairs:
+            left, right = left + v[:, None] @ c[None], right + c[:, None] @ c[None]
+        for k in keep:
+            left, right = left + 0.2 * (w0 @ k)[:, None] @ k[None], right + 0.2 * k[:, None] @ k[None]
+        return left @ torch.inverse(right)
+
+    old, new = (x.double() for x in MACE.matched(model, target))
+    refined = {k: least(w, [(c, w @ a) for c, a in zip(old, new, strict=True)], w).float() for k, w in frozen.items()}
+    theta = loras(model.weights("attn2.kv"), ["butterfly"], 1, random(0, 3, 0, 0))
+    pool = replace(Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0), times=focus(1000))
+    adam = torch.optim.Adam(theta.values(), 1e-2)
+    for i in range(3):
+        adam.zero_grad()
+        MACE.loss(pool.step(i, 0, 2), theta, refined).backward()
+        norm = torch.cat([w.grad.flatten() for w in theta.values() if w.grad is not None]).norm()
+        for w in theta.values():
+            if w.grad is not None:
+                w.grad *= min(1.0, 1.0 / float(norm))
+        adam.step()
+    words = [row.double() for t in concept.templates for row in model.encode([t.replace("{}", "a butterfly")])[0]]
+    for k, w in frozen.items():
+        lora = (refined[k] + theta[f"butterfly/lowrank.{k}.up"] @ theta[f"butterfly/lowrank.{k}.down"]).detach().double()
+        assert torch.allclose(edit[k], least(refined[k].double(), [(e, lora @ e) for e in words], w).float(), atol=1e-4)
+
+
+def test_maces_timesteps_lie_where_the_release_looks(model: Any) -> None:
+    p = focus(1000)
+    assert float(p.sum()) == pytest.approx(1.0)
+    assert 250 <= int(p.argmax()) <= 350
+    assert float(p[200:400].sum()) > 0.8
+
+
+def test_mace_with_the_concept_as_anchor_and_no_steps_changes_nothing(model: Any, concept: Any, tmp_path: Path) -> None:
+    edit, _ = replace(MACE, steps=0).erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
+    assert all(torch.allclose(v, model.weights("attn2.kv")[k], atol=1e-5) for k, v in edit.items())
