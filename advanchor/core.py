@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as _dataclass
@@ -285,14 +285,14 @@ class Anchor(Protocol):
 
 
 class Method(Protocol):
-    """How the weights get there: (edit, diagnostics).
+    """How the weights get there.
 
     `targets` are the concepts to erase, at least one, each with its anchor. `folder` is the method's to leave checkpoints in; a second call resumes from them.
     """
 
     name: str
 
-    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]: ...
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit: ...
 
 
 class Judge(Protocol):
@@ -308,9 +308,13 @@ class Judge(Protocol):
 
 
 class Metric(Protocol):
-    """Sets of images in, named scores out. `images` has "erase", "keep", the unedited model's "erase@base" and "keep@base", and
-    "anchor": what the unedited model draws under the anchor, with the concept's prompts (drawn when it is asked for)."""
+    """Sets of images in, named scores out.
 
+    There are "erase", "keep", the unedited model's "erase@base" and "keep@base", and "anchor": what the unedited model draws under the anchor, for the concept's
+    own sentences. `sets` names those that the metric looks at; no other is drawn for it.
+    """
+
+    sets: ClassVar[tuple[str, ...]]
     name: str
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores: ...

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -160,8 +161,9 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         (out / "metrics").mkdir(exist_ok=True)
         for name, metric in metrics.items() if not unmeasured else ():
             if not memos[name].exists():
+                shown = {wanted: images[wanted] for wanted in metric.sets}
                 with stage("measure", stages, out):
-                    write_json(memos[name], metric(judge, images))
+                    write_json(memos[name], metric(judge, shown))
             scores |= json.loads(memos[name].read_text())
 
         # Show.
@@ -206,8 +208,10 @@ def erased(cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Pat
 
     def make(part: Path) -> None:
         method, anchor = cast(Method, build(cfg.method, "method")), cast(Anchor, build(cfg.anchor, "anchor"))
+        fresh, start = not any(part.iterdir()), time.monotonic()
         targets = [anchor.start(model, one, cfg.seed) for one in concept.parts]
-        tensors, cost = method.erase(model, targets, cfg.seed, part, log_step)
+        tensors = method.erase(model, targets, cfg.seed, part, log_step)
+        cost = {"cost/seconds": time.monotonic() - start} if fresh else {}  # of a resumed erasure only a part was seen
         each = [{**similarity(model, target), **target.report()} for target in targets]
         diagnostics = {name: sum(one[name] for one in each) / len(each) for name in each[0]} | cost  # of several concepts the mean
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / "edit.safetensors")

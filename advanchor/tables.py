@@ -20,7 +20,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from advanchor.compose import compose, expand
-from advanchor.core import BadInput
+from advanchor.core import BadInput, Score
 from advanchor.report import ARROW
 from advanchor.store import run_id
 
@@ -50,17 +50,17 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
         result = json.loads(file.read_text())
         commits.add(str(result["environment"]["commit"])[:10] + ("+changes" if result["environment"]["dirty"] else ""))
         for name in spec.cells:
-            if score := result["scores"].get(name):
+            if score := result["scores"].get(name) or diagnostic(result, name):
                 facts = {"n": score["n"], "extractor": score.get("extractor")}
                 if here[name]["facts"] not in ({}, facts):
                     raise BadInput(f"{' / '.join(row)}: the runs' {name} differ in {here[name]['facts']} and {facts}, and such numbers are not averaged: name one of them.")
                 here[name]["facts"] = facts
                 here[name]["values"].append(score["value"])
-                better[name] = score["better"]
+                better[name] = score.get("better", "")
     if strict and missing:
         raise BadInput(f"{len(missing)} of {len(runs)} runs are missing; the first is made by `{missing[0]}`.")
     columns = list(dict.fromkeys(c for row in cells.values() for c in row))
-    heads = [*spec.rows, *(" ".join([*column, name]) + (f" {ARROW[better[name]]}" if name in better else "") for column in columns for name in spec.cells)]
+    heads = [*spec.rows, *(" ".join([*column, name]) + (f" {ARROW[better[name]]}" if better.get(name) else "") for column in columns for name in spec.cells)]
     grid = [[*row, *(text(found[c][name]["values"]) if c in found else "—" for c in columns for name in spec.cells)] for row, found in cells.items()]
     if form == "json":
         return json.dumps(
@@ -74,6 +74,14 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
     counts = sorted({(name, c["facts"]["n"]) for row in cells.values() for found in row.values() for name, c in found.items() if c["facts"]})
     note = f"{len(runs) - len(missing)} of {len(runs)} runs; n " + ", ".join(f"{name} {n}" for name, n in counts) + f"; commit {', '.join(sorted(commits)) or 'none'}."
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", note])
+
+
+def diagnostic(result: dict[str, Any], name: str) -> Score | None:
+    """What a run reports beside its scores (anchor/cosine_span, cost/seconds) as a score of one."""
+    if name not in result["diagnostics"]:
+        return None
+    score: Score = {"value": result["diagnostics"][name], "n": 1}
+    return {**score, "better": "lower"} if name.startswith("cost/") else score
 
 
 def label(cfg: DictConfig, name: str) -> str:

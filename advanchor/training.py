@@ -41,8 +41,8 @@ def anchor_of(targets: Sequence[Target], step: Step) -> Target:
 def descend(
     theta: dict[str, Tensor], loss: Callable[[int, Step], Tensor], source: Source, targets: Sequence[Target], folder: Path, log: Log,
     *, steps: int, lr: float, batch: int, zero_grad: bool = True, clip: float | None = None, carried: Mapping[str, Carried] | None = None,
-) -> dict[str, float]:  # fmt: skip
-    """Adam on `theta` (leaves that require a gradient, changed in place) after the anchors' rehearsals; returns what it cost.
+) -> None:  # fmt: skip
+    """Adam on `theta` (leaves that require a gradient, changed in place) after the anchors' rehearsals.
 
     With no `theta` only the anchors learn: `embed` is called for each step, as closed-form methods need it. `steps` and rehearsals are for each concept.
     `loss(i, step)` is the loss of update i on its step: stream 0 of the source; rehearsals are stream 1. Called again on the same folder it goes on from the last
@@ -58,7 +58,7 @@ def descend(
     learning: dict[str, Carried] = {**{f"anchor of {target.concept.name}": target for target in targets}, **(carried or {})}
     optimiser = torch.optim.Adam(theta.values() or [torch.zeros(0)], lr)
     checkpoint, record = folder / "checkpoint.pt", folder / "train.jsonl"
-    first, spent = 0, 0.0
+    first = 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
         with torch.no_grad():
@@ -69,13 +69,13 @@ def descend(
         optimiser.load_state_dict(saved["optimiser"])
         for name, learner in learning.items():
             learner.load(saved["learning"][name])
-        first, spent = saved["step"], saved["seconds"]
+        first = saved["step"]
     lines = record.read_text().splitlines()[:first] if record.exists() else []
     record.write_text("".join(line + "\n" for line in lines))
     for i, line in enumerate(lines):
         log(i, **json.loads(line))
     rehearsals, updates = len(targets) * targets[0].rehearsals(steps), len(targets) * steps
-    start = saved_at = time.monotonic()
+    saved_at = time.monotonic()
     with record.open("a") as lines_out, tqdm(total=rehearsals + updates, initial=first, desc="erase", unit="step", leave=False) as bar:
         for i in range(first, rehearsals + updates):
             step = source.step(i, 1, batch) if i < rehearsals else source.step(i - rehearsals, 0, batch)
@@ -107,23 +107,20 @@ def descend(
                 state = {
                     "theta": {k: v.detach() for k, v in theta.items()}, "gradients": {k: v.grad for k, v in theta.items() if v.grad is not None and not zero_grad},
                     "optimiser": optimiser.state_dict(), "learning": {name: learner.state() for name, learner in learning.items()},
-                    "step": i + 1, "seconds": spent + saved_at - start,
+                    "step": i + 1,
                 }  # fmt: skip
                 torch.save(state, checkpoint.with_suffix(".part"))
                 os.replace(checkpoint.with_suffix(".part"), checkpoint)
-    return {"cost/erase_seconds": spent + time.monotonic() - start}
 
 
-def settle(targets: Sequence[Target], draw: Callable[[Concept], Source], folder: Path, log: Log, *, steps: int, batch: int) -> tuple[list[Target], dict[str, float]]:
-    """Let anchors that learn learn on their own, for methods that need them finished: the finished anchors, and the cost; resumes like `descend`.
+def settle(targets: Sequence[Target], draw: Callable[[Concept], Source], folder: Path, log: Log, *, steps: int, batch: int) -> list[Target]:
+    """Let anchors that learn learn on their own, for methods that need them finished; resumes like `descend`.
 
     An anchor without a state has nothing to learn: then nothing is drawn either.
     """
-    cost: dict[str, float] = {}
     for target in targets:
         if target.state():
             part = folder / f"anchor of {target.concept.name}"
             part.mkdir(exist_ok=True)
-            spent = descend({}, lambda i, step: step.x, draw(target.concept), [target], part, log, steps=steps, lr=1.0, batch=batch)
-            cost = {name: cost.get(name, 0.0) + seconds for name, seconds in spent.items()}
-    return [Fixed(t.concept, t.condition, t.ends, t.subjects) for t in targets], cost
+            descend({}, lambda i, step: step.x, draw(target.concept), [target], part, log, steps=steps, lr=1.0, batch=batch)
+    return [Fixed(t.concept, t.condition, t.ends, t.subjects) for t in targets]

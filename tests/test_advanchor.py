@@ -188,7 +188,7 @@ def test_at_the_frozen_weights_the_superclass_term_is_zero(model: Any, concept: 
 
 
 def test_three_steps_equal_plain_adam_on_the_formula(model: Any, concept: Any, tmp_path: Path) -> None:
-    edit, _ = METHOD.erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, lambda i, **s: None)
+    edit = METHOD.erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, lambda i, **s: None)
     pool = Pool(model, concept, load_file(tmp_path / "butterfly-pool.safetensors")["latents"], concept.templates[:4], 0)
     theta = {k: v.clone().requires_grad_() for k, v in model.weights("attn2").items()}
     adam = torch.optim.Adam(theta.values(), 1e-3)
@@ -206,7 +206,7 @@ def test_three_steps_equal_plain_adam_on_the_formula(model: Any, concept: Any, t
 @pytest.mark.parametrize("anchor", [ANCHOR, Superclass(name="superclass"), Empty(name="empty")])
 def test_only_the_declared_scope_changes_and_the_frozen_network_does_not(model: Any, concept: Any, anchor: Any, tmp_path: Path) -> None:
     before = {k: v.clone() for k, v in model.unet.state_dict().items()}
-    edit, _ = METHOD.erase(model, [anchor.start(model, concept, 0)], 0, tmp_path, lambda i, **s: None)
+    edit = METHOD.erase(model, [anchor.start(model, concept, 0)], 0, tmp_path, lambda i, **s: None)
     assert set(edit) == {k for k in before if ".attn2." in k}
     assert any(not torch.equal(edit[k], before[k]) for k in edit)
     assert all(torch.equal(before[k], v) for k, v in model.unet.state_dict().items())
@@ -215,7 +215,7 @@ def test_only_the_declared_scope_changes_and_the_frozen_network_does_not(model: 
 def test_zero_steps_and_the_concept_as_its_own_anchor_change_nothing(model: Any, concept: Any, tmp_path: Path) -> None:
     for i, (method, anchor) in enumerate([(replace(METHOD, steps=0), ANCHOR), (METHOD, Same(name="concept"))]):
         (tmp_path / str(i)).mkdir()
-        edit, _ = method.erase(model, [anchor.start(model, concept, 0)], 0, tmp_path / str(i), lambda i, **s: None)
+        edit = method.erase(model, [anchor.start(model, concept, 0)], 0, tmp_path / str(i), lambda i, **s: None)
         assert all(torch.equal(v, model.weights("attn2")[k]) for k, v in edit.items())
 
 
@@ -223,7 +223,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(model: Any, c
     edits = []
     for i, seed in enumerate((0, 0, 1)):
         (tmp_path / str(i)).mkdir()
-        edits.append(METHOD.erase(model, [ANCHOR.start(model, concept, seed)], seed, tmp_path / str(i), lambda i, **s: None)[0])
+        edits.append(METHOD.erase(model, [ANCHOR.start(model, concept, seed)], seed, tmp_path / str(i), lambda i, **s: None))
     assert all(torch.equal(edits[0][k], edits[1][k]) for k in edits[0])
     assert any(not torch.equal(edits[0][k], edits[2][k]) for k in edits[0])
 

@@ -26,7 +26,7 @@ def erase(model: Any, folder: Path, method: str, anchor: str = "published", conc
     cfg = compose(["model=random", f"method={method}", f"anchor={anchor}", f"concept={concept}", *(f"method.{k}={v}" for k, v in changes.items())])
     targets = [build(cfg.anchor, "anchor").start(model, part, 0) for part in build(cfg.concept, "concept").parts]
     folder.mkdir(exist_ok=True)
-    return build(cfg.method, "method").erase(model, targets, cfg.seed, folder, log)[0]
+    return build(cfg.method, "method").erase(model, targets, cfg.seed, folder, log)
 
 
 def equal(a: Any, b: Any) -> bool:

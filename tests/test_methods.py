@@ -64,7 +64,7 @@ def test_three_steps_of_esd_equal_plain_adam(model: Any, concept: Any, tmp_path:
     target = Empty(name="empty").start(model, concept, 0)
     original = target.embed
     target.embed = lambda s: seen.append(s) or original(s)  # type: ignore[func-returns-value, method-assign]
-    edit, _ = method.erase(model, [target], 0, tmp_path, quiet)
+    edit = method.erase(model, [target], 0, tmp_path, quiet)
     theta = {k: v.clone().requires_grad_() for k, v in model.weights("attn2").items()}
     adam = torch.optim.Adam(theta.values(), 1e-3)
     for s in seen:
@@ -81,7 +81,7 @@ def test_three_steps_of_esd_equal_plain_adam(model: Any, concept: Any, tmp_path:
 @pytest.mark.parametrize(("scope", "inside"), [("attn2", True), ("noxattn", False)])
 def test_esd_changes_its_scope_alone(model: Any, concept: Any, tmp_path: Path, scope: str, inside: bool) -> None:
     before = {k: v.clone() for k, v in model.unet.state_dict().items()}
-    edit, _ = replace(ESD, scope=scope).erase(model, [Empty(name="empty").start(model, concept, 0)], 0, tmp_path, quiet)
+    edit = replace(ESD, scope=scope).erase(model, [Empty(name="empty").start(model, concept, 0)], 0, tmp_path, quiet)
     assert set(edit) == {k for k in before if (".attn2." in k) is inside}
     assert all(torch.equal(before[k], v) for k, v in model.unet.state_dict().items())
 
@@ -89,7 +89,7 @@ def test_esd_changes_its_scope_alone(model: Any, concept: Any, tmp_path: Path, s
 def test_esd_with_the_concept_as_anchor_or_no_steps_changes_nothing(model: Any, concept: Any, tmp_path: Path) -> None:
     for i, (method, anchor) in enumerate([(replace(ESD, steps=0), Empty(name="empty")), (ESD, Same(name="concept"))]):
         (tmp_path / str(i)).mkdir()
-        edit, _ = method.erase(model, [anchor.start(model, concept, 0)], 0, tmp_path / str(i), quiet)
+        edit = method.erase(model, [anchor.start(model, concept, 0)], 0, tmp_path / str(i), quiet)
         assert all(torch.equal(v, model.weights("attn2")[k]) for k, v in edit.items())
 
 
@@ -128,7 +128,7 @@ def test_steps_on_trajectories_depend_on_seed_and_number_alone(model: Any, conce
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_uce_equals_a_literal_transcription_of_equation_7(model: Any, concept: Any, tmp_path: Path, count: int) -> None:
-    edit, _ = replace(UCE, templates=count).erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet)
+    edit = replace(UCE, templates=count).erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet)
 
     def last(text: str) -> Any:
         """The embedding of a sentence's last word piece, as a column; every sentence here ends with its subject."""
@@ -149,14 +149,14 @@ def test_uce_equals_a_literal_transcription_of_equation_7(model: Any, concept: A
 
 
 def test_uce_edits_the_concepts_token_towards_the_anchor(model: Any, concept: Any, tmp_path: Path) -> None:
-    edit, _ = replace(UCE, lamb=1e-6, preserve_scale=0.0).erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet)
+    edit = replace(UCE, lamb=1e-6, preserve_scale=0.0).erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet)
     c, b = (model.encode([t])[0, model.end(t) - 1] for t in ("a butterfly", "a bug"))
     for name, w in edit.items():
         assert torch.allclose(w @ c, model.unet.get_parameter(name) @ b, atol=1e-3)
 
 
 def test_uce_with_the_concept_as_anchor_changes_nothing_and_learns_an_anchor_that_learns(model: Any, concept: Any, tmp_path: Path) -> None:
-    edit, _ = UCE.erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
+    edit = UCE.erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
     assert all(torch.allclose(v, model.unet.get_parameter(k), atol=1e-6) for k, v in edit.items())
     assert not list(tmp_path.iterdir())
     target = ANCHOR.start(model, concept, 0)
@@ -189,7 +189,7 @@ def test_ac_kumaris_loss_and_gradient_have_the_teacher_in_training_and_no_gradie
 @pytest.mark.parametrize("anchor", [Superclass(name="superclass"), ANCHOR])
 def test_ac_kumari_looks_at_images_of_the_finished_anchor_and_three_steps_equal_plain_adam(model: Any, concept: Any, tmp_path: Path, anchor: Any) -> None:
     target = anchor.start(model, concept, 0)
-    edit, _ = KUMARI.erase(model, [target], 0, tmp_path, quiet)
+    edit = KUMARI.erase(model, [target], 0, tmp_path, quiet)
     sentences = [t.replace("{}", "a butterfly") for t in concept.templates[:4]]
     drawn_again = model.latents(sentences, [1_000_000 + i for i in range(4)], steps=2, guidance=2.0, cond=target.condition(concept.templates[:4]))
     assert torch.allclose(load_file(tmp_path / "butterfly-anchor.safetensors")["latents"], drawn_again, atol=1e-5)
@@ -252,7 +252,7 @@ def test_saluns_loss_and_gradient_equal_the_formula(model: Any, concept: Any, tm
 
 
 def test_salun_changes_salient_weights_alone_as_plain_adam_on_masked_gradients(model: Any, concept: Any, tmp_path: Path) -> None:
-    edit, _ = SALUN.erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet)
+    edit = SALUN.erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet)
     mask = load_file(tmp_path / "mask.safetensors")
     pool, others = (Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=s, name=n) for s, n in (((), "pool"), (kept(concept), "kept")))
     theta = {k: v.clone().requires_grad_() for k, v in model.weights("full").items()}
@@ -270,7 +270,7 @@ def test_salun_changes_salient_weights_alone_as_plain_adam_on_masked_gradients(m
 
 
 def test_salun_with_the_concept_as_pseudo_prompt_and_no_retaining_changes_nothing(model: Any, concept: Any, tmp_path: Path) -> None:
-    edit, _ = replace(SALUN, alpha=0.0).erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
+    edit = replace(SALUN, alpha=0.0).erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
     assert all(torch.equal(v, model.weights("full")[k]) for k, v in edit.items())
 
 
@@ -314,7 +314,7 @@ def test_sas_loss_and_gradient_equal_equation_6(model: Any, concept: Any, tmp_pa
 @pytest.mark.parametrize("anchor", [Superclass(name="superclass"), ANCHOR])
 def test_sas_surrogates_are_drawn_under_the_finished_anchor_and_three_steps_equal_plain_adam(model: Any, concept: Any, tmp_path: Path, anchor: Any) -> None:
     target = anchor.start(model, concept, 0)
-    edit, _ = SA.erase(model, [target], 0, tmp_path, quiet)
+    edit = SA.erase(model, [target], 0, tmp_path, quiet)
     texts_drawn = [t.replace("{}", "a butterfly") for t in concept.templates[:4]]
     cond = target.condition(concept.templates[:4])
     drawn_again = model.latents(texts_drawn, [1_000_000 + i for i in range(4)], steps=2, guidance=2.0, cond=cond)
@@ -382,7 +382,7 @@ def test_watching_attention_changes_no_prediction_and_probabilities_sum_to_one(m
 
 def test_three_steps_of_fmn_equal_plain_adam_and_lower_its_loss(model: Any, concept: Any, tmp_path: Path) -> None:
     seen: list[float] = []
-    edit, _ = FMN.erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, lambda i, **s: seen.append(s["train/loss"]))
+    edit = FMN.erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, lambda i, **s: seen.append(s["train/loss"]))
     pool = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0)
     theta = {k: v.clone().requires_grad_() for k, v in model.weights("attn2").items()}
     adam = torch.optim.Adam(theta.values(), 1e-3)
@@ -417,7 +417,7 @@ def sampled(model: Any, rule: Any) -> Any:
 
 
 def test_a_negative_prompt_takes_the_empty_prompts_place(model: Any, concept: Any, tmp_path: Path) -> None:
-    edit, _ = NegativePrompt(name="negative_prompt").erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
+    edit = NegativePrompt(name="negative_prompt").erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
 
     def rule(i: int, x: Any, t: Any) -> Any:
         p, n = (model.unet(x, t, e).sample for e in (model.encode([p.text for p in PROMPTS]), model.encode(["a butterfly"] * 2)))
@@ -429,7 +429,7 @@ def test_a_negative_prompt_takes_the_empty_prompts_place(model: Any, concept: An
 
 @pytest.mark.parametrize("method", [SLD, replace(SLD, scale=200.0, warmup=0.0, threshold=1.0, momentum=0.5, beta=0.7)])
 def test_safe_latent_diffusion_equals_a_literal_loop_over_its_equations(model: Any, concept: Any, tmp_path: Path, method: Any) -> None:
-    edit, _ = method.erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
+    edit = method.erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
     velocity = [torch.zeros(2, 4, 8, 8)]
 
     def rule(i: int, x: Any, t: Any) -> Any:
@@ -446,7 +446,7 @@ def test_safe_latent_diffusion_equals_a_literal_loop_over_its_equations(model: A
 
 def test_guidance_ends_with_its_context_and_without_strength_changes_nothing(model: Any, concept: Any, tmp_path: Path) -> None:
     before = drawn(model, {})
-    edit, _ = replace(SLD, scale=0.0, momentum=0.0).erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
+    edit = replace(SLD, scale=0.0, momentum=0.0).erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
     assert torch.allclose(drawn(model, edit), before, atol=1e-5)
-    drawn(model, SLD.erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)[0])
+    drawn(model, SLD.erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet))
     assert torch.equal(drawn(model, {}), before)

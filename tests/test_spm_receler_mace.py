@@ -83,7 +83,7 @@ def test_spms_loss_and_gradient_equal_its_equations_with_branches_beside_the_lay
 
 
 def test_three_steps_of_spm_equal_plain_adam_and_draw_as_branches_do(model: Any, concept: Any, tmp_path: Path) -> None:
-    edit, _ = SPM.erase(model, [Empty(name="empty").start(model, concept, 0)], 0, tmp_path, quiet)
+    edit = SPM.erase(model, [Empty(name="empty").start(model, concept, 0)], 0, tmp_path, quiet)
     runs = Trajectories.drawn(model, concept, 4, 0, tmp_path, steps=3, guidance=2.0, phrase="a butterfly")
     theta = factors(model.weights("transformers"), 2, random(0, 3, 0, 0))
     adam = torch.optim.Adam(theta.values(), 1e-2)
@@ -192,7 +192,7 @@ def test_recelers_adversary_descends_towards_what_the_frozen_model_predicts(mode
 
 def test_three_steps_of_receler_equal_plain_adam_with_the_adversary_carried_on(model: Any, concept: Any, tmp_path: Path) -> None:
     target = Empty(name="empty").start(model, concept, 0)
-    edit, _ = RECELER.erase(model, [target], 0, tmp_path, quiet)
+    edit = RECELER.erase(model, [target], 0, tmp_path, quiet)
     runs = Trajectories.drawn(model, concept, 4, 0, tmp_path, steps=3, guidance=2.0, phrase="a butterfly")
     theta, adversary = erasers(model, 4, random(0, 3, 0, 0)), Adversary(model, target, RECELER, random(0, 3, 1, 0))
     adam = torch.optim.Adam(theta.values(), 1e-2)
@@ -271,7 +271,7 @@ def test_maces_loss_is_the_sum_of_norms_of_the_concepts_attention_inside_the_mas
 
 def test_mace_as_a_whole_equals_its_three_stages_written_out(model: Any, concept: Any, tmp_path: Path) -> None:
     target = Superclass(name="superclass").start(model, concept, 0)
-    edit, _ = MACE.erase(model, [target], 0, tmp_path, quiet)
+    edit = MACE.erase(model, [target], 0, tmp_path, quiet)
     frozen = {k: w.double() for k, w in model.weights("attn2.kv").items()}
     eye = torch.eye(32).double()
     keep = [row.double() for text in kept(concept) for row in model.encode([text])[0]]
@@ -311,5 +311,5 @@ def test_maces_timesteps_lie_where_the_release_looks(model: Any) -> None:
 
 
 def test_mace_with_the_concept_as_anchor_and_no_steps_changes_nothing(model: Any, concept: Any, tmp_path: Path) -> None:
-    edit, _ = replace(MACE, steps=0).erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
+    edit = replace(MACE, steps=0).erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
     assert all(torch.allclose(v, model.weights("attn2.kv")[k], atol=1e-5) for k, v in edit.items())

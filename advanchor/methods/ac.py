@@ -49,14 +49,15 @@ class AblatingConcepts:
     zero_grad: bool = True
     version: int = 1
 
-    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         theta = leaves(model.weights(self.scope))
         source = looked_at("images", model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance)
 
         def loss(i: int, step: Step) -> Tensor:
             return self.loss(step, theta, anchor_of(targets, step).embed(step))
 
-        return theta, descend(theta, loss, source, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch, zero_grad=self.zero_grad)
+        descend(theta, loss, source, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch, zero_grad=self.zero_grad)
+        return theta
 
     def loss(self, step: Step, theta: Edit, anchor: Tensor) -> Tensor:
         """The formula above; `anchor` is e_a (b, L, d)."""

@@ -49,17 +49,17 @@ class ConceptAblation:
     anchor_steps: Annotated[int, Field(ge=0)]
     version: int = 1
 
-    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
-        finished, cost = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.batch)
+        finished = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.batch)
         source = Turns([draw(t.concept, under=t, name="anchor") for t in finished])
         theta = leaves(model.weights(self.scope))
 
         def loss(i: int, step: Step) -> Tensor:
             return self.loss(step, theta, anchor_of(finished, step).embed(step))
 
-        spent = descend(theta, loss, source, finished, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
-        return theta, {name: seconds + cost.get(name, 0.0) for name, seconds in spent.items()}
+        descend(theta, loss, source, finished, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
+        return theta
 
     def loss(self, step: Step, theta: Edit, anchor: Tensor) -> Tensor:
         """The formula above; `anchor` is e_a (b, L, d)."""

@@ -46,7 +46,7 @@ class ForgetMeNot:
     pool_guidance: Annotated[float, Field(ge=1)]
     version: int = 1
 
-    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         away_from(model, targets, self.name)
         theta = leaves(model.weights(self.scope))
         source = looked_at("images", model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance)
@@ -54,11 +54,12 @@ class ForgetMeNot:
         def loss(i: int, step: Step) -> Tensor:
             return self.loss(step, theta)
 
-        return theta, descend(theta, loss, source, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
+        descend(theta, loss, source, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
+        return theta
 
     def loss(self, step: Step, theta: Edit) -> Tensor:
         """The formula above."""
         model, slot = step.model, Slot(step.model, step.concept)
         spans = [span + [end] * self.pooler for span, end in zip(slot.spans(step.templates), slot.ends(step.templates), strict=True)]
         maps = model.attention(step.x, step.t, model.encode(slot.texts(step.templates), weights=theta), theta)
-        return torch.stack([a[i, :, :, span].square().sum() for a in maps for i, span in enumerate(spans)]).sum().sqrt()
+        return torch.linalg.vector_norm(torch.cat([a[i, :, :, span].flatten() for a in maps for i, span in enumerate(spans)]))

@@ -38,8 +38,8 @@ class NegativePrompt:
     name: str
     version: int = 1
 
-    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
-        return {"guidance.negative": away_from(model, targets, self.name)}, {}
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
+        return {"guidance.negative": away_from(model, targets, self.name)}
 
 
 @option
@@ -62,6 +62,6 @@ class SafeLatentDiffusion:
     beta: Annotated[float, Field(ge=0, lt=1)]
     version: int = 1
 
-    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         rule = torch.tensor([self.scale, self.warmup, self.threshold, self.momentum, self.beta])
-        return {"guidance.safety": away_from(model, targets, self.name), "guidance.rule": rule}, {}
+        return {"guidance.safety": away_from(model, targets, self.name), "guidance.rule": rule}

@@ -71,9 +71,9 @@ class MassConceptErasure:
     anchor_steps: Annotated[int, Field(ge=0)]
     version: int = 1
 
-    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
-        finished, cost = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.batch)
+        finished = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.batch)
         frozen = model.weights("attn2.kv")
         k = torch.cat([model.encode([text]).flatten(0, 1) for text in dict.fromkeys(text for t in finished for text in kept(t.concept))]).double()
 
@@ -83,15 +83,14 @@ class MassConceptErasure:
 
         theta = loras(frozen, [t.concept.name for t in finished], self.rank, random(seed, 3, 0, 0))
         pools = Turns([replace(draw(t.concept), times=focus(model.timesteps)) for t in finished])
-        spent = descend(theta, lambda i, step: self.loss(step, theta, refined), pools, finished, folder, log, steps=self.steps, lr=self.lr, batch=self.batch, clip=self.clip)
+        descend(theta, lambda i, step: self.loss(step, theta, refined), pools, finished, folder, log, steps=self.steps, lr=self.lr, batch=self.batch, clip=self.clip)
 
         words = [model.encode([fill(text, "", t.concept.phrase) for text in t.concept.templates]).flatten(0, 1).double() for t in finished]
         tuned = [parameters(refined | part(theta, f"{t.concept.name}/"), frozen) for t in finished]
-        edit = {
+        return {
             name: self.fit(w, refined[name], torch.cat(words), torch.cat([e @ own[name].detach().double().T for e, own in zip(words, tuned, strict=True)]), k)
             for name, w in frozen.items()
         }
-        return edit, {name: seconds + cost.get(name, 0.0) for name, seconds in spent.items()}
 
     def fit(self, frozen: Tensor, start: Tensor, c: Tensor, v: Tensor, k: Tensor) -> Tensor:
         """The closed form of stages 1 and 3, from `start`."""
@@ -124,7 +123,7 @@ class MassConceptErasure:
         norms = []
         for a in maps:
             inside = torch.ones(a.shape[0], a.shape[2], device=a.device) if where is None else resized(where, a.shape[2])
-            norms.append(torch.stack([(a[i][:, :, s].square() * inside[i][:, None]).sum() for i, s in enumerate(watched)]).sum().sqrt())
+            norms.append(torch.linalg.vector_norm(torch.cat([(a[i][:, :, s] * inside[i][:, None]).flatten() for i, s in enumerate(watched)])))
         return torch.stack(norms).sum()
 
 

@@ -60,7 +60,7 @@ class RobustEraser:
     pool_guidance: Annotated[float, Field(ge=1)]
     version: int = 1
 
-    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         theta = erasers(model, self.rank, random(seed, 3, 0, 0))
         adversaries = {t.concept.name: Adversary(model, t, self, random(seed, 3, 1, i)) for i, t in enumerate(targets)}
         source = looked_at(self.latents, model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance)
@@ -71,7 +71,8 @@ class RobustEraser:
                 adversary.attack(step, theta)
             return self.loss(step, theta, anchor_of(targets, step).embed(step), adversary)
 
-        return theta, descend(theta, loss, source, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch, carried=adversaries)
+        descend(theta, loss, source, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch, carried=adversaries)
+        return theta
 
     def loss(self, step: Step, theta: Edit, anchor: Tensor, adversary: Adversary) -> Tensor:
         """The formula above; `anchor` is e_a (b, L, d). The adversary takes one more step, after it was used, as in the release."""

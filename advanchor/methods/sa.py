@@ -56,9 +56,9 @@ class SelectiveAmnesia:
     anchor_steps: Annotated[int, Field(ge=0)]
     version: int = 1
 
-    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
-        finished, cost = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.batch)
+        finished = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.batch)
         surrogate = Turns([draw(t.concept, under=t, name="surrogates") for t in finished])
         replay = Turns([draw(t.concept, sentences=kept(t.concept), name="kept") for t in finished])
         file = folder / "fisher.safetensors"
@@ -71,8 +71,8 @@ class SelectiveAmnesia:
         def loss(i: int, step: Step) -> Tensor:
             return self.loss(step, replay.step(i, 2, self.batch), theta, information)
 
-        spent = descend(theta, loss, surrogate, finished, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
-        return theta, {name: seconds + cost.get(name, 0.0) for name, seconds in spent.items()}
+        descend(theta, loss, surrogate, finished, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
+        return theta
 
     def loss(self, surrogate: Step, replay: Step, theta: Edit, information: dict[str, Tensor]) -> Tensor:
         """The formula above."""

@@ -53,7 +53,7 @@ class SaliencyUnlearning:
     pool_guidance: Annotated[float, Field(ge=1)]
     version: int = 1
 
-    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
         forget = Turns([draw(t.concept) for t in targets])
         retain = Turns([draw(t.concept, sentences=kept(t.concept), name="kept") for t in targets])
@@ -68,7 +68,8 @@ class SaliencyUnlearning:
         def loss(i: int, step: Step) -> Tensor:
             return self.loss(step, retain.step(i, 2, self.batch), theta, anchor_of(targets, step).embed(step))
 
-        return theta, descend(theta, loss, forget, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
+        descend(theta, loss, forget, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
+        return theta
 
     def loss(self, forget: Step, retain: Step, theta: Edit, anchor: Tensor) -> Tensor:
         """The formula above; `anchor` is e_a (b, L, d)."""

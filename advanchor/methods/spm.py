@@ -54,14 +54,15 @@ class SemiPermeableMembrane:
     pool_guidance: Annotated[float, Field(ge=1)]
     version: int = 1
 
-    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         theta = factors(model.weights(self.scope), self.rank, random(seed, 3, 0, 0))
         source = looked_at(self.latents, model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance)
 
         def loss(i: int, step: Step) -> Tensor:
             return self.loss(step, theta, anchor_of(targets, step).embed(step), surrounding(step, self.surroundings, random(seed, 3, 1, i)))
 
-        return theta, descend(theta, loss, source, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
+        descend(theta, loss, source, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
+        return theta
 
     def loss(self, step: Step, theta: Edit, anchor: Tensor, around: Tensor) -> Tensor:
         """The formula above; `anchor` is e_a (b, L, d), `around` r (n, L, d), each at the step's latents in turn."""

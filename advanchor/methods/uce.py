@@ -47,9 +47,9 @@ class UnifiedConceptEditing:
     pool_guidance: Annotated[float, Field(ge=1)]
     version: int = 1
 
-    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> tuple[Edit, dict[str, float]]:
+    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
-        finished, cost = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.anchor_batch)
+        finished = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.anchor_batch)
         gone, goals = [], []
         kept: dict[str, str] = {}
         for target in finished:
@@ -60,7 +60,7 @@ class UnifiedConceptEditing:
             kept |= {fill(t, "", phrase): name for name, phrase in concept.keep.items() if name != concept.name for t in templates}
         c, c_a = torch.cat(gone), torch.cat(goals)
         c_p = model.encode(list(kept))[torch.arange(len(kept)), [model.span(text, name)[-1] for text, name in kept.items()]] if kept else c[:0]
-        return {name: self.solve(w, c, c_a, c_p) for name, w in model.weights("attn2.kv").items()}, cost
+        return {name: self.solve(w, c, c_a, c_p) for name, w in model.weights("attn2.kv").items()}
 
     def solve(self, w: Tensor, c: Tensor, c_a: Tensor, c_p: Tensor) -> Tensor:
         """The formula above for one matrix w (out, d), with rows c, c_a (n, d) and c_p (m, d); in float64."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from advanchor.core import Images, Judge, Scores, option, share
 
@@ -14,6 +15,7 @@ class AnchorHit:
     One image per template and seed; an anchor that scores high cannot erase. Lower is better.
     """
 
+    sets: ClassVar = ("anchor",)
     name: str
     version: int = 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from advanchor.core import Images, Judge, Scores, mean, option
 
@@ -11,12 +12,13 @@ from advanchor.core import Images, Judge, Scores, mean, option
 class Clip:
     """`clip/erase` (lower is better: the prompt names what should be gone), `clip/keep`, each also `@base`. Negative cosines count as they are."""
 
+    sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
     name: str
     version: int = 1
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         scores: Scores = {}
-        for name in ("erase", "keep", "erase@base", "keep@base"):
+        for name in self.sets:
             shown = images[name]
             values = 100 * judge.similarity(shown.load(), [p.text for p in shown.prompts])
             scores[f"clip/{name}"] = mean(values.tolist(), "lower" if name.startswith("erase") else "higher")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ def pairs(judge: Judge, images: Mapping[str, Images]) -> dict[str, tuple[Tensor,
 class Fid:
     """`fid/erase`, `fid/keep` (Heusel et al. 2017, arXiv 1706.08500). With n below the feature dimension the covariance is singular; n is in the score."""
 
+    sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
     name: str
     version: int = 1
 
@@ -61,6 +63,7 @@ class Kid:
         subsets, subset_size: torchmetrics' resampling; a size above n becomes n.
     """
 
+    sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
     name: str
     subsets: Positive = 100
     subset_size: Positive = 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from advanchor.core import Images, Judge, Scores, option, share
 
@@ -16,6 +17,7 @@ class Erasure:
     A detector that finds nothing in the unedited model's images can prove no erasure: then there is no `erasure/rate`.
     """
 
+    sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
     name: str
     version: int = 1
 
