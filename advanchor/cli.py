@@ -9,10 +9,12 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from advanchor.compose import CONF, validate
+from advanchor.compose import CONF, expand, folders, validate
 from advanchor.core import BadInput
+from advanchor.progress import shown
 from advanchor.report import table
 from advanchor.run import run
 from advanchor.store import lock
@@ -33,7 +35,7 @@ def job(cfg: DictConfig) -> None:
             result = run(cfg, out)
         except BadInput as error:
             (out / "error.txt").write_text(f"{error}\n")
-            FAILED.append(f"advanchor: {error}")
+            FAILED.append(f"advanchor: {error}" + (f" ({out})" if HydraConfig.get().mode == RunMode.MULTIRUN else ""))
         except Exception as error:
             (out / "error.txt").write_text(traceback.format_exc())
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -59,9 +61,18 @@ def main() -> None:
         sys.argv[1:] = [*flags, *overrides]  # argparse takes `a=1 -m b=2,3` only with the flag at one end
         try:
             validate(overrides)
+            runs = expand(overrides)
         except BadInput as error:
             sys.exit(f"advanchor: {error}")
-    job()
+        if len(runs) > 1:
+            logging.basicConfig(format="%(message)s")
+            logging.getLogger("advanchor").setLevel(logging.INFO)
+            with shown(folders(runs)):
+                job()
+        else:
+            job()
+    else:
+        job()
     if FAILED:
         sys.exit("\n".join(FAILED))
 

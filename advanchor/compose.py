@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from advanchor.core import BadInput
 from advanchor.run import check
+from advanchor.store import run_id
 
 HERE = Path(__file__).resolve().parent
 CONF = str(HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf")  # inside an installed wheel, beside a checkout
@@ -51,8 +52,17 @@ def validate(overrides: Sequence[str]) -> None:
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each run of a sweep, in Hydra's order."""
-    return [list(choice) for choice in itertools.product(*sweep(overrides))]
+    """The overrides of each run of a sweep, in Hydra's order; of several experiments (`experiment=a,b`) one after the other."""
+    names = [o for o in overrides if o.startswith("experiment=")]
+    each = [[*(o for o in overrides if o not in names), f"experiment={name}"] for name in names[-1].partition("=")[2].split(",")] if names else [list(overrides)]
+    return [list(choice) for one in each for choice in itertools.product(*sweep(one))]
+
+
+def folders(runs: Sequence[Sequence[str]]) -> list[Path]:
+    """Where each run of a sweep leaves its result. Nothing is checked: `validate` has done that."""
+    with hydra.initialize_config_dir(CONF, version_base="1.3"):
+        configs = [hydra.compose("config", list(choice)) for choice in runs]
+    return [Path(cfg.root) / run_id(cfg) for cfg in configs]
 
 
 def sweep(overrides: Sequence[str]) -> list[list[str]]:

@@ -4,10 +4,11 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -69,12 +70,25 @@ def lock(path: Path, block: bool = True) -> Iterator[bool]:
     """Hold a lock the kernel drops when the process dies; yields False if `block` is off and it is taken."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as f:
+        yield _take(f, fcntl.LOCK_EX, block)
+
+
+def held(path: Path) -> bool:
+    """Does a living process hold this lock?"""
+    if not path.exists():
+        return False
+    with path.open() as f:
+        return not _take(f, fcntl.LOCK_SH, block=False)
+
+
+def _take(file: IO[str], kind: int, block: bool) -> bool:
+    for _ in range(5):
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+            fcntl.flock(file, kind | (0 if block else fcntl.LOCK_NB))
+            return True
+        except BlockingIOError:  # somebody works under it, or looks for an instant whether anybody does
+            time.sleep(0.02)
+    return False
 
 
 OmegaConf.register_new_resolver("run_id", run_id, replace=True)

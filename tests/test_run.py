@@ -251,6 +251,8 @@ def test_a_sweep_runs_every_cell_leaves_error_txt_in_the_failed_one_and_exits_wi
     assert len(results) + len(errors) == 4
     assert errors
     assert all("lower method.lr" in e.read_text() for e in errors)
+    assert f"sweep: {len(results)} of 4 done, 0 running, {len(errors)} failed, 0 left" in done.stdout + done.stderr
+    assert all(str(e.parent.name) in done.stderr for e in errors)
 
 
 def test_two_processes_with_the_same_sweep_share_its_cells(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import TINY
 
+from advanchor.compose import compose, expand
 from advanchor.core import BadInput
 from advanchor.tables import main
 
@@ -70,3 +71,19 @@ def test_any_setting_can_be_a_row_and_a_wrong_one_is_refused(swept: Any) -> None
         main([*overrides, "table.rows=[anchr.name]"])
     with pytest.raises(BadInput, match="does not know --formt=csv"):
         main([*overrides, "--formt=csv"])
+
+
+def test_what_a_run_reports_beside_its_scores_can_stand_in_a_table(swept: Any) -> None:
+    overrides, _ = swept
+    head, _, first = main([*overrides, "table.cells=[anchor/cosine_span,cost/seconds]"]).splitlines()[:3]
+    assert head == "| method | anchor | fox anchor/cosine_span | fox cost/seconds ↓ |"
+    assert " ± " in first
+
+
+def test_several_experiments_make_one_table_with_their_runs_one_after_the_other() -> None:
+    first, second = expand(["experiment=methods"]), expand(["experiment=methods_fixed"])
+    both = expand(["seed=0", "experiment=methods,methods_fixed"])
+    assert len(both) == len(first) // 3 + len(second)
+    assert both[0][-1] == "experiment=methods"
+    assert both[-1][-1] == "experiment=methods_fixed"
+    assert all(compose(choice).sample.erase == 10 for choice in (both[0], both[-1]))
