@@ -40,7 +40,10 @@ Head = Literal["object", "style"]
 
 
 class Score(TypedDict, total=False):
-    """A number that can stand alone: value, count, direction, and a 95 % interval where one makes sense."""
+    """A number that can stand alone: value, count, direction, and a 95 % interval where one makes sense.
+
+    `values` are those of the single images, in the order of their prompts, where the score is their mean. They stay in the run's metrics folder.
+    """
 
     value: float
     n: int
@@ -48,6 +51,7 @@ class Score(TypedDict, total=False):
     high: float
     better: Literal["higher", "lower"]
     extractor: str
+    values: list[float]
 
 
 Scores = dict[str, Score]
@@ -328,11 +332,12 @@ class Tracker(Protocol):
     def finish(self, scores: Scores, grid: Path | None, failed: bool) -> str: ...
 
 
-def share(hits: int, n: int, better: Literal["higher", "lower"]) -> Score:
+def share(found: Sequence[bool], better: Literal["higher", "lower"]) -> Score:
     """A proportion with its 95 % Wilson interval (Wilson 1927), which stays inside [0, 1] at 0 and n."""
-    z, p = 1.959964, hits / n
+    n = len(found)
+    z, p = 1.959964, sum(found) / n
     middle, half = (p + z * z / (2 * n)) / (1 + z * z / n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return {"value": p, "n": n, "low": max(0.0, middle - half), "high": min(1.0, middle + half), "better": better}
+    return {"value": p, "n": n, "low": max(0.0, middle - half), "high": min(1.0, middle + half), "better": better, "values": [float(f) for f in found]}
 
 
 def mean(values: Sequence[float], better: Literal["higher", "lower"]) -> Score:
@@ -340,4 +345,4 @@ def mean(values: Sequence[float], better: Literal["higher", "lower"]) -> Score:
     n = len(values)
     m = math.fsum(values) / n
     half = 1.959964 * math.sqrt(math.fsum((v - m) ** 2 for v in values) / max(1, n - 1) / n)
-    return {"value": m, "n": n, "low": m - half, "high": m + half, "better": better}
+    return {"value": m, "n": n, "low": m - half, "high": m + half, "better": better, "values": list(values)}

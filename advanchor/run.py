@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from advanchor import report
-from advanchor.core import Anchor, BadInput, Concept, Concepts, Edit, Images, Judge, Method, Metric, Prompt, Sample, Scores, Tracker, fill
+from advanchor.core import Anchor, BadInput, Concept, Concepts, Edit, Images, Judge, Method, Metric, Prompt, Sample, Score, Scores, Tracker, fill
 from advanchor.machine import device, environment, stage
 from advanchor.sampling import draw
 from advanchor.store import cached, key, plain, run_id, write_json
@@ -164,7 +164,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                 shown = {wanted: images[wanted] for wanted in metric.sets}
                 with stage("measure", stages, out):
                     write_json(memos[name], metric(judge, shown))
-            scores |= json.loads(memos[name].read_text())
+            scores |= {k: cast(Score, {f: v for f, v in s.items() if f != "values"}) for k, s in json.loads(memos[name].read_text()).items()}
 
         # Show.
         picture = out / "grid.png"

@@ -17,11 +17,11 @@ from advanchor.metrics.erasure import Erasure
 
 
 def test_a_share_has_wilsons_interval() -> None:
-    none, half = share(0, 10, "lower"), share(10, 20, "higher")  # values: Newcombe 1998 and any table of the score interval
+    none, half = share([False] * 10, "lower"), share([True, False] * 10, "higher")  # values: Newcombe 1998 and any table of the score interval
     assert (none["value"], none["low"], none["n"]) == (0, 0, 10)
     assert none["high"] == pytest.approx(0.27753, abs=1e-5)
     assert (half["low"], half["high"]) == pytest.approx((0.29930, 0.70070), abs=1e-5)
-    assert share(10, 10, "higher")["high"] == pytest.approx(1)
+    assert share([True] * 10, "higher")["high"] == pytest.approx(1)
 
 
 def test_a_mean_has_its_normal_interval() -> None:

@@ -115,11 +115,11 @@ def test_a_single_other_metric_loses_no_score_and_another_judge_measures_anew(ti
 def test_runs_of_one_model_share_the_unedited_models_images(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from advanchor.model import LatentDiffusion
 
-    tiny()
+    tiny("metric=[erasure]")
     drawn: list[str] = []
     original = LatentDiffusion.draw
     monkeypatch.setattr(LatentDiffusion, "draw", lambda self, prompts, **kw: drawn.extend(p.text for p in prompts) or original(self, prompts, **kw))
-    result = tiny("method.steps=2")
+    result = tiny("method.steps=2", "metric=[erasure]")
     assert len(drawn) == result["scores"]["erasure/hit"]["n"] + result["scores"]["keep/hit"]["n"]
 
 
@@ -131,6 +131,17 @@ def test_a_result_names_its_commit_versions_costs_and_sizes(tiny: Any) -> None:
     assert "commit" in result["environment"]
     assert result["changed"]["tensors"] > 0
     assert all({"value", "n", "better"} <= set(s) for s in result["scores"].values())
+
+
+def test_the_images_behind_a_mean_are_kept_one_by_one_beside_the_result(tiny: Any, tmp_path: Path) -> None:
+    result = tiny("metric=[erasure,clip]")
+    kept: dict[str, Any] = {}
+    for file in (tmp_path / result["run"] / "metrics").iterdir():
+        kept |= json.loads(file.read_text())
+    for name in ("erasure/hit", "keep/hit_cross@base", "clip/keep"):
+        assert len(kept[name]["values"]) == result["scores"][name]["n"]
+        assert sum(kept[name]["values"]) / len(kept[name]["values"]) == pytest.approx(result["scores"][name]["value"])
+    assert not any("values" in score for score in result["scores"].values())
 
 
 def test_a_judge_that_cannot_look_at_the_model_says_so_before_erasing(tiny: Any) -> None:

@@ -22,5 +22,4 @@ class AnchorHit:
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         shown = images["anchor"]
         found = judge.find(shown.load())
-        hits = sum(found[p.head][i] == p.label for i, p in enumerate(shown.prompts))
-        return {"anchor/hit": share(hits, len(shown.prompts), "lower")}
+        return {"anchor/hit": share([found[p.head][i] == p.label for i, p in enumerate(shown.prompts)], "lower")}

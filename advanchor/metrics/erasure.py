@@ -33,7 +33,7 @@ class Erasure:
                     parts |= {f":{label}": [h for p, (_, h) in zip(shown.prompts, hits, strict=True) if p.label == label] for label in labels}
                 for part, values in parts.items():
                     if values:
-                        scores[f"{subset}/hit{part}{which}"] = share(sum(values), len(values), "lower" if name == "erase" else "higher")
+                        scores[f"{subset}/hit{part}{which}"] = share(values, "lower" if name == "erase" else "higher")
         before, after = scores["erasure/hit@base"], scores["erasure/hit"]
         if before["value"] > 0:
             scores["erasure/rate"] = {"value": 1 - after["value"] / before["value"], "n": after["n"], "better": "higher"}
