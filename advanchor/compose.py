@@ -44,25 +44,35 @@ def validate(overrides: Sequence[str]) -> None:
     Raises:
         BadInput: one sentence for the first mistake.
     """
-    axes = sweep(overrides)
-    first = [axis[0] for axis in axes]
-    others = [[*first[:i], value, *first[i + 1 :]] for i, axis in enumerate(axes) for value in axis[1:]]
-    for choice in itertools.chain([first], others):
-        compose(choice)
+    for one in experiments(overrides):
+        axes = sweep(one)
+        first = [axis[0] for axis in axes]
+        others = [[*first[:i], value, *first[i + 1 :]] for i, axis in enumerate(axes) for value in axis[1:]]
+        for choice in itertools.chain([first], others):
+            compose(choice)
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each run of a sweep, in Hydra's order; of several experiments (`experiment=a,b`) one after the other."""
+    return [list(choice) for one in experiments(overrides) for choice in itertools.product(*sweep(one))]
+
+
+def experiments(overrides: Sequence[str]) -> list[list[str]]:
+    """The same command for each of the experiments that it names."""
     names = [o for o in overrides if o.startswith("experiment=")]
-    each = [[*(o for o in overrides if o not in names), f"experiment={name}"] for name in names[-1].partition("=")[2].split(",")] if names else [list(overrides)]
-    return [list(choice) for one in each for choice in itertools.product(*sweep(one))]
+    rest = [o for o in overrides if o not in names]
+    return [[*rest, f"experiment={name}"] for name in names[-1].partition("=")[2].split(",")] if names else [rest]
+
+
+def compose_all(runs: Sequence[Sequence[str]]) -> list[DictConfig]:
+    """The config of each run of a sweep. Nothing is checked: `validate` has done that."""
+    with hydra.initialize_config_dir(CONF, version_base="1.3"):
+        return [hydra.compose("config", list(choice)) for choice in runs]
 
 
 def folders(runs: Sequence[Sequence[str]]) -> list[Path]:
-    """Where each run of a sweep leaves its result. Nothing is checked: `validate` has done that."""
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        configs = [hydra.compose("config", list(choice)) for choice in runs]
-    return [Path(cfg.root) / run_id(cfg) for cfg in configs]
+    """Where each run of a sweep leaves its result."""
+    return [Path(cfg.root) / run_id(cfg) for cfg in compose_all(runs)]
 
 
 def sweep(overrides: Sequence[str]) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import resource
@@ -64,7 +65,8 @@ def device(wanted: str) -> str:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Commit, package versions and machine: what a number may depend on beyond its config."""
+    """Commit, code, package versions and machine: what a number may depend on beyond its config. `code` is a digest of the package's sources: a commit that
+    changes a document changes no number."""
 
     def git(*args: str) -> str | None:
         done = subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
@@ -74,8 +76,10 @@ def environment(device: str) -> dict[str, Any]:
         commit, dirty = git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
     except FileNotFoundError:  # no git
         commit, dirty = None, False
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    digest = hashlib.sha256(b"".join(f.read_bytes() for f in sources)).hexdigest()[:10]
     packages = ("advanchor", "torch", "diffusers", "transformers", "open-clip-torch", "torchmetrics", "numpy")
     return {
-        "commit": commit, "dirty": dirty, "python": platform.python_version(), "machine": platform.platform(), "device": device,
+        "commit": commit, "dirty": dirty, "code": digest, "python": platform.python_version(), "machine": platform.platform(), "device": device,
         "packages": {p: importlib.metadata.version(p) for p in packages},
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -25,7 +26,7 @@ from advanchor.store import cached, key, plain, run_id, write_json
 
 log = logging.getLogger(__name__)
 GROUPS = ("model", "judge", "concept", "anchor", "method", "tracker")
-TOP = ("metric", "sample", "seed", "batch", "device", "root", "study", "table")
+TOP = ("metric", "sample", "seed", "batch", "device", "root", "study", "table", "paper")
 
 
 def build(node: DictConfig, where: str) -> Any:
@@ -47,7 +48,7 @@ def build(node: DictConfig, where: str) -> Any:
 def explain(error: Any, where: str, settings: Mapping[str, Any], cls: type) -> str:
     """One sentence for one pydantic error."""
     name = ".".join([where, *(str(part) for part in error["loc"])])
-    fields = list(getattr(cls if len(error["loc"]) == 1 else Concept, "__dataclass_fields__", {}))  # only a set of concepts holds others
+    fields = [f.name for f in dataclasses.fields(cls if len(error["loc"]) == 1 else Concept)]  # only a set of concepts holds others
     if error["type"] == "unexpected_keyword_argument":
         close = difflib.get_close_matches(str(error["loc"][-1]), fields, 1)
         return f"there is no setting '{name}': " + (f"did you mean {name.rpartition('.')[0]}.{close[0]}?" if close else f"choose from {', '.join(fields)}.")

@@ -1,87 +1,252 @@
 """A table is a sweep read back: the runs that a command would make, laid out as rows, columns and scores.
 
     advanchor table concept=emoji/fox,emoji/car anchor=adversarial,superclass seed=0,1,2
-    advanchor table experiment=anchors --format=csv --strict
+    advanchor table experiment=methods,methods_fixed --format=latex --strict
 
 Rows, columns and scores are `table.rows`, `table.columns` and `table.cells` of the config. What is in neither (seeds) is averaged: mean ± standard deviation.
+Bold is the best of a column and underlined the second, if the paired bootstrap over prompts tells it from the next (intervals.py).
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from advanchor.compose import compose, expand
-from advanchor.core import BadInput, Score
+from advanchor.compose import compose_all, expand, validate
+from advanchor.core import BadInput, Prompt, Score
+from advanchor.intervals import by_prompt, differ, interval
 from advanchor.report import ARROW
+from advanchor.run import build, sample_of
 from advanchor.store import run_id
 
-Cell = dict[str, Any]  # values, n, and what else must agree
+FORMS = ("markdown", "latex", "csv", "json")
+Place = tuple[tuple[str, ...], tuple[str, ...], str]  # row, column, score
+
+
+@dataclass
+class Cell:
+    """One score of the runs that differ in seed alone: their values, the single images' values if it is a mean of them, and what must agree."""
+
+    values: list[float] = field(default_factory=list)
+    images: list[list[float]] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    better: str = ""
+
+    @property
+    def means(self) -> NDArray[np.float64] | None:
+        """A mean for each prompt, if there are single images for every value."""
+        return by_prompt(self.images, self.prompts) if self.values and len(self.images) == len(self.values) else None
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        means = self.means
+        return None if means is None else interval(means)
+
+    def text(self) -> str:
+        if not self.values:
+            return "—"
+        if len(self.values) > 1:
+            return f"{statistics.mean(self.values):.3f} ± {statistics.stdev(self.values):.3f}"
+        bounds = self.bounds
+        return f"{self.values[0]:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
+
+
+@dataclass
+class Sweep:
+    """What was read: a cell for every place, in the order of the sweep, the commands of missing runs, and the code that made the others."""
+
+    rows: list[tuple[str, ...]]
+    columns: list[tuple[str, ...]]
+    cells: dict[Place, Cell]
+    runs: int
+    missing: list[str]
+    code: set[str]
+
+
+def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
+    """The sweep's results, and the config of its first run.
+
+    Raises:
+        BadInput: a mistake in the overrides; scores that must not be mixed: it says which and why.
+    """
+    validate(overrides)
+    choices = expand(overrides)
+    configs = compose_all(choices)
+    first = configs[0]
+    spec = first.table
+    sweep = Sweep([], [], {}, len(choices), [], set())
+    for choice, cfg in zip(choices, configs, strict=True):
+        row, column = (tuple(label(cfg, k) for k in spec[axis]) for axis in ("rows", "columns"))
+        for seen, one in ((sweep.rows, row), (sweep.columns, column)):
+            if one not in seen:
+                seen.append(one)
+        file = Path(cfg.root) / run_id(cfg) / "result.json"
+        if not file.exists():
+            missing = "advanchor " + " ".join(choice)
+            sweep.missing.append(missing)
+            continue
+        result = json.loads(file.read_text())
+        sweep.code.add(code(result))
+        single = images(file.parent / "metrics")
+        for name in spec.cells:
+            cell = sweep.cells.setdefault((row, column, name), Cell())
+            score = result["scores"].get(name) or diagnostic(result, name)
+            if score is None:
+                continue
+            facts = {"n": score["n"], "extractor": score.get("extractor"), "images": dict(cfg.sample), "code": code(result)}
+            if differing := [k for k in facts if cell.facts and cell.facts[k] != facts[k]]:
+                ours, theirs = ({k: f[k] for k in differing} for f in (cell.facts, facts))
+                raise BadInput(
+                    f"{' / '.join([*row, *column])}: the runs' {name} differ in {ours} and {theirs}, and such numbers are not averaged: name one of them, or run them again."
+                )
+            cell.facts, cell.better = facts, score.get("better", "")
+            cell.values.append(score["value"])
+            prompts = prompts_of(cfg, name)
+            if name in single and len(single[name]) == len(prompts):
+                cell.images.append(single[name])
+                cell.prompts = [p.text for p in prompts]
+    unlike = {k: sorted({json.dumps(c.facts[k], sort_keys=True) for c in sweep.cells.values() if c.facts}) for k in ("images", "code")}
+    if mixed := {k: v for k, v in unlike.items() if len(v) > 1}:
+        raise BadInput(f"the runs of this table differ in {'; '.join(f'{k}: {chr(32).join(v)}' for k, v in mixed.items())}: make a table of each, or run them again with one.")
+    return sweep, first
 
 
 def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False) -> str:
-    """The sweep's table as markdown, csv or json; a missing run is an em dash.
+    """The sweep's table; a missing run is an em dash.
+
+    Args:
+        form: markdown, latex (booktabs), csv or json; the last two have a line for every score, with its interval.
+        strict: a missing run is an error.
 
     Raises:
-        BadInput: a mistake in the overrides; scores that must not be mixed; with `strict`, a missing run (with the command that makes it).
+        BadInput: as `read`; with `strict`, a missing run, with the command that makes it.
     """
-    choices = expand(overrides)
-    runs = [(choice, compose(choice)) for choice in choices]
-    spec = runs[0][1].table
-    cells: dict[tuple[str, ...], dict[tuple[str, ...], dict[str, Cell]]] = {}
-    commits: set[str] = set()
-    missing: list[str] = []
-    better: dict[str, str] = {}
-    for choice, cfg in runs:
-        row, column = (tuple(label(cfg, k) for k in spec[axis]) for axis in ("rows", "columns"))
-        here = cells.setdefault(row, {}).setdefault(column, {name: {"values": [], "facts": {}} for name in spec.cells})
-        file = Path(cfg.root) / run_id(cfg) / "result.json"
-        if not file.exists():
-            missing.append("advanchor " + " ".join(choice))
-            continue
-        result = json.loads(file.read_text())
-        commits.add(str(result["environment"]["commit"])[:10] + ("+changes" if result["environment"]["dirty"] else ""))
-        for name in spec.cells:
-            if score := result["scores"].get(name) or diagnostic(result, name):
-                facts = {"n": score["n"], "extractor": score.get("extractor")}
-                if here[name]["facts"] not in ({}, facts):
-                    raise BadInput(f"{' / '.join(row)}: the runs' {name} differ in {here[name]['facts']} and {facts}, and such numbers are not averaged: name one of them.")
-                here[name]["facts"] = facts
-                here[name]["values"].append(score["value"])
-                better[name] = score.get("better", "")
-    if strict and missing:
-        raise BadInput(f"{len(missing)} of {len(runs)} runs are missing; the first is made by `{missing[0]}`.")
-    columns = list(dict.fromkeys(c for row in cells.values() for c in row))
-    heads = [*spec.rows, *(" ".join([*column, name]) + (f" {ARROW[better[name]]}" if better.get(name) else "") for column in columns for name in spec.cells)]
-    grid = [[*row, *(text(found[c][name]["values"]) if c in found else "—" for c in columns for name in spec.cells)] for row, found in cells.items()]
+    sweep, cfg = read(overrides)
+    if strict and sweep.missing:
+        raise BadInput(f"{len(sweep.missing)} of {sweep.runs} runs are missing; the first is made by `{sweep.missing[0]}`.")
+    spec = cfg.table
+    if form in ("csv", "json"):
+        return long(sweep, spec, form)
+    marks = {place: mark for column in sweep.columns for name in spec.cells for place, mark in marked(sweep, column, name).items()}
+    better = {name: cell.better for (_, _, name), cell in sweep.cells.items() if cell.better}
+    heads = [*spec.rows, *(" ".join([*column, name]) + (f" {ARROW[better[name]]}" if name in better else "") for column in sweep.columns for name in spec.cells)]
+    lines = []
+    for row in sweep.rows:
+        places: list[Place] = [(row, column, name) for column in sweep.columns for name in spec.cells]
+        lines.append([*row, *(STYLE[form][marks.get(p, "")](sweep.cells.get(p, Cell()).text()) for p in places)])
+    counts = sorted({(name, cell.facts["n"]) for (_, _, name), cell in sweep.cells.items() if cell.facts})
+    note = f"{sweep.runs - len(sweep.missing)} of {sweep.runs} runs; n " + ", ".join(f"{name} {n}" for name, n in counts) + f"; code {', '.join(sorted(sweep.code)) or 'none'}."
+    body = latex(heads, lines, len(spec.rows)) if form == "latex" else "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *lines])
+    return "\n".join([body, "", ("% " if form == "latex" else "") + note, *published(sweep, cfg)])
+
+
+STYLE: dict[str, dict[str, Callable[[str], str]]] = {
+    "markdown": {"": str, "best": "**{}**".format, "second": "<u>{}</u>".format},
+    "latex": {"": str, "best": "\\textbf{{{}}}".format, "second": "\\underline{{{}}}".format},
+}
+
+
+def marked(sweep: Sweep, column: tuple[str, ...], name: str) -> dict[Place, str]:
+    """Best and second of a column, each only if it differs from the next in rank."""
+    found = [(place, cell, cell.means) for row in sweep.rows if (cell := sweep.cells.get(place := (row, column, name))) and cell.values and cell.better]
+    if len(found) < 2 or any(m is None for _, _, m in found) or len({tuple(c.prompts) for _, c, _ in found}) > 1:
+        return {}
+    ranked = sorted(found, key=lambda f: statistics.mean(f[1].values), reverse=found[0][1].better == "higher")
+    marks: dict[Place, str] = {}
+    for mark, (place, _, means), (_, _, following) in zip(("best", "second"), ranked, ranked[1:], strict=False):
+        if means is None or following is None or not differ(means, following):
+            break
+        marks[place] = mark
+    return marks
+
+
+def long(sweep: Sweep, spec: Any, form: str) -> str:
+    """A line for every score: where it stands, mean, standard deviation over seeds, 95 % interval, counts, direction and what made it."""
+    lines = []
+    for (row, column, name), cell in sweep.cells.items():
+        low, high = cell.bounds or (None, None)
+        lines.append({
+            **dict(zip(spec.rows, row, strict=True)), **dict(zip(spec.columns, column, strict=True)), "score": name,
+            "mean": statistics.mean(cell.values) if cell.values else None, "sd": statistics.stdev(cell.values) if len(cell.values) > 1 else None, "low": low, "high": high,
+            "n": cell.facts.get("n"), "seeds": len(cell.values), "better": cell.better, "extractor": cell.facts.get("extractor"), "code": cell.facts.get("code"),
+        })  # fmt: skip
     if form == "json":
-        return json.dumps(
-            {"runs": len(runs), "missing": missing, "commits": sorted(commits), "rows": [dict(zip(heads, line, strict=True)) for line in grid]}, indent=1, ensure_ascii=False
-        )
-    if form == "csv":
-        out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows([heads, *grid])
-        return out.getvalue().rstrip()
-    lines = [heads, ["---"] * len(heads), *grid]
-    counts = sorted({(name, c["facts"]["n"]) for row in cells.values() for found in row.values() for name, c in found.items() if c["facts"]})
-    note = f"{len(runs) - len(missing)} of {len(runs)} runs; n " + ", ".join(f"{name} {n}" for name, n in counts) + f"; commit {', '.join(sorted(commits)) or 'none'}."
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", note])
+        return json.dumps({"runs": sweep.runs, "missing": sweep.missing, "code": sorted(sweep.code), "scores": lines}, indent=1, ensure_ascii=False)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(lines[0]) if lines else ["score"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue().rstrip()
 
 
-def diagnostic(result: dict[str, Any], name: str) -> Score | None:
+def latex(heads: Sequence[str], lines: Sequence[Sequence[str]], names: int) -> str:
+    """For \\usepackage{booktabs}."""
+    signs = {"_": "\\_", "%": "\\%", "↑": "$\\uparrow$", "↓": "$\\downarrow$", "±": "$\\pm$", "—": "---", "@": "@"}
+
+    def clean(text: str) -> str:
+        return "".join(signs.get(c, c) for c in text)
+
+    rows = [" & ".join(map(clean, line)) + " \\\\" for line in [heads, *lines]]
+    return "\n".join([f"\\begin{{tabular}}{{{'l' * names}{'r' * (len(heads) - names)}}}", "\\toprule", rows[0], "\\midrule", *rows[1:], "\\bottomrule", "\\end{tabular}"])
+
+
+def published(sweep: Sweep, cfg: DictConfig) -> list[str]:
+    """The experiment's `paper` block beside our numbers: what the source says, what was measured, and the difference.
+
+    Raises:
+        BadInput: the block names a place that the table does not have.
+    """
+    lines = []
+    for entry in cfg.paper.get("values", []):
+        place: Place = (tuple(map(str, entry.row)), tuple(map(str, entry.column)), str(entry.score))
+        if place[0] not in sweep.rows or place[1] not in sweep.columns:
+            raise BadInput(f"paper.values names {' / '.join([*place[0], *place[1]])}, which is not in this table: correct the experiment.")
+        cell = sweep.cells.get(place, Cell())
+        ours = statistics.mean(cell.values) if cell.values else None
+        difference = "—" if ours is None else f"{ours - entry.value:+.3f}"
+        lines.append(f"| {' / '.join([*place[0], *place[1], place[2]])} | {entry.value:.3f} | {cell.text()} | {difference} |")
+    return ["", f"Published in {cfg.paper.source}:", "", "| | paper | ours | difference |", "| --- | --- | --- | --- |", *lines] if lines else []
+
+
+def prompts_of(cfg: DictConfig, name: str) -> list[Prompt]:
+    """The prompts whose images a score is the mean of, in order; none for what is not a mean of measured images."""
+    prompts = build(cfg.concept, "concept").prompts(sample_of(cfg))
+    family, _, rest = name.removesuffix("@base").partition("/")
+    if family == "erasure" or rest == "erase":
+        label = rest.partition(":")[2]
+        return [p for p in prompts["erase"] if not label or p.label == label]
+    kept = rest.removeprefix("hit_") if rest.startswith("hit_") else ""
+    return [p for p in prompts["keep"] if not kept or p.kept == kept] if family == "keep" or rest == "keep" else []
+
+
+def images(folder: Path) -> dict[str, list[float]]:
+    """The single images' values behind a run's scores."""
+    scores = [item for file in sorted(folder.glob("*.json")) for item in json.loads(file.read_text()).items()]
+    return {name: score["values"] for name, score in scores if "values" in score}
+
+
+def diagnostic(result: Mapping[str, Any], name: str) -> Score | None:
     """What a run reports beside its scores (anchor/cosine_span, cost/seconds) as a score of one."""
     if name not in result["diagnostics"]:
         return None
     score: Score = {"value": result["diagnostics"][name], "n": 1}
     return {**score, "better": "lower"} if name.startswith("cost/") else score
+
+
+def code(result: Mapping[str, Any]) -> str:
+    """The package's code that made a run (machine.py)."""
+    return str(result["environment"]["code"])
 
 
 def label(cfg: DictConfig, name: str) -> str:
@@ -92,18 +257,11 @@ def label(cfg: DictConfig, name: str) -> str:
     return str(found.name if isinstance(found, DictConfig) else found)
 
 
-def text(values: Sequence[float]) -> str:
-    if not values:
-        return "—"
-    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{spread}"
-
-
 def main(args: Sequence[str]) -> str:
     """The command's arguments -> the text to print."""
     flags, overrides = [a for a in args if a.startswith("--")], [a for a in args if not a.startswith("--")]
-    forms = {f"--format={f}": f for f in ("markdown", "csv", "json")}
+    forms = {f"--format={f}": f for f in FORMS}
     if unknown := [f for f in flags if f not in (*forms, "--strict")]:
         raise BadInput(f"table does not know {unknown[0]}: use --strict, or one of {', '.join(forms)}.")
-    chosen = list(itertools.chain(["markdown"], (forms[f] for f in flags if f in forms)))[-1]
-    return table(overrides, chosen, "--strict" in flags)
+    chosen = [forms[f] for f in flags if f in forms] or ["markdown"]
+    return table(overrides, chosen[-1], "--strict" in flags)

@@ -3,16 +3,19 @@
 import csv
 import io
 import json
+import random
 import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import TINY
 
 from advanchor.compose import compose, expand
 from advanchor.core import BadInput
-from advanchor.tables import main
+from advanchor.intervals import by_prompt, interval
+from advanchor.tables import Cell, Sweep, main, marked
 
 SWEEP = ["anchor=superclass,empty", "seed=0,1", "table.cells=[clip/keep]"]
 
@@ -33,17 +36,42 @@ def test_seeds_are_averaged_with_their_deviation_and_a_missing_run_leaves_the_ot
     assert set(line) <= set("| -")
     both = [scores["superclass", 0], scores["superclass", 1]]
     assert first == f"| ac | superclass | {statistics.mean(both):.3f} ± {statistics.stdev(both):.3f} |"
-    assert second == f"| ac | empty | {scores['empty', 0]:.3f} |"
-    assert note.startswith("3 of 4 runs; n clip/keep 12; commit ")
+    assert second.startswith(f"| ac | empty | {scores['empty', 0]:.3f} [")  # one seed has an interval
+    assert note.startswith("3 of 4 runs; n clip/keep 12; code ")
 
 
-def test_csv_and_json_hold_the_same_cells(swept: Any) -> None:
-    overrides, _ = swept
-    markdown = [[c.strip() for c in line.strip("| ").split(" | ")] for line in main(overrides).splitlines()[2:4]]
-    assert list(csv.reader(io.StringIO(main([*overrides, "--format=csv"]))))[1:] == markdown
+def test_csv_and_json_have_a_line_for_every_score_with_its_interval(swept: Any) -> None:
+    overrides, scores = swept
+    lines = list(csv.DictReader(io.StringIO(main([*overrides, "--format=csv"]))))
     read = json.loads(main([*overrides, "--format=json"]))
-    assert [list(row.values()) for row in read["rows"]] == markdown
+    assert [(x["method"], x["anchor"], x["concept"], x["score"], x["seeds"], x["n"]) for x in lines] == [
+        ("ac", a, "fox", "clip/keep", s, "12") for a, s in (("superclass", "2"), ("empty", "1"))
+    ]
+    for line, same, anchor in zip(lines, read["scores"], ("superclass", "empty"), strict=True):
+        own = [v for (a, _), v in scores.items() if a == anchor]
+        assert float(line["mean"]) == pytest.approx(statistics.mean(own))
+        assert float(line["low"]) < float(line["mean"]) < float(line["high"])
+        assert same["low"] == pytest.approx(float(line["low"]))
     assert len(read["missing"]) == 1
+
+
+def test_latex_is_a_booktabs_table_with_everything_escaped(swept: Any) -> None:
+    overrides, _ = swept
+    text = main([*overrides, "table.cells=[clip/keep,anchor/cosine_span]", "--format=latex"])
+    assert text.startswith("\\begin{tabular}{llrr}\n\\toprule\nmethod & anchor & fox clip/keep $\\uparrow$ & fox anchor/cosine\\_span")
+    assert "$\\pm$" in text
+    assert "\\bottomrule" in text
+
+
+def test_published_numbers_stand_beside_ours_with_the_difference(swept: Any) -> None:
+    overrides, scores = swept
+    entry = "{row: [ac, empty], column: [fox], score: clip/keep, value: 1.5}"
+    text = main([*overrides, "+paper.source=Somebody 2020", f"+paper.values=[{entry}]"])
+    assert "Published in Somebody 2020:" in text
+    assert f"| 1.500 | {scores['empty', 0]:.3f}" in text
+    assert f"| {scores['empty', 0] - 1.5:+.3f} |" in text
+    with pytest.raises(BadInput, match="which is not in this table"):
+        main([*overrides, "+paper.source=Somebody", f"+paper.values=[{entry.replace('fox', 'ox')}]"])
 
 
 def test_strict_names_the_command_that_fills_the_hole_and_that_command_fills_it(swept: Any, tiny: Any) -> None:
@@ -54,14 +82,50 @@ def test_strict_names_the_command_that_fills_the_hole_and_that_command_fills_it(
     assert "—" not in main([*overrides, "--strict"])
 
 
-def test_scores_of_different_n_are_not_averaged(swept: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("change", "where"), [("n", "same cell"), ("code", "same cell"), ("code", "another row")])
+def test_what_was_made_or_counted_differently_is_not_mixed(swept: Any, tmp_path: Path, change: str, where: str) -> None:
     overrides, _ = swept
-    record = next(f for f in tmp_path.glob("*/result.json") if json.loads(f.read_text())["config"]["seed"] == 1)
-    result = json.loads(record.read_text())
-    result["scores"]["clip/keep"]["n"] = 7
-    record.write_text(json.dumps(result))
-    with pytest.raises(BadInput, match="differ in"):
+    for file in tmp_path.glob("*/result.json"):
+        result = json.loads(file.read_text())
+        if (result["config"]["seed"] == 1) if where == "same cell" else (result["config"]["anchor"]["name"] == "empty"):
+            if change == "n":
+                result["scores"]["clip/keep"]["n"] = 7
+            else:
+                result["environment"]["code"] = "another"
+            file.write_text(json.dumps(result))
+    with pytest.raises(BadInput, match=f"differ in .*{change}"):
         main(overrides)
+
+
+def cell(*seeds: list[float], better: str = "higher") -> Cell:
+    return Cell([statistics.mean(s) for s in seeds], [list(s) for s in seeds], [f"prompt {i // 2}" for i in range(len(seeds[0]))], {"n": len(seeds[0])}, better)
+
+
+def test_best_and_second_are_marked_only_where_the_paired_difference_is_sure() -> None:
+    rng = random.Random(0)
+    hard = [rng.random() for _ in range(40)]  # prompts differ far more than methods: only pairs can tell
+    rows = {"a": cell([h + 0.2 for h in hard]), "b": cell([h + 0.1 for h in hard]), "c": cell(hard), "d": cell([h + rng.uniform(-0.05, 0.05) for h in hard])}
+    sweep = Sweep([(r,) for r in rows], [("x",)], {((r,), ("x",), "s"): c for r, c in rows.items()}, 4, [], set())
+    assert marked(sweep, ("x",), "s") == {(("a",), ("x",), "s"): "best", (("b",), ("x",), "s"): "second"}
+    del rows["a"], rows["b"]
+    sweep = Sweep([(r,) for r in rows], [("x",)], {((r,), ("x",), "s"): c for r, c in rows.items()}, 2, [], set())
+    assert marked(sweep, ("x",), "s") == {}
+    down = {r: cell(c.images[0], better="lower") for r, c in rows.items()} | {"e": cell([h - 0.3 for h in hard], better="lower")}
+    sweep = Sweep([(r,) for r in down], [("x",)], {((r,), ("x",), "s"): c for r, c in down.items()}, 3, [], set())
+    assert marked(sweep, ("x",), "s") == {(("e",), ("x",), "s"): "best"}
+
+
+def test_an_interval_covers_the_truth_in_about_95_of_100_experiments_and_resamples_whole_prompts() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(300):
+        effects = rng.normal(0.5, 0.2, 30)
+        means = by_prompt([np.repeat(effects, 4) + rng.normal(0, 0.1, 120)], [f"p{i // 4}" for i in range(120)])
+        low, high = interval(means)
+        covered += low <= 0.5 <= high
+    assert 0.90 <= covered / 300 <= 0.98
+    alike = by_prompt([[0.0, 0.0, 1.0, 1.0]], ["a", "a", "b", "b"])
+    assert alike.tolist() == [0.0, 1.0]
 
 
 def test_any_setting_can_be_a_row_and_a_wrong_one_is_refused(swept: Any) -> None:
