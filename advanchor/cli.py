@@ -9,7 +9,6 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from advanchor.compose import CONF, expand, folders, validate
@@ -19,14 +18,14 @@ from advanchor.report import table
 from advanchor.run import run
 from advanchor.store import lock
 
-FAILED: list[str] = []
+FAILED: dict[Path, str] = {}  # folder of a run -> what is said of it
 log = logging.getLogger("advanchor.cli")  # also when run as `python -m`: the level is set for "advanchor"
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="config")
 def job(cfg: DictConfig) -> None:
     """One run: its lock, its error.txt, its closing table. A failed run of a sweep lets the others go on."""
-    out = Path(HydraConfig.get().runtime.output_dir)
+    out = Path(HydraConfig.get().runtime.output_dir).resolve()
     with lock(out / ".lock", block=False) as mine:
         if not mine:
             log.info("%s is running in another process: left to it.", out)
@@ -35,11 +34,10 @@ def job(cfg: DictConfig) -> None:
             result = run(cfg, out)
         except BadInput as error:
             (out / "error.txt").write_text(f"{error}\n")
-            FAILED.append(f"advanchor: {error}" + (f" ({out})" if HydraConfig.get().mode == RunMode.MULTIRUN else ""))
+            FAILED[out] = str(error)
         except Exception as error:
             (out / "error.txt").write_text(traceback.format_exc())
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            FAILED.append(f"advanchor: {out} failed ({reason}); the traceback is in its error.txt, and the same command goes on from where it was.")
+            FAILED[out] = crash(f"{type(error).__name__}: {error}")
         else:
             (out / "error.txt").unlink(missing_ok=True)
             print(f"\n{table(result)}\n")
@@ -67,14 +65,23 @@ def main() -> None:
         if len(runs) > 1:
             logging.basicConfig(format="%(message)s")
             logging.getLogger("advanchor").setLevel(logging.INFO)
-            with shown(folders(runs)):
+            places = folders(runs)
+            with shown(places):
                 job()
+            for out in (place.resolve() for place in places):  # also what failed in a launcher's workers
+                if (out / "error.txt").exists() and out not in FAILED:
+                    said = (out / "error.txt").read_text().strip()
+                    FAILED[out] = crash(said.splitlines()[-1]) if said.startswith("Traceback") else said
         else:
             job()
     else:
         job()
-    if FAILED:
-        sys.exit("\n".join(FAILED))
+    sys.exit("\n".join(f"advanchor: {out}: {said}" for out, said in FAILED.items()) or None)
+
+
+def crash(reason: str) -> str:
+    """What is said of an error that nobody foresaw."""
+    return f"failed ({(reason.splitlines() or [''])[0]}); the traceback is in its error.txt, and the same command goes on from where it was."
 
 
 if __name__ == "__main__":

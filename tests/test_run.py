@@ -266,6 +266,15 @@ def test_a_sweep_runs_every_cell_leaves_error_txt_in_the_failed_one_and_exits_wi
     assert all(str(e.parent.name) in done.stderr for e in errors)
 
 
+@pytest.mark.parametrize("launcher", ["workers", "submitit_local"])
+def test_a_launcher_is_one_word_and_what_fails_in_its_workers_is_said_at_the_end(tmp_path: Path, launcher: str) -> None:
+    done = command(tmp_path, *TINY, "metric=[erasure]", "-m", "method.lr=1e-4,1e30", "method.steps=6", f"hydra/launcher={launcher}")
+    assert done.returncode == 1, done.stdout
+    assert "sweep: 1 of 2 done, 0 running, 1 failed, 0 left" in done.stdout + done.stderr
+    assert done.stderr.strip().splitlines()[-1].endswith("lower method.lr (now 1e+30).")
+    assert len(list(tmp_path.glob("outputs/*/result.json"))) == 1
+
+
 def test_two_processes_with_the_same_sweep_share_its_cells(tmp_path: Path) -> None:
     both = [
         subprocess.Popen([sys.executable, "-m", "advanchor.cli", *TINY, "-m", "seed=0,1,2"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
