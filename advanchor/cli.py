@@ -1,4 +1,4 @@
-"""`advanchor key=value ...` runs one experiment, `-m` runs many, `advanchor table ...` lays out what they left."""
+"""`advanchor key=value ...` runs one experiment, `-m` runs many, `advanchor table|plot ...` lays out what they left."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def job(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point. Exit code 1 and one sentence for anything the user can mend."""
-    if sys.argv[1:2] == ["table"]:
-        from advanchor import tables
+    if sys.argv[1:2] in (["table"], ["plot"]):
+        from advanchor import plots, tables
 
         try:
-            print(tables.main(sys.argv[2:]))
+            print((tables if sys.argv[1] == "table" else plots).main(sys.argv[2:]))
         except BadInput as error:
             sys.exit(f"advanchor: {error}")
         return

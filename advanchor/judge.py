@@ -61,11 +61,21 @@ class EmojiJudge:
         """(n, 64)."""
         return _classifier().features(_pixels(images))
 
+    def stages(self, images: Sequence[Image]) -> list[Tensor]:
+        """Feature maps (n, c, h, w) of the classifier's three stages."""
+        return _classifier().stages(_pixels(images))
+
+    def embed(self, images: Sequence[Image]) -> Tensor:
+        """CLIP embeddings (n, d) of length 1."""
+        embeddings: Tensor = _clip()[0].encode_image(_pixels(images) * 2 - 1, normalize=True)
+        return embeddings
+
     def similarity(self, images: Sequence[Image], texts: Sequence[str]) -> Tensor:
         """Cosine of each image with its text, (n,) in [-1, 1]."""
         net, tokenizer = _clip()
         ids = tokenizer(list(texts), padding="max_length", truncation=True, max_length=net.context_length, return_tensors="pt").input_ids
-        return (net.encode_image(_pixels(images) * 2 - 1, normalize=True) * net.encode_text(ids, normalize=True)).sum(-1)
+        similarity: Tensor = (self.embed(images) * net.encode_text(ids, normalize=True)).sum(-1)
+        return similarity
 
 
 @option

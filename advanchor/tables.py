@@ -40,6 +40,7 @@ class Cell:
     values: list[float] = field(default_factory=list)
     images: list[list[float]] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     better: str = ""
 
@@ -47,6 +48,11 @@ class Cell:
     def means(self) -> NDArray[np.float64] | None:
         """A mean for each prompt, if there are single images for every value."""
         return by_prompt(self.images, self.prompts) if self.values and len(self.images) == len(self.values) else None
+
+    def by_label(self) -> dict[str, float]:
+        """The mean over the images that should show each concept."""
+        images = np.asarray(self.images, np.float64).mean(0)
+        return {label: float(images[[own == label for own in self.labels]].mean()) for label in dict.fromkeys(self.labels)}
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -115,7 +121,7 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
             prompts = prompts_of(cfg, name)
             if name in single and len(single[name]) == len(prompts):
                 cell.images.append(single[name])
-                cell.prompts = [p.text for p in prompts]
+                cell.prompts, cell.labels = [p.text for p in prompts], [p.label for p in prompts]
     unlike = {k: sorted({json.dumps(c.facts[k], sort_keys=True) for c in sweep.cells.values() if c.facts}) for k in ("images", "code")}
     if mixed := {k: v for k, v in unlike.items() if len(v) > 1}:
         raise BadInput(f"the runs of this table differ in {'; '.join(f'{k}: {chr(32).join(v)}' for k, v in mixed.items())}: make a table of each, or run them again with one.")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from test_conf import options
 
 from advanchor import training
 from advanchor.compose import CONF, compose
-from advanchor.core import BadInput
+from advanchor.core import BadInput, Step
+from advanchor.pools import Pool
 from advanchor.run import build
 
 METHODS = options("method")
@@ -101,6 +103,31 @@ def test_a_killed_training_resumes_to_the_same_bits(method: str, model: Any, tmp
         with pytest.raises(Killed):
             erase(model, tmp_path / "killed", method, anchor, log=kill_after(n))
     assert equal(erase(model, tmp_path / "killed", method, anchor), undisturbed)
+
+
+def one_of(step: Step, i: int) -> Step:
+    return Step(step.model, step.concept, step.x[i : i + 1], step.t[i : i + 1], step.templates[i : i + 1], None if step.noise is None else step.noise[i : i + 1])
+
+
+@pytest.mark.parametrize("method", ["ac", "ac_kumari", "esd", "spm", "salun", "sa", "fmn"])
+def test_a_batch_of_four_is_four_of_one(method: str, model: Any, concept: Any, tmp_path: Path) -> None:
+    """Means of single losses; Forget-Me-Not's norm adds up in squares."""
+    four = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0).step(0, 0, 4)
+    method_ = build(compose(["model=random", f"method={method}", "anchor=published"]).method, "method")
+    theta = {k: v * 1.1 for k, v in model.weights("attn2").items()}
+
+    def loss(step: Step) -> float:
+        e_a = model.encode(step.texts(concept.superclass))
+        more: dict[str, tuple[Any, ...]] = {
+            "spm": (theta, e_a, model.encode(step.texts("a dog"))), "salun": (step, theta, e_a), "fmn": (theta,),
+        }  # fmt: skip
+        if method == "sa":
+            return float(replace(method_, lamb=0.0).loss(step, step, theta, {k: torch.zeros_like(v) for k, v in theta.items()}))
+        return float(method_.loss(step, *more.get(method, (theta, e_a))))
+
+    whole, single = loss(four), [loss(one_of(four, i)) for i in range(4)]
+    combined = sum(v**2 for v in single) ** 0.5 if method == "fmn" else sum(single) / 4
+    assert whole == pytest.approx(combined, rel=1e-4)
 
 
 # --- several concepts -------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Metrics count what they say they count, on images whose content is known."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from advanchor.compose import compose
 from advanchor.core import Images, Prompt, mean, share
 from advanchor.metrics.clip import Clip
-from advanchor.metrics.distance import Fid, Kid
+from advanchor.metrics.distance import Cmmd, Fid, Kid, PrecisionRecall
 from advanchor.metrics.erasure import Erasure
+from advanchor.metrics.pairs import PerceptualDistance
+from advanchor.metrics.unlearncanvas import UnlearnCanvas
+from advanchor.run import build
 
 
 def test_a_share_has_wilsons_interval() -> None:
@@ -135,3 +140,69 @@ def test_long_and_foreign_prompts_have_distinct_short_file_names() -> None:
     prompts = [Prompt(t, 0, "object", "fox") for t in ("a" * 300, "a" * 301, "狐", "狸", "a fox", "a_fox", "")]
     assert all(len(p.file.encode()) < 120 for p in prompts)
     assert len({p.file for p in prompts[:4]}) == 4
+
+
+# --- more distances ---------------------------------------------------------------------------------------------
+
+
+class Points:
+    """A judge whose features, embeddings and maps are the images' colours."""
+
+    name, extractor = "points", "colours"
+
+    def features(self, images: list[Image.Image]) -> Tensor:
+        return torch.tensor([im.getpixel((0, 0)) for im in images], dtype=torch.float32)
+
+    embed = features
+
+    def stages(self, images: list[Image.Image]) -> list[Tensor]:
+        return [self.features(images)[:, :, None, None].expand(-1, -1, 2, 2)]
+
+
+def clouds(tmp_path: Path, before: list[tuple[int, ...]], after: list[tuple[int, ...]]) -> dict[str, Images]:
+    prompts = [Prompt("fox", i, "object", "fox") for i in range(len(before))]
+    base, edited = painted(tmp_path / "b", prompts, before), painted(tmp_path / "a", prompts, after)
+    return {"erase@base": base, "keep@base": base, "erase": edited, "keep": edited}
+
+
+def test_unlearncanvas_counts_over_all_images(images: dict[str, Images]) -> None:
+    scores = UnlearnCanvas(name="unlearncanvas")(Reader(), images)  # type: ignore[arg-type]
+    assert {k: v["value"] for k, v in scores.items()} == {"unlearncanvas/ua": 0.75, "unlearncanvas/ira": 0.5, "unlearncanvas/cra": 1.0}
+
+
+def test_precision_falls_with_images_outside_and_recall_with_images_that_are_missing(tmp_path: Path) -> None:
+    two = [(10 * i, 0, 0) for i in range(5)] + [(10 * i, 200, 0) for i in range(5)]  # two clusters
+    one = [(10 * i, 0, 0) for i in range(5)] * 2  # one of them is gone
+    scores = PrecisionRecall(name="precision_recall", neighbours=1)(Points(), clouds(tmp_path, two, one))  # type: ignore[arg-type]
+    assert scores["precision/keep"]["value"] == 1.0
+    assert scores["recall/keep"]["value"] == 0.5
+    assert (scores["recall/keep"]["better"], scores["recall/erase"]["better"]) == ("higher", "lower")
+
+
+def test_cmmd_is_the_kernel_distance_written_out(tmp_path: Path) -> None:
+    before, after = [(0, 0, 0), (4, 0, 0)], [(10, 0, 0), (0, 6, 0)]
+    got = Cmmd(name="cmmd")(Points(), clouds(tmp_path, before, after))["cmmd/keep"]["value"]  # type: ignore[arg-type]
+
+    def k(a: tuple[int, ...], b: tuple[int, ...]) -> float:
+        return math.exp(-sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) / 200)
+
+    def average(xs: list[tuple[int, ...]], ys: list[tuple[int, ...]]) -> float:
+        return sum(k(x, y) for x in xs for y in ys) / (len(xs) * len(ys))
+
+    assert got == pytest.approx(1000 * (average(before, before) + average(after, after) - 2 * average(before, after)), rel=1e-6)
+    assert Cmmd(name="cmmd")(Points(), clouds(tmp_path, before, before))["cmmd/keep"]["value"] == pytest.approx(0, abs=1e-9)  # type: ignore[arg-type]
+
+
+def test_perceptual_distance_is_between_images_of_the_same_seed_and_named_after_its_judge(tmp_path: Path) -> None:
+    scores = PerceptualDistance(name="lpips")(Points(), clouds(tmp_path, [(3, 4, 0), (5, 0, 0)], [(3, 4, 0), (0, 5, 0)]))  # type: ignore[arg-type]
+    assert scores["lpips_points/keep"]["values"] == pytest.approx([0.0, 2.0])
+    assert scores["lpips_points/keep"]["better"] == "lower"
+    assert scores["lpips_points/erase"]["extractor"] == "colours"
+
+
+def test_the_emoji_judge_offers_what_every_metric_needs(tmp_path: Path) -> None:
+    judge = build(compose(["model=random"]).judge, "judge")
+    colours = [(255, 0, 0), (0, 0, 255)]
+    images = [Image.new("RGB", (32, 32), c) for c in colours]
+    assert [tuple(m.shape[2:]) for m in judge.stages(images)] == [(32, 32), (16, 16), (8, 8)]
+    assert judge.embed(images).norm(dim=1).tolist() == pytest.approx([1.0, 1.0], abs=1e-4)

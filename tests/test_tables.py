@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import TINY
 
+from advanchor import plots
 from advanchor.compose import compose, expand
 from advanchor.core import BadInput
 from advanchor.intervals import by_prompt, interval
@@ -98,7 +99,7 @@ def test_what_was_made_or_counted_differently_is_not_mixed(swept: Any, tmp_path:
 
 
 def cell(*seeds: list[float], better: str = "higher") -> Cell:
-    return Cell([statistics.mean(s) for s in seeds], [list(s) for s in seeds], [f"prompt {i // 2}" for i in range(len(seeds[0]))], {"n": len(seeds[0])}, better)
+    return Cell([statistics.mean(s) for s in seeds], [list(s) for s in seeds], [f"prompt {i // 2}" for i in range(len(seeds[0]))], [], {"n": len(seeds[0])}, better)
 
 
 def test_best_and_second_are_marked_only_where_the_paired_difference_is_sure() -> None:
@@ -151,3 +152,21 @@ def test_several_experiments_make_one_table_with_their_runs_one_after_the_other(
     assert both[0][-1] == "experiment=methods"
     assert both[-1][-1] == "experiment=methods_fixed"
     assert all(compose(choice).sample.erase == 10 for choice in (both[0], both[-1]))
+
+
+def test_the_figures_of_a_sweep_are_written_and_an_empty_sweep_or_a_wrong_flag_is_refused(tiny: Any, tmp_path: Path) -> None:
+    for anchor in ("superclass", "empty"):
+        tiny(f"anchor={anchor}", "metric=[erasure]")
+    sweep = [*TINY, f"root={tmp_path}", "anchor=superclass,empty"]
+    written = plots.main([*sweep, f"--to={tmp_path / 'figures'}"]).splitlines()
+    assert sorted(Path(f).name for f in written) == sorted(f"{n}.{e}" for n in ("trade-off", "similarity", "concepts", "interference") for e in ("png", "pdf"))
+    assert all(Path(f).stat().st_size > 5000 for f in written)
+    with pytest.raises(BadInput, match="none of the sweep's 2 runs is there; the first is made by `advanchor "):
+        plots.main([*sweep, "method.steps=2"])
+    with pytest.raises(BadInput, match="does not know --too=x"):
+        plots.main([*sweep, "--too=x"])
+
+
+def test_a_cell_knows_its_means_by_concept() -> None:
+    one = Cell(images=[[1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0]], labels=["fox", "fox", "car", "car"])
+    assert one.by_label() == {"fox": 0.5, "car": 0.5}

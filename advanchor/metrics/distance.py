@@ -1,6 +1,6 @@
-"""Distances between the edited and the unedited model's images of the same prompts and seeds: FID and KID on the judge's features.
+"""Distances between the edited and the unedited model's images of the same prompts and seeds: FID, KID, CMMD, precision and recall.
 
-torchmetrics computes both; the judge's features go through an identity where it would run Inception.
+torchmetrics computes FID and KID and has no class for the others; the judge's features go through an identity where it would run Inception.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import advanchor.torchvision_ops  # noqa: F401  (before torchmetrics)
 from torchmetrics.image.fid import FrechetInceptionDistance  # isort: skip
 from torchmetrics.image.kid import KernelInceptionDistance  # isort: skip
 
-from advanchor.core import Images, Judge, Positive, Score, Scores, option
+from advanchor.core import Images, Judge, Positive, Rate, Score, Scores, option, share
 
 
 class Ready(nn.Module):
@@ -80,6 +80,47 @@ class Kid:
                 torch.manual_seed(0)
                 value = float(metric.compute()[0])
             scores[f"kid/{name}"] = _score(1000 * value, name, len(after), judge)
+        return scores
+
+
+@option
+class Cmmd:
+    """`cmmd/erase`, `cmmd/keep`: maximum mean discrepancy of CLIP embeddings of length 1 under a Gaussian kernel of width 10, times 1000 (Jayasumana et al. 2024,
+    arXiv 2401.09603), by the judge's CLIP model, which the score names.
+    """
+
+    sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
+    name: str
+    sigma: Rate = 10.0
+    version: int = 1
+
+    def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
+        scores: Scores = {}
+        for name in ("erase", "keep"):
+            x, y = (judge.embed(images[n].load()).double() for n in (f"{name}@base", name))
+            xx, yy, xy = ((-torch.cdist(a, b).square() / (2 * self.sigma**2)).exp().mean() for a, b in ((x, x), (y, y), (x, y)))
+            scores[f"cmmd/{name}"] = {**_score(1000 * float(xx + yy - 2 * xy), name, len(y), judge), "extractor": f"open_clip model of judge {judge.name}"}
+        return scores
+
+
+@option
+class PrecisionRecall:
+    """`precision/keep`, `recall/keep` and the same for `erase` (Kynkaanniemi et al. 2019, arXiv 1904.06991): the share of the edited model's images inside the manifold of the
+    unedited model's, and the other way round; the manifold is the union of balls around the features that reach to the `neighbours`-th nearest other.
+    """
+
+    sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
+    name: str
+    neighbours: Positive = 3
+    version: int = 1
+
+    def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
+        scores: Scores = {}
+        for name, (before, after) in pairs(judge, images).items():
+            for kind, (real, other) in {"precision": (before, after), "recall": (after, before)}.items():
+                radii = torch.cdist(real.double(), real.double()).sort(1).values[:, min(self.neighbours, len(real) - 1)]
+                inside = (torch.cdist(other.double(), real.double()) <= radii).any(1)
+                scores[f"{kind}/{name}"] = {**share(inside.tolist(), "lower" if name == "erase" else "higher"), "extractor": judge.extractor}
         return scores
 
 

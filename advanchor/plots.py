@@ -1,0 +1,176 @@
+"""`advanchor plot`: a sweep read back as figures, PNG and PDF.
+
+    advanchor plot experiment=methods,methods_fixed --to=docs/results/methods
+
+trade-off.*    erased against kept hit rate, a point for each row of the table, with the front of those that no other beats in both
+similarity.*   the anchor's cosine to its concept against the kept hit rate, a point for each cell
+concepts.*     bars of erased and kept hit rate for each row, a panel for each column
+interference.* what erasing each row and column did to every measured concept: hit rate after minus before, as a heat map
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advanchor.core import BadInput
+from advanchor.tables import Cell, Sweep, read
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe & Ito (2008): told apart with any colour vision. Shapes and labels say the same again.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+SHAPES = "osD^vP*XhHpd<>8"
+ERASED, KEPT, COSINE = "erasure/hit", "keep/hit", "anchor/cosine_span"
+BEFORE = {ERASED: f"{ERASED}@base", KEPT: f"{KEPT}@base"}
+
+
+def main(args: Sequence[str]) -> str:
+    """Draw the figures and return what was written.
+
+    Raises:
+        BadInput: matplotlib is not installed, a mistake in the overrides, or no run of the sweep is there.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise BadInput("plots need matplotlib: pip install 'advanchor[plot]'.") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    flags, overrides = [a for a in args if a.startswith("--")], [a for a in args if not a.startswith("--")]
+    if unknown := [f for f in flags if not f.startswith("--to=")]:
+        raise BadInput(f"plot does not know {unknown[0]}: use --to=<folder>.")
+    sweep, cfg = read([*overrides, f"table.cells=[{','.join([ERASED, KEPT, COSINE, *BEFORE.values()])}]"])
+    if not any(cell.values for cell in sweep.cells.values()):
+        raise BadInput(f"none of the sweep's {sweep.runs} runs is there; the first is made by `{sweep.missing[0]}`.")
+    folder = Path(flags[-1].partition("=")[2] if flags else Path(cfg.root) / "figures" / str(cfg.study))
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, paint, size in (
+        ("trade-off", trade_off, (7.5, 5.5)),
+        ("similarity", similarity, (7.5, 5.5)),
+        ("concepts", concepts, (4 * len(sweep.columns), 1 + 0.3 * len(sweep.rows))),
+        ("interference", interference, (11, 2 + 0.18 * len(sweep.columns) * len(sweep.rows))),
+    ):
+        figure = plt.figure(figsize=size, layout="constrained")
+        paint(figure, sweep)
+        for ending in ("png", "pdf"):
+            figure.savefig(folder / f"{name}.{ending}", dpi=150, metadata={"CreationDate": None} if ending == "pdf" else None)
+            written.append(str(folder / f"{name}.{ending}"))
+        plt.close(figure)
+    return "\n".join(written)
+
+
+def mean(sweep: Sweep, row: tuple[str, ...], column: tuple[str, ...], name: str) -> float | None:
+    values = sweep.cells.get((row, column, name), Cell()).values
+    return statistics.mean(values) if values else None
+
+
+def label(row: tuple[str, ...]) -> str:
+    return " + ".join(row)
+
+
+def trade_off(figure: Any, sweep: Sweep) -> None:
+    """Means over the columns; thin lines reach from the lowest to the highest column."""
+    axes = figure.add_subplot()
+    points = []
+    for i, row in enumerate(sweep.rows):
+        pairs = [(e, k) for column in sweep.columns if (e := mean(sweep, row, column, ERASED)) is not None and (k := mean(sweep, row, column, KEPT)) is not None]
+        if len(pairs) < len(sweep.columns):
+            continue  # a mean over other concepts would not be comparable
+        x, y = (statistics.mean(p[j] for p in pairs) for j in (0, 1))
+        colour, shape = COLOURS[names(sweep, 0).index(row[0]) % 8], SHAPES[names(sweep, 0).index(row[0]) % len(SHAPES)]
+        filled = len(row) < 2 or names(sweep, 1).index(row[1]) % 2 == 0
+        axes.plot([min(p[0] for p in pairs), max(p[0] for p in pairs)], [y, y], color=colour, linewidth=0.6, alpha=0.5)
+        axes.plot([x, x], [min(p[1] for p in pairs), max(p[1] for p in pairs)], color=colour, linewidth=0.6, alpha=0.5)
+        axes.plot(x, y, shape, color=colour, markersize=8, markerfacecolor=colour if filled else "white", label=label(row), zorder=3)
+        axes.annotate(str(i + 1), (x, y), xytext=(6, 5), textcoords="offset points", fontsize=7)
+        points.append((x, y))
+    front = sorted(p for p in points if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points))
+    axes.step([p[0] for p in front], [p[1] for p in front], where="post", color="0.6", linewidth=1, linestyle="--", zorder=1)
+    axes.set_xlabel("erased concept still found (lower is better)")
+    axes.set_ylabel("kept concepts found (higher is better)")
+    handles, labels = axes.get_legend_handles_labels()
+    numbered = [f"{[label(r) for r in sweep.rows].index(text) + 1}  {text}" for text in labels]
+    axes.legend(handles, numbered, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    axes.grid(alpha=0.25)
+
+
+def similarity(figure: Any, sweep: Sweep) -> None:
+    """One point for each row and column: colour is the column, shape the row."""
+    axes = figure.add_subplot()
+    for j, column in enumerate(sweep.columns):
+        for i, row in enumerate(sweep.rows):
+            x, y = mean(sweep, row, column, COSINE), mean(sweep, row, column, KEPT)
+            if x is not None and y is not None:
+                axes.plot(x, y, SHAPES[i % len(SHAPES)], color=COLOURS[j % 8], markersize=7)
+    keys(axes, [label(r) for r in sweep.rows], [label(c) for c in sweep.columns])
+    axes.set_xlabel("cosine of anchor and concept on the concept's tokens")
+    axes.set_ylabel("kept concepts found (higher is better)")
+    axes.grid(alpha=0.25)
+
+
+def concepts(figure: Any, sweep: Sweep) -> None:
+    """Erased (lower is better) and kept hit rate side by side."""
+    panels = figure.subplots(1, len(sweep.columns), sharey=True, squeeze=False)[0]
+    places = range(len(sweep.rows))
+    for axes, column in zip(panels, sweep.columns, strict=True):
+        for offset, name, colour in ((-0.2, ERASED, COLOURS[1]), (0.2, KEPT, COLOURS[0])):
+            there = [(p + offset, v) for p, row in zip(places, sweep.rows, strict=True) if (v := mean(sweep, row, column, name)) is not None]
+            axes.barh([p for p, _ in there], [v for _, v in there], 0.38, color=colour, label={ERASED: "erased concept found", KEPT: "kept concepts found"}[name])
+            for place, value in there:  # a missing run has no number, a zero has one
+                axes.text(value + 0.01, place, f"{value:.2f}", va="center", fontsize=6)
+        axes.set_title(label(column), fontsize=9)
+        axes.set_xlim(0, 1.12)
+        axes.set_xticks([0, 0.5, 1])
+        axes.grid(axis="x", alpha=0.25)
+    panels[0].set_yticks(list(places), [label(row) for row in sweep.rows], fontsize=7)
+    panels[0].invert_yaxis()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8, frameon=False)
+
+
+def interference(figure: Any, sweep: Sweep) -> None:
+    """Erased row by measured column; the erased concept itself is framed."""
+    import numpy as np
+    from matplotlib.patches import Rectangle
+
+    lines: list[tuple[str, dict[str, float], set[str]]] = []
+    for row in sweep.rows:
+        for column in sweep.columns:
+            changes: dict[str, float] = {}
+            erased: set[str] = set()
+            for name, before in BEFORE.items():
+                after, base = sweep.cells.get((row, column, name), Cell()), sweep.cells.get((row, column, before), Cell())
+                if after.images and base.images:
+                    changes |= {concept: after.by_label()[concept] - base.by_label()[concept] for concept in after.by_label()}
+                    erased |= set(after.by_label()) if name == ERASED else set()
+            if changes:
+                lines.append((label((*row, *column)), changes, erased))
+    measured = list(dict.fromkeys(concept for _, changes, _ in lines for concept in changes))
+    axes = figure.add_subplot()
+    values = np.array([[changes.get(concept, np.nan) for concept in measured] for _, changes, _ in lines], dtype=float)
+    image = axes.imshow(values.reshape(len(lines), len(measured)), cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+    for i, (_, _, erased) in enumerate(lines):
+        for concept in erased:
+            axes.add_patch(Rectangle((measured.index(concept) - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1))
+    axes.set_xticks(range(len(measured)), measured, rotation=90, fontsize=6)
+    axes.set_yticks(range(len(lines)), [text for text, _, _ in lines], fontsize=6)
+    figure.colorbar(image, ax=axes, label="hit rate after minus before", shrink=0.6)
+
+
+def keys(axes: Axes, shapes: Sequence[str], colours: Sequence[str]) -> None:
+    """A legend that names what shapes and colours stand for."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], marker=SHAPES[i % len(SHAPES)], color="0.4", linestyle="", label=text) for i, text in enumerate(shapes)]
+    handles += [Line2D([], [], marker="s", color=COLOURS[i % 8], linestyle="", label=text) for i, text in enumerate(colours)]
+    axes.legend(handles=handles, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+
+
+def names(sweep: Sweep, axis: int) -> list[str]:
+    """The different names at one place of the rows, in order."""
+    return list(dict.fromkeys(row[axis] for row in sweep.rows))
