@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advanchor.core import BadInput, Prompt
+from advanchor.concept import Prompt
+from advanchor.core import BadInput
 from advanchor.report import table
 
 if TYPE_CHECKING:

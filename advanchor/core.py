@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -19,6 +17,9 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and --cfg job do not 
     import torch
     from PIL.Image import Image
     from torch import Tensor
+
+    from advanchor.concept import Concept, Prompt
+    from advanchor.step import Step
 
 C = TypeVar("C", bound=type)
 
@@ -59,144 +60,6 @@ Log = Callable[..., None]  # log(step, loss=..., anchor_loss=...)
 
 
 @plain_dataclass(frozen=True)
-class Prompt:
-    """One image to draw; (text, seed) decide it completely. `head` and `label` say what a detector should find."""
-
-    text: str
-    seed: int
-    head: Head = "object"
-    label: str = ""
-    kept: Literal["", "in", "cross"] = ""  # "": the erased concept; same kind; other kind
-
-    @property
-    def file(self) -> str:
-        """`<text>_<seed>.png`: the same image has the same name for every concept and run."""
-        words = "".join(c if c.isalnum() else "-" for c in self.text.lower())
-        if len(words) > 80 or not words.replace("-", "").isascii():
-            words = f"{words[:60]}-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
-        return f"{words}_{self.seed:03d}.png"
-
-
-@option
-class Sample:
-    """How images are drawn for measuring.
-
-    Attributes:
-        steps: denoising steps of the model's own scheduler.
-        guidance: classifier-free guidance scale; 1 is none.
-        erase, keep: images for each prompt of the erased concept, of the kept ones.
-    """
-
-    steps: Positive
-    guidance: Annotated[float, Field(ge=1)]
-    erase: Positive
-    keep: Positive
-
-
-@option
-class Concept:
-    """What is erased, what must stay, and the prompts for both. Data only: conf/concept/.
-
-    Attributes:
-        name: the words that carry the concept; their tokens are the span an adversarial anchor may move.
-        kind: which head of the judge recognises it.
-        phrase: what fills `{}` in a template: "a fox", "a blob emoji". Contains `name`.
-        superclass: the phrase without the concept's attributes: "an animal", "an emoji".
-        siblings, unrelated, synonyms: other names, for anchors and attacks.
-        templates: sentences with one `{}` used while erasing.
-        evaluate: sentences with `{}` (the phrase) or `{name}`, used for measuring the erased and the kept concepts of its kind.
-        keep: name -> phrase of concepts of the same kind that must stay.
-        keep_cross: name -> phrase of concepts of the other kind that must stay.
-        evaluate_cross: the sentences for `keep_cross`.
-    """
-
-    name: str
-    kind: Head
-    phrase: str
-    superclass: str
-    siblings: tuple[str, ...] = ()
-    unrelated: str | None = None
-    synonyms: tuple[str, ...] = ()
-    templates: Texts
-    evaluate: Texts
-    keep: dict[str, str]
-    keep_cross: dict[str, str] = Field(default_factory=dict)
-    evaluate_cross: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.name not in self.phrase:
-            raise ValueError(f"phrase '{self.phrase}' must contain the name '{self.name}'")
-        for template in self.templates:
-            if template.count("{}") != 1:
-                raise ValueError(f"template '{template}' must contain exactly one {{}}")
-
-    @property
-    def parts(self) -> tuple[Concept, ...]:
-        """The concepts to erase: this one."""
-        return (self,)
-
-    def prompts(self, sample: Sample) -> dict[str, list[Prompt]]:
-        """{"erase": ..., "keep": ...}: every image to draw, the same for every run on this concept."""
-        erase = [Prompt(fill(sentence, self.name, self.phrase), seed, self.kind, self.name) for sentence in self.evaluate for seed in range(sample.erase)]
-        other: Head = "style" if self.kind == "object" else "object"
-        places: tuple[tuple[Literal["in", "cross"], Head, dict[str, str], tuple[str, ...]], ...] = (
-            ("in", self.kind, self.keep, self.evaluate),
-            ("cross", other, self.keep_cross, self.evaluate_cross),
-        )
-        keep = [
-            Prompt(fill(sentence, name, phrase), seed, head, name, where)
-            for where, head, names, sentences in places
-            for name, phrase in names.items()
-            if name != self.name
-            for sentence in sentences
-            if where == "in" or not mentions(sentence, self.name)  # "a noto emoji of a fox" tests no style once foxes are gone
-            for seed in range(sample.keep)
-        ]
-        if not keep:
-            raise BadInput(f"concept {self.name} has no prompts for kept concepts: fill `keep` in its yaml, or damage cannot be seen.")
-        return {"erase": erase, "keep": keep}
-
-
-@option
-class Concepts:
-    """Several concepts erased together. What one of them keeps and another erases is erased.
-
-    Attributes:
-        name: of the set.
-        several: the concepts, by any name.
-    """
-
-    name: str
-    several: Annotated[dict[str, Concept], Field(min_length=2)]
-
-    @property
-    def parts(self) -> tuple[Concept, ...]:
-        """The concepts to erase, none of which is kept by another."""
-        gone = {concept.name for concept in self.several.values()}
-
-        def rest(names: Mapping[str, str]) -> dict[str, str]:
-            return {name: phrase for name, phrase in names.items() if name not in gone}
-
-        return tuple(replace(concept, keep=rest(concept.keep), keep_cross=rest(concept.keep_cross)) for concept in self.several.values())
-
-    def prompts(self, sample: Sample) -> dict[str, list[Prompt]]:
-        """Those of all concepts; an image that several of them keep is drawn once, one that names an erased concept is not kept."""
-        each = [concept.prompts(sample) for concept in self.parts]
-        keep = {(p.text, p.seed, p.label): p for prompts in each for p in prompts["keep"] if not any(mentions(p.text, c.name) for c in self.parts)}
-        return {"erase": [p for prompts in each for p in prompts["erase"]], "keep": list(keep.values())}
-
-
-def mentions(sentence: str, name: str) -> bool:
-    """Does the name stand in the sentence as a word of its own?"""
-    return f" {name} " in f" {sentence} "
-
-
-def fill(sentence: str, name: str, phrase: str) -> str:
-    """The sentence with its slots filled and spaces tidied, so that an empty phrase leaves a clean sentence."""
-    return " ".join(sentence.replace("{name}", name).replace("{}", phrase).split())
-
-
-@plain_dataclass(frozen=True)
 class Images:
     """What was asked for, and the folder in which every one of those images is."""
 
@@ -232,30 +95,6 @@ class Model(Protocol):
     timesteps: int
     pixels: int
     device: torch.device
-
-
-class Step:
-    """What one optimisation step looks at: noised latents of the concept and the sentences they were drawn for.
-
-    x: (b, 4, h, w); t: (b,) in 0..T-1; templates: b sentences with `{}`; noise: what x was noised with, if it was. The frozen model's predictions are computed once
-    per step, however many anchor updates look at them.
-    """
-
-    def __init__(self, model: Model, concept: Concept, x: Tensor, t: Tensor, templates: Sequence[str], noise: Tensor | None = None) -> None:
-        self.model, self.concept, self.x, self.t, self.templates, self.noise = model, concept, x, t, tuple(templates), noise
-        self._frozen: dict[str, Tensor] = {}
-
-    def texts(self, phrase: str) -> list[str]:
-        return [fill(template, "", phrase) for template in self.templates]
-
-    def frozen(self, phrase: str) -> Tensor:
-        """e0 at this step's x and t under its sentences filled with `phrase`: (b, 4, h, w), no gradient."""
-        import torch
-
-        if phrase not in self._frozen:
-            with torch.no_grad():
-                self._frozen[phrase] = self.model.eps(self.x, self.t, self.model.encode(self.texts(phrase)))
-        return self._frozen[phrase]
 
 
 class Target(Protocol):

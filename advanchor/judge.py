@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import advanchor.torchvision_ops  # noqa: F401  (before open_clip)
-from advanchor.core import BadInput, Head, Prompt, option
+from advanchor.concept import Prompt
+from advanchor.core import BadInput, Head, option
 from advanchor.emoji_classifier import EmojiClassifier
 
 if TYPE_CHECKING:

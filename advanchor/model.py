@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import advanchor.torchvision_ops  # noqa: F401  (before diffusers)
-from advanchor.core import BadInput, Edit, Prompt, option
+from advanchor.concept import Prompt
+from advanchor.core import BadInput, Edit, option
 from advanchor.edits import erasers, parameters, part, safety
 
 if TYPE_CHECKING:

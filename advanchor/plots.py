@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe & Ito (2008): told apart with any colour vision. Shapes and labels say the same again.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without the yellow, which is hard to see on white
 SHAPES = "osD^vP*XhHpd<>8"
 ERASED, KEPT, COSINE = "erasure/hit", "keep/hit", "anchor/cosine_span"
 BEFORE = {ERASED: f"{ERASED}@base", KEPT: f"{KEPT}@base"}
@@ -83,8 +83,9 @@ def trade_off(figure: Any, sweep: Sweep) -> None:
         if len(pairs) < len(sweep.columns):
             continue  # a mean over other concepts would not be comparable
         x, y = (statistics.mean(p[j] for p in pairs) for j in (0, 1))
-        colour, shape = COLOURS[names(sweep, 0).index(row[0]) % 8], SHAPES[names(sweep, 0).index(row[0]) % len(SHAPES)]
-        filled = len(row) < 2 or names(sweep, 1).index(row[1]) % 2 == 0
+        first = list(dict.fromkeys(r[0] for r in sweep.rows)).index(row[0])
+        colour, shape = COLOURS[first % len(COLOURS)], SHAPES[first % len(SHAPES)]
+        filled = row == next(r for r in sweep.rows if r[0] == row[0])  # the others of the same first name are hollow
         axes.plot([min(p[0] for p in pairs), max(p[0] for p in pairs)], [y, y], color=colour, linewidth=0.6, alpha=0.5)
         axes.plot([x, x], [min(p[1] for p in pairs), max(p[1] for p in pairs)], color=colour, linewidth=0.6, alpha=0.5)
         axes.plot(x, y, shape, color=colour, markersize=8, markerfacecolor=colour if filled else "white", label=label(row), zorder=3)
@@ -107,7 +108,7 @@ def similarity(figure: Any, sweep: Sweep) -> None:
         for i, row in enumerate(sweep.rows):
             x, y = mean(sweep, row, column, COSINE), mean(sweep, row, column, KEPT)
             if x is not None and y is not None:
-                axes.plot(x, y, SHAPES[i % len(SHAPES)], color=COLOURS[j % 8], markersize=7)
+                axes.plot(x, y, SHAPES[i % len(SHAPES)], color=COLOURS[j % len(COLOURS)], markersize=7)
     keys(axes, [label(r) for r in sweep.rows], [label(c) for c in sweep.columns])
     axes.set_xlabel("cosine of anchor and concept on the concept's tokens")
     axes.set_ylabel("kept concepts found (higher is better)")
@@ -159,7 +160,7 @@ def interference(figure: Any, sweep: Sweep) -> None:
             axes.add_patch(Rectangle((measured.index(concept) - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1))
     axes.set_xticks(range(len(measured)), measured, rotation=90, fontsize=6)
     axes.set_yticks(range(len(lines)), [text for text, _, _ in lines], fontsize=6)
-    figure.colorbar(image, ax=axes, label="hit rate after minus before", shrink=0.6)
+    figure.colorbar(image, ax=axes, label="hit rate after minus before (white: not measured)", shrink=0.6)
 
 
 def keys(axes: Axes, shapes: Sequence[str], colours: Sequence[str]) -> None:
@@ -167,10 +168,5 @@ def keys(axes: Axes, shapes: Sequence[str], colours: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], marker=SHAPES[i % len(SHAPES)], color="0.4", linestyle="", label=text) for i, text in enumerate(shapes)]
-    handles += [Line2D([], [], marker="s", color=COLOURS[i % 8], linestyle="", label=text) for i, text in enumerate(colours)]
+    handles += [Line2D([], [], marker="s", color=COLOURS[i % len(COLOURS)], linestyle="", label=text) for i, text in enumerate(colours)]
     axes.legend(handles=handles, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-
-
-def names(sweep: Sweep, axis: int) -> list[str]:
-    """The different names at one place of the rows, in order."""
-    return list(dict.fromkeys(row[axis] for row in sweep.rows))

@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from advanchor.core import Concept, Model, Step, Target, fill
+from advanchor.concept import Concept, fill
+from advanchor.core import Model, Target
+from advanchor.step import Step
 
 
 def random(seed: int, stream: int, use: int, i: int) -> torch.Generator:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advanchor.core import Images, Prompt, Scores
+from advanchor.concept import Prompt
+from advanchor.core import Images, Scores
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from advanchor import report
-from advanchor.core import Anchor, BadInput, Concept, Concepts, Edit, Images, Judge, Method, Metric, Prompt, Sample, Score, Scores, Tracker, fill
+from advanchor.concept import Concept, Concepts, Prompt, Sample, fill
+from advanchor.core import Anchor, BadInput, Edit, Images, Judge, Method, Metric, Score, Scores, Tracker
 from advanchor.machine import device, environment, stage
 from advanchor.sampling import draw
 from advanchor.store import cached, key, plain, run_id, write_json
@@ -76,6 +77,8 @@ def check(cfg: DictConfig) -> None:
     for name in ("seed", "batch"):
         if not isinstance(cfg[name], int) or cfg[name] < (name == "batch"):
             raise BadInput(f"{name}={cfg[name]} will not do: it must be a whole number, at least {int(name == 'batch')}.")
+    if "_target_" not in cfg.anchor:
+        raise BadInput(f"nothing says which anchor method={cfg.method.name} was published with: add conf/anchor_of/published_{cfg.method.name}.yaml, or name an anchor.")
     for group in GROUPS:
         component = build(cfg[group], group)
         if group == "model":
@@ -87,7 +90,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def sample_of(cfg: DictConfig) -> Sample:
-    return cast(Sample, build(cast(DictConfig, OmegaConf.merge({"_target_": "advanchor.core.Sample"}, cfg.sample)), "sample"))
+    return cast(Sample, build(cast(DictConfig, OmegaConf.merge({"_target_": "advanchor.concept.Sample"}, cfg.sample)), "sample"))
 
 
 def run(cfg: DictConfig, out: Path) -> dict[str, Any]:

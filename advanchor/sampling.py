@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from advanchor.core import Images, Prompt
+from advanchor.concept import Prompt
+from advanchor.core import Images
 from advanchor.store import lock
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from advanchor.core import Model, Target, fill
+from advanchor.concept import fill
+from advanchor.core import Model, Target
 
 
 @torch.no_grad()

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from advanchor.compose import compose_all, expand, validate
-from advanchor.core import BadInput, Prompt, Score
+from advanchor.concept import Prompt
+from advanchor.core import BadInput, Score
 from advanchor.intervals import by_prompt, differ, interval
 from advanchor.report import ARROW
 from advanchor.run import build, sample_of

@@ -15,8 +15,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from advanchor.anchors.words import Fixed
-from advanchor.core import BadInput, Concept, Edit, Log, Step, Target
+from advanchor.concept import Concept
+from advanchor.core import BadInput, Edit, Log, Target
 from advanchor.pools import Source
+from advanchor.step import Step
 
 CHECKPOINT_SECONDS = 10.0
 

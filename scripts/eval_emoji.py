@@ -19,7 +19,8 @@ from torch import Tensor
 from train_emoji import OBJECTS, ROOT, STYLES, TAXONOMY, article, bank
 
 from advanchor.compose import compose
-from advanchor.core import Prompt, share
+from advanchor.concept import Prompt
+from advanchor.core import share
 from advanchor.metrics.distance import FrechetInceptionDistance, Ready
 from advanchor.run import build
 

@@ -13,10 +13,11 @@ from advanchor.anchors.adversarial import Adversarial
 from advanchor.anchors.search import Search
 from advanchor.anchors.slot import Slot
 from advanchor.anchors.words import Empty, Same, Superclass
-from advanchor.core import BadInput, Step
+from advanchor.core import BadInput
 from advanchor.methods.ac import AblatingConcepts
 from advanchor.pools import Pool
 from advanchor.similarity import similarity
+from advanchor.step import Step
 from advanchor.training import descend
 
 TEMPLATES = ("{}", "an emoji of {}", "a picture of {}")

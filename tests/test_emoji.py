@@ -10,7 +10,7 @@ import torch
 
 import advanchor
 from advanchor.compose import compose
-from advanchor.core import Prompt
+from advanchor.concept import Prompt
 from advanchor.model import ASSETS
 from advanchor.run import build
 

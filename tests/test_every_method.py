@@ -13,9 +13,10 @@ from test_conf import options
 
 from advanchor import training
 from advanchor.compose import CONF, compose
-from advanchor.core import BadInput, Step
+from advanchor.core import BadInput
 from advanchor.pools import Pool
 from advanchor.run import build
+from advanchor.step import Step
 
 METHODS = options("method")
 AT_INFERENCE = ("none", "negative_prompt", "sld_medium", "sld_strong", "sld_max")
@@ -48,9 +49,11 @@ def test_every_method_takes_every_anchor(method: str, anchor: str, tiny: Any) ->
     assert (result["changed"]["tensors"] > 0) is (method not in AT_INFERENCE)
 
 
-def test_every_method_names_the_anchor_that_it_was_published_with() -> None:
-    assert sorted(f.stem.removeprefix("published_") for f in (Path(CONF) / "anchor_of").glob("*.yaml")) == METHODS
+def test_published_is_a_name_for_the_anchor_that_a_method_was_published_with() -> None:
+    assert {f.stem.removeprefix("published_") for f in (Path(CONF) / "anchor_of").glob("*.yaml")} <= set(METHODS)
     assert compose(["method=esd", "anchor=published"]).anchor == compose(["method=esd", "anchor=empty"]).anchor
+    with pytest.raises(BadInput, match=r"add conf/anchor_of/published_another\.yaml, or name an anchor"):
+        compose(["method=esd", "anchor=published", "method.name=another", "~anchor._target_"])
 
 
 @pytest.mark.parametrize("method", METHODS)

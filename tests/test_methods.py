@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from test_advanchor import ANCHOR, encode, predict, step, texts  # noqa: F401  (a fixture)
 
 from advanchor.anchors.words import Empty, Same, Superclass
-from advanchor.core import Prompt
+from advanchor.concept import Prompt, kept
 from advanchor.methods.ac_kumari import ConceptAblation
 from advanchor.methods.esd import ErasedStableDiffusion
 from advanchor.methods.fmn import ForgetMeNot
 from advanchor.methods.guidance import NegativePrompt, SafeLatentDiffusion
 from advanchor.methods.sa import SelectiveAmnesia
-from advanchor.methods.salun import SaliencyUnlearning, kept
+from advanchor.methods.salun import SaliencyUnlearning
 from advanchor.methods.uce import UnifiedConceptEditing
 from advanchor.pools import Denoising, Pool, Trajectories
 

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from advanchor.compose import compose
-from advanchor.core import Images, Prompt, mean, share
+from advanchor.concept import Prompt
+from advanchor.core import Images, mean, share
 from advanchor.metrics.clip import Clip
 from advanchor.metrics.distance import Cmmd, Fid, Kid, PrecisionRecall
 from advanchor.metrics.erasure import Erasure

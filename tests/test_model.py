@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from advanchor.core import BadInput, Prompt
+from advanchor.concept import Prompt
+from advanchor.core import BadInput
 from advanchor.model import add_at
 
 PROMPTS = [Prompt(text, seed, "object", "fox") for text in ("a fox", "an emoji of a car") for seed in (0, 1)]

@@ -12,11 +12,11 @@ from test_advanchor import encode, predict, step, texts  # noqa: F401  (a fixtur
 from test_methods import attention, quiet
 
 from advanchor.anchors.words import Empty, Same, Superclass
+from advanchor.concept import kept
 from advanchor.core import BadInput
 from advanchor.masks import mask
 from advanchor.methods.mace import MassConceptErasure, focus, loras
 from advanchor.methods.receler import Adversary, RobustEraser, erasers
-from advanchor.methods.salun import kept
 from advanchor.methods.spm import SemiPermeableMembrane, factors, surrounding
 from advanchor.pools import Pool, Trajectories, random
 

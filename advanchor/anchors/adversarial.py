@@ -14,7 +14,8 @@ from pydantic import Field
 
 from advanchor.anchors.search import Loss, Schedule, Search
 from advanchor.anchors.slot import Slot
-from advanchor.core import Concept, Model, Positive, Rate, option
+from advanchor.concept import Concept
+from advanchor.core import Model, Positive, Rate, option
 
 
 @option

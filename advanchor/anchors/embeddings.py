@@ -11,7 +11,8 @@ from torch import Tensor
 
 from advanchor.anchors.slot import Slot
 from advanchor.anchors.words import Fixed, phrase_of, words
-from advanchor.core import BadInput, Concept, Model, Target, fill, option
+from advanchor.concept import Concept, fill
+from advanchor.core import BadInput, Model, Target, option
 
 
 @option

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from advanchor.anchors.search import Loss, Schedule, Search
 from advanchor.anchors.words import Fixed, words
-from advanchor.core import Concept, Model, Positive, Rate, fill, option
+from advanchor.concept import Concept, fill
+from advanchor.core import Model, Positive, Rate, option
 
 
 @option

@@ -7,7 +7,8 @@ import torch
 from advanchor.anchors.adversarial import Adversarial
 from advanchor.anchors.search import Search
 from advanchor.anchors.slot import Slot
-from advanchor.core import Concept, Model, option
+from advanchor.concept import Concept
+from advanchor.core import Model, option
 
 
 @option

@@ -14,7 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from advanchor.core import BadInput, Concept, Step
+from advanchor.concept import Concept
+from advanchor.core import BadInput
+from advanchor.step import Step
 
 Loss = Literal["direction", "product"]
 Schedule = Literal["alternating", "sequential", "cyclical"]

@@ -8,7 +8,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from advanchor.core import Concept, Model, fill
+from advanchor.concept import Concept, fill
+from advanchor.core import Model
 from advanchor.model import add_at
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from advanchor.anchors.slot import Slot
-from advanchor.core import BadInput, Concept, Model, Step, Target, fill, option
+from advanchor.concept import Concept, fill
+from advanchor.core import BadInput, Model, Target, option
+from advanchor.step import Step
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from advanchor.core import Edit, Log, Model, Positive, Rate, Step, Target, option
+from advanchor.core import Edit, Log, Model, Positive, Rate, Target, option
 from advanchor.pools import Pool, Turns
+from advanchor.step import Step
 from advanchor.training import anchor_of, descend, leaves, settle
 
 

@@ -18,9 +18,10 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.slot import Slot
-from advanchor.core import Edit, Log, Model, Positive, Rate, Step, Target, option
+from advanchor.core import Edit, Log, Model, Positive, Rate, Target, option
 from advanchor.methods.guidance import away_from
 from advanchor.pools import looked_at
+from advanchor.step import Step
 from advanchor.training import descend, leaves
 
 

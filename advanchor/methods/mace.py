@@ -27,12 +27,13 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.slot import Slot
-from advanchor.core import Edit, Log, Model, Positive, Rate, Step, Target, fill, option
+from advanchor.concept import fill, kept
+from advanchor.core import Edit, Log, Model, Positive, Rate, Target, option
 from advanchor.edits import parameters, part
 from advanchor.masks import mask, resized
-from advanchor.methods.salun import kept
 from advanchor.methods.uce import refit
 from advanchor.pools import Pool, Turns, random
+from advanchor.step import Step
 from advanchor.training import descend, settle
 
 
@@ -75,7 +76,8 @@ class MassConceptErasure:
         draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
         finished = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.batch)
         frozen = model.weights("attn2.kv")
-        k = torch.cat([model.encode([text]).flatten(0, 1) for text in dict.fromkeys(text for t in finished for text in kept(t.concept))]).double()
+        sentences = dict.fromkeys(text for t in finished for text in kept(t.concept)) if self.preserve_scale else [""]
+        k = torch.cat([model.encode([text])[0] for text in sentences]).double()
 
         pairs = [self.matched(model, target) for target in finished]
         old, new = (torch.cat(rows).double() for rows in zip(*pairs, strict=True))

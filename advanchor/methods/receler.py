@@ -20,9 +20,10 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.slot import Slot
-from advanchor.core import BadInput, Edit, Log, Model, Positive, Rate, Step, Target, option
+from advanchor.core import BadInput, Edit, Log, Model, Positive, Rate, Target, option
 from advanchor.masks import mask, resized
 from advanchor.pools import Latents, looked_at, random
+from advanchor.step import Step
 from advanchor.training import anchor_of, descend
 
 

@@ -22,9 +22,10 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from advanchor.core import Edit, Log, Model, Positive, Rate, Step, Target, option
-from advanchor.methods.salun import kept
+from advanchor.concept import kept
+from advanchor.core import Edit, Log, Model, Positive, Rate, Target, option
 from advanchor.pools import Pool, Source, Turns
+from advanchor.step import Step
 from advanchor.training import descend, leaves, settle
 
 

@@ -22,8 +22,10 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from advanchor.core import Concept, Edit, Log, Model, Positive, Rate, Step, Target, fill, option
+from advanchor.concept import kept
+from advanchor.core import Edit, Log, Model, Positive, Rate, Target, option
 from advanchor.pools import Pool, Source, Turns
+from advanchor.step import Step
 from advanchor.training import anchor_of, descend, leaves
 
 
@@ -95,8 +97,3 @@ class SaliencyUnlearning:
         every = torch.cat([g.flatten() for g in gradients.values()])
         smallest = every.kthvalue(max(1, every.numel() - round(self.salient * every.numel()) + 1)).values
         return {name: (g >= smallest).to(torch.float32).cpu() for name, g in gradients.items()}
-
-
-def kept(concept: Concept) -> list[str]:
-    """Sentences about the kept concepts of the same kind, in the concept's templates."""
-    return [fill(t, "", phrase) for t in concept.templates for name, phrase in concept.keep.items() if name != concept.name]

@@ -19,7 +19,8 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.slot import Slot
-from advanchor.core import Edit, Log, Model, Positive, Rate, Target, fill, option
+from advanchor.concept import fill
+from advanchor.core import Edit, Log, Model, Positive, Rate, Target, option
 from advanchor.pools import Pool
 from advanchor.training import settle
 
