@@ -108,7 +108,7 @@ def similarity(figure: Any, sweep: Sweep) -> None:
         for i, row in enumerate(sweep.rows):
             x, y = mean(sweep, row, column, COSINE), mean(sweep, row, column, KEPT)
             if x is not None and y is not None:
-                axes.plot(x, y, SHAPES[i % len(SHAPES)], color=COLOURS[j % len(COLOURS)], markersize=7)
+                axes.plot(x, y, SHAPES[i % len(SHAPES)], color=COLOURS[j % len(COLOURS)], markersize=7, **face(i))
     keys(axes, [label(r) for r in sweep.rows], [label(c) for c in sweep.columns])
     axes.set_xlabel("cosine of anchor and concept on the concept's tokens")
     axes.set_ylabel("kept concepts found (higher is better)")
@@ -163,10 +163,15 @@ def interference(figure: Any, sweep: Sweep) -> None:
     figure.colorbar(image, ax=axes, label="hit rate after minus before (white: not measured)", shrink=0.6)
 
 
+def face(i: int) -> dict[str, Any]:
+    """Once the shapes are used up they come again hollow."""
+    return {"markerfacecolor": "white"} if i >= len(SHAPES) else {}
+
+
 def keys(axes: Axes, shapes: Sequence[str], colours: Sequence[str]) -> None:
     """A legend that names what shapes and colours stand for."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], marker=SHAPES[i % len(SHAPES)], color="0.4", linestyle="", label=text) for i, text in enumerate(shapes)]
+    handles = [Line2D([], [], marker=SHAPES[i % len(SHAPES)], color="0.4", linestyle="", label=text, **face(i)) for i, text in enumerate(shapes)]
     handles += [Line2D([], [], marker="s", color=COLOURS[i % len(COLOURS)], linestyle="", label=text) for i, text in enumerate(colours)]
     axes.legend(handles=handles, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
