@@ -11,7 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from advanchor.compose import CONF, expand, folders, validate
+from advanchor.compose import CONF, expand, experiments, folders, validate
 from advanchor.core import BadInput
 from advanchor.progress import shown
 from advanchor.report import table
@@ -67,7 +67,9 @@ def main() -> None:
             logging.getLogger("advanchor").setLevel(logging.INFO)
             places = folders(runs)
             with shown(places):
-                job()
+                for command in experiments(overrides):
+                    sys.argv[1:] = [*flags, *command]
+                    job()
             for out in (place.resolve() for place in places):  # also what failed in a launcher's workers
                 if (out / "error.txt").exists() and out not in FAILED:
                     said = (out / "error.txt").read_text().strip()

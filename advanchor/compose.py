@@ -53,15 +53,30 @@ def validate(overrides: Sequence[str]) -> None:
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each run of a sweep, in Hydra's order; of several experiments (`experiment=a,b`) one after the other."""
-    return [list(choice) for one in experiments(overrides) for choice in itertools.product(*sweep(one))]
+    """The overrides of each run of a command, in Hydra's order; of several sweeps one after the other, each run once."""
+    return [list(choice) for choice in dict.fromkeys(choice for one in experiments(overrides) for choice in itertools.product(*sweep(one)))]
 
 
 def experiments(overrides: Sequence[str]) -> list[list[str]]:
-    """The same command for each of the experiments that it names."""
+    """A command for each sweep: of each of the experiments that it names (`experiment=a,b`), each of its `sweeps`. What the command itself sets comes last.
+
+    Raises:
+        BadInput: there is no such experiment, or its `sweeps` are not a list of settings with their values.
+    """
     names = [o for o in overrides if o.startswith("experiment=")]
     rest = [o for o in overrides if o not in names]
-    return [[*rest, f"experiment={name}"] for name in names[-1].partition("=")[2].split(",")] if names else [rest]
+    commands = []
+    for name in names[-1].partition("=")[2].split(",") if names else ():
+        try:
+            with hydra.initialize_config_dir(CONF, version_base="1.3"):
+                sweeps = hydra.compose("config", [f"experiment={name}"]).sweeps
+        except (HydraException, OmegaConfBaseException) as error:
+            raise BadInput(sentence(error)) from None
+        if not all(isinstance(one, DictConfig) for one in sweeps):
+            raise BadInput(f"experiment {name}: sweeps must be a list of settings with their values, such as `- {{anchor: superclass, seed: '0,1'}}`.")
+        commands += [[f"experiment={name}", *(f"{key}={values}" for key, values in one.items()), *rest] for one in sweeps or [{}]]
+    distinct = {repr(sorted(sweep(one))): one for one in commands}  # a command that sets what tells two sweeps apart makes them one
+    return list(distinct.values()) if names else [rest]
 
 
 def compose_all(runs: Sequence[Sequence[str]]) -> list[DictConfig]:

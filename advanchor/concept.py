@@ -60,7 +60,8 @@ class Concept:
         siblings, unrelated, synonyms: other names, for anchors and attacks.
         templates: sentences with one `{}` used while erasing.
         evaluate: sentences with `{}` (the phrase) or `{name}`, used for measuring the erased and the kept concepts of its kind.
-        keep: name -> phrase of concepts of the same kind that must stay.
+        keep: name -> phrase of concepts of the same kind that must stay, and are measured.
+        preserve: name -> phrase of concepts of the same kind that a method which asks is told to keep; those of `keep` unless given.
         keep_cross: name -> phrase of concepts of the other kind that must stay.
         evaluate_cross: the sentences for `keep_cross`.
     """
@@ -75,6 +76,7 @@ class Concept:
     templates: Texts
     evaluate: Texts
     keep: dict[str, str]
+    preserve: dict[str, str] = Field(default_factory=dict)
     keep_cross: dict[str, str] = Field(default_factory=dict)
     evaluate_cross: tuple[str, ...] = ()
 
@@ -84,6 +86,11 @@ class Concept:
         for template in self.templates:
             if template.count("{}") != 1:
                 raise ValueError(f"template '{template}' must contain exactly one {{}}")
+
+    @property
+    def told(self) -> dict[str, str]:
+        """Name -> phrase of what methods that preserve named concepts are told to preserve."""
+        return {name: phrase for name, phrase in (self.preserve or self.keep).items() if name != self.name}
 
     @property
     def parts(self) -> tuple[Concept, ...]:
@@ -132,7 +139,7 @@ class Concepts:
         def rest(names: Mapping[str, str]) -> dict[str, str]:
             return {name: phrase for name, phrase in names.items() if name not in gone}
 
-        return tuple(replace(concept, keep=rest(concept.keep), keep_cross=rest(concept.keep_cross)) for concept in self.several.values())
+        return tuple(replace(concept, keep=rest(concept.keep), preserve=rest(concept.preserve), keep_cross=rest(concept.keep_cross)) for concept in self.several.values())
 
     def prompts(self, sample: Sample) -> dict[str, list[Prompt]]:
         """Those of all concepts; an image that several of them keep is drawn once, one that names an erased concept is not kept."""
@@ -152,12 +159,12 @@ def fill(sentence: str, name: str, phrase: str) -> str:
 
 
 def kept(concept: Concept) -> list[str]:
-    """Sentences about the kept concepts of the same kind, in the concept's templates.
+    """Sentences about concepts of the same kind that are to be preserved, in the concept's templates.
 
     Raises:
         BadInput: there are none.
     """
-    sentences = [fill(t, "", phrase) for t in concept.templates for name, phrase in concept.keep.items() if name != concept.name]
+    sentences = [fill(t, "", phrase) for t in concept.templates for phrase in concept.told.values()]
     if not sentences:
         raise BadInput(f"concept {concept.name} keeps nothing of its own kind, and this method needs it: fill `keep` in its yaml.")
     return sentences

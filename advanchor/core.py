@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar, cast
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as _dataclass
@@ -22,6 +24,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and --cfg job do not 
     from advanchor.step import Step
 
 C = TypeVar("C", bound=type)
+T = TypeVar("T")
 
 
 class BadInput(Exception):
@@ -65,11 +68,26 @@ class Images:
 
     root: Path
     prompts: Sequence[Prompt]
+    record: Path | None = None  # where what one judge saw in them is kept
 
     def load(self) -> list[Image]:
         from PIL import Image
 
         return [Image.open(self.root / p.file).convert("RGB") for p in self.prompts]
+
+    def seen(self, what: str, look: Callable[[list[Image]], T]) -> T:
+        """`look` at the images, once for all metrics and all runs that show the same ones."""
+        import torch
+
+        if self.record is None:
+            return look(self.load())
+        file = self.record / f"{what}-{hashlib.sha256(' '.join(p.file for p in self.prompts).encode()).hexdigest()[:12]}.pt"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_suffix(f".{os.getpid()}.part")
+            torch.save(look(self.load()), part)
+            os.replace(part, file)
+        return cast(T, torch.load(file, weights_only=True))
 
 
 Edit = Mapping[str, "Tensor"]  # what was done to a model, as small as it is: edits.py says what a name means
@@ -94,6 +112,7 @@ class Model(Protocol):
 
     timesteps: int
     pixels: int
+    shelf: Path | None  # where what it draws for erasing is kept for other runs
     device: torch.device
 
 
@@ -139,15 +158,16 @@ class Method(Protocol):
 
 
 class Judge(Protocol):
-    """What measures a model's images. Lists of PIL images in, CPU tensors or labels out."""
+    """What measures a model's images. Lists of PIL images in, CPU tensors or labels out. `extractor` names its features, `perceptual` its distance."""
 
     name: str
     extractor: str
+    perceptual: ClassVar[str]
 
     def check(self, prompts: Sequence[Prompt], pixels: int) -> None: ...
     def find(self, images: Sequence[Image]) -> dict[Head, list[str]]: ...
     def features(self, images: Sequence[Image]) -> Tensor: ...
-    def stages(self, images: Sequence[Image]) -> list[Tensor]: ...
+    def distance(self, before: Sequence[Image], after: Sequence[Image]) -> Tensor: ...
     def embed(self, images: Sequence[Image]) -> Tensor: ...
     def similarity(self, images: Sequence[Image], texts: Sequence[str]) -> Tensor: ...
 

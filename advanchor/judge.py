@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import advanchor.torchvision_ops  # noqa: F401  (before open_clip)
@@ -43,6 +44,7 @@ class EmojiJudge:
     name: str
     version: int = 1
     extractor: str = "emoji classifier, 64 features, 32 px"
+    perceptual: ClassVar = "lpips_emoji"
 
     def check(self, prompts: Sequence[Prompt], pixels: int) -> None:
         """Raise BadInput if the model's images are not 32 px wide, or a prompt's label is none of the classifier's."""
@@ -62,9 +64,12 @@ class EmojiJudge:
         """(n, 64)."""
         return _classifier().features(_pixels(images))
 
-    def stages(self, images: Sequence[Image]) -> list[Tensor]:
-        """Feature maps (n, c, h, w) of the classifier's three stages."""
-        return _classifier().stages(_pixels(images))
+    def distance(self, before: Sequence[Image], after: Sequence[Image]) -> Tensor:
+        """(n,): the form of LPIPS (Zhang et al. 2018, arXiv 1801.03924, eq. 1) with all weights 1 on the classifier's three feature maps: unit vectors over the
+        channels at every place, squared difference, mean over places, sum over stages. Not comparable with the published AlexNet's.
+        """
+        pairs = zip(_classifier().stages(_pixels(before)), _classifier().stages(_pixels(after)), strict=True)
+        return torch.stack([(F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2)) for a, b in pairs]).sum(0)
 
     def embed(self, images: Sequence[Image]) -> Tensor:
         """CLIP embeddings (n, d) of length 1."""
@@ -86,6 +91,7 @@ class NoJudge:
     name: str
     version: int = 1
     extractor: str = "none"
+    perceptual: ClassVar = "none"
 
     def check(self, prompts: Sequence[Prompt], pixels: int) -> None:
         """Any prompt and any size will do."""

@@ -129,6 +129,7 @@ class LatentDiffusion:
         self.timesteps: int = pipe.scheduler.config.num_train_timesteps
         self._alphas = pipe.scheduler.alphas_cumprod.to(self.device)
         self._autocast = autocast
+        self.shelf: Path | None = None
         self._embeddings: dict[str, Tensor] = {}
         self._guidance: dict[str, Tensor] = {}
         self._frozen = dict(self.unet.named_parameters())

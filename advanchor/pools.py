@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,17 @@ from tqdm import tqdm
 from advanchor.concept import Concept, fill
 from advanchor.core import Model, Target
 from advanchor.step import Step
+from advanchor.store import cached, key
 
 
 def random(seed: int, stream: int, use: int, i: int) -> torch.Generator:
     """A generator of its own for every step, so that a resumed training sees what an undisturbed one would have seen."""
     return torch.Generator().manual_seed(((seed * 4 + stream) * 2 + use) * 10_000_000 + i)
+
+
+def seeds(seed: int, count: int) -> list[int]:
+    """Of a pool's images: from a million up, so that none is one that is later measured."""
+    return [1_000_000 * (seed + 1) + i for i in range(count)]
 
 
 def shuffled(n: int, i: int, batch: int, generator: Callable[[int], torch.Generator]) -> list[int]:
@@ -29,6 +35,15 @@ def shuffled(n: int, i: int, batch: int, generator: Callable[[int], torch.Genera
     order = [int(k) for p in passes for k in torch.randperm(n, generator=generator(p))]
     first = (i * batch) % n
     return order[first : first + batch]
+
+
+def once(model: Model, folder: Path, name: str, made_of: Sequence[object], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors that the frozen model draws once: for all runs if it has a shelf, otherwise for this folder. `made_of` is all that decides them."""
+
+    def build(part: Path) -> None:
+        save_file({k: v.cpu().contiguous() for k, v in make().items()}, part / "latents.safetensors")
+
+    return {k: v.to(model.device) for k, v in load_file(cached(model.shelf or folder, f"{name}-{key(*made_of)}", build) / "latents.safetensors").items()}
 
 
 @dataclass(frozen=True)
@@ -47,27 +62,30 @@ class Pool:
         cls, model: Model, concept: Concept, count: int, seed: int, folder: Path,
         *, steps: int, guidance: float, phrase: str | None = None, under: Target | None = None, sentences: Sequence[str] = (), name: str = "pool",
     ) -> Pool:  # fmt: skip
-        """Let the frozen model draw `count` images, sentences in turn; kept in `folder` over a kill.
+        """Let the frozen model draw `count` images, sentences in turn.
 
         Args:
             phrase: what fills the concept's templates; the concept's own phrase unless given.
             under: an anchor whose embeddings replace those of the sentences.
             sentences: whole sentences instead of the concept's templates.
-            name: of the file, after the concept's; pools of one method must differ in it.
+            folder: where they are kept over a kill if the model has no shelf.
+            name: of the file, after the concept's.
         """
         among = tuple(sentences) or concept.templates
-        file, templates = folder / f"{concept.name}-{name}.safetensors", tuple(among[i % len(among)] for i in range(count))
-        if not file.exists():
+        templates = tuple(among[i % len(among)] for i in range(count))
+        texts = [fill(t, "", phrase or concept.phrase) for t in templates]
+        conditions = under.condition(among).cpu() if under else None
+
+        def make() -> dict[str, Tensor]:
             parts = []
             for i in tqdm(range(0, count, 32), desc=name, unit="batch", leave=False):
-                group = templates[i : i + 32]
-                texts = [fill(t, "", phrase or concept.phrase) for t in group]
-                # Seeds from a million up: no image of the pool is one that is later measured.
-                seeds = [1_000_000 * (seed + 1) + i + j for j in range(len(group))]
-                parts.append(model.latents(texts, seeds, steps=steps, guidance=guidance, cond=under.condition(group) if under else None))
-            save_file({"latents": torch.cat(parts).cpu()}, file.with_suffix(".part"))
-            os.replace(file.with_suffix(".part"), file)
-        return cls(model, concept, load_file(file)["latents"].to(model.device), templates, seed)
+                cond = under.condition(templates[i : i + 32]) if under else None
+                parts.append(model.latents(texts[i : i + 32], seeds(seed, count)[i : i + 32], steps=steps, guidance=guidance, cond=cond))
+            return {"latents": torch.cat(parts)}
+
+        digest = hashlib.sha256(conditions.float().numpy().tobytes()).hexdigest() if conditions is not None else None
+        saved = once(model, folder, f"{concept.name}-{name}", ["images", texts, seed, steps, guidance, digest], make)
+        return cls(model, concept, saved["latents"], templates, seed)
 
     def step(self, i: int, stream: int, batch: int) -> Step:
         """Step i of a stream: images in a fresh random order each pass, t on 0..T-1. Depends on (seed, stream, i) alone."""
@@ -97,18 +115,19 @@ class Trajectories:
 
     @classmethod
     def drawn(cls, model: Model, concept: Concept, count: int, seed: int, folder: Path, *, steps: int, guidance: float, phrase: str) -> Trajectories:
-        """`count` runs for the sentences filled with `phrase`, templates in turn; kept in `folder` over a kill."""
-        file, templates = folder / f"{concept.name}-trajectories.safetensors", tuple(concept.templates[i % len(concept.templates)] for i in range(count))
-        if not file.exists():
+        """`count` runs for the sentences filled with `phrase`, templates in turn; kept as `Pool.drawn` keeps its images."""
+        templates = tuple(concept.templates[i % len(concept.templates)] for i in range(count))
+        texts = [fill(t, "", phrase) for t in templates]
+
+        def make() -> dict[str, Tensor]:
             parts: list[Tensor] = []
             for i in tqdm(range(0, count, 32), desc="trajectories", unit="batch", leave=False):
-                texts = [fill(t, "", phrase) for t in templates[i : i + 32]]
-                latents, timesteps = model.trajectory(texts, [1_000_000 * (seed + 1) + i + j for j in range(len(texts))], steps=steps, guidance=guidance)
+                latents, timesteps = model.trajectory(texts[i : i + 32], seeds(seed, count)[i : i + 32], steps=steps, guidance=guidance)
                 parts.append(latents)
-            save_file({"latents": torch.cat(parts).cpu().contiguous(), "timesteps": timesteps.cpu()}, file.with_suffix(".part"))
-            os.replace(file.with_suffix(".part"), file)
-        saved = load_file(file)
-        return cls(model, concept, saved["latents"].to(model.device), saved["timesteps"].to(model.device), templates, seed)
+            return {"latents": torch.cat(parts), "timesteps": timesteps}
+
+        saved = once(model, folder, f"{concept.name}-trajectories", ["trajectories", texts, seed, steps, guidance], make)
+        return cls(model, concept, saved["latents"], saved["timesteps"], templates, seed)
 
     def step(self, i: int, stream: int, batch: int) -> Step:
         """Step i of a stream: runs in a fresh random order each pass, a uniform place in each. Depends on (seed, stream, i) alone."""

@@ -27,7 +27,7 @@ from advanchor.store import cached, key, plain, run_id, write_json
 
 log = logging.getLogger(__name__)
 GROUPS = ("model", "judge", "concept", "anchor", "method", "tracker")
-TOP = ("metric", "sample", "seed", "batch", "device", "root", "study", "table", "paper")
+TOP = ("metric", "sample", "seed", "batch", "device", "root", "study", "sweeps", "table", "paper")
 
 
 def build(node: DictConfig, where: str) -> Any:
@@ -126,6 +126,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     try:
         with stage("load", stages, out):
             model = build(cfg.model, "model").open(device(cfg.device))
+            model.shelf = store / "latents" / key(cfg.model)
             judge.check([p for group in prompts.values() for p in group], model.pixels)
 
         # Erase: an edit is made once, whoever asks for it.
@@ -136,6 +137,10 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         # Draw: the unedited model's images are shared by all runs of this model and these sampling settings.
         looks: dict[str, Any] = {"steps": sample.steps, "guidance": sample.guidance}
         folders = {"": store / "samples" / key(edit_key, looks), "@base": store / "samples" / f"base-{key(cfg.model, looks)}"}
+
+        def watched(shown: Images) -> Images:
+            """What the judge sees in these images is kept beside them."""
+            return dataclasses.replace(shown, record=shown.root / f"seen-{key(cfg.judge)}")
 
         def under_anchor() -> Images:
             """What the unedited model draws under the finished anchors, for each concept's own sentences; shared by all runs that have the same anchors."""
@@ -152,13 +157,13 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
 
             folder = store / "samples" / f"anchor-{key(cfg.model, looks, hashlib.sha256(file.read_bytes()).hexdigest())}"
             with stage("draw@anchor", stages, out):
-                return draw(paint, wanted, folder, batch=cfg.batch, label="anchor")
+                return watched(draw(paint, wanted, folder, batch=cfg.batch, label="anchor"))
 
         images = Shown(anchor=under_anchor)
         for which, folder in folders.items():
             with stage(f"draw{which}", stages, out), model.edited({} if which else edit):
                 for name, wanted in prompts.items():
-                    images[name + which] = draw(partial(model.draw, **looks), wanted, folder, batch=cfg.batch, label=name + which)
+                    images[name + which] = watched(draw(partial(model.draw, **looks), wanted, folder, batch=cfg.batch, label=name + which))
 
         # Measure: one small file per metric, so that a new metric does not repeat the others.
         unmeasured = "" if cfg.judge.name != "none" else "judge=none: the pictures are drawn, no score is computed (there is no judge for Stable Diffusion yet)."

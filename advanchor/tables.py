@@ -230,11 +230,13 @@ def prompts_of(cfg: DictConfig, name: str) -> list[Prompt]:
     """The prompts whose images a score is the mean of, in order; none for what is not a mean of measured images."""
     prompts = build(cfg.concept, "concept").prompts(sample_of(cfg))
     family, _, rest = name.removesuffix("@base").partition("/")
-    if family == "erasure" or rest == "erase":
+    if family == "erasure" or rest.partition(":")[0] == "erase":
         label = rest.partition(":")[2]
         return [p for p in prompts["erase"] if not label or p.label == label]
-    kept = rest.removeprefix("hit_") if rest.startswith("hit_") else ""
-    return [p for p in prompts["keep"] if not kept or p.kept == kept] if family == "keep" or rest == "keep" else []
+    if family != "keep" and rest.partition(":")[0] != "keep":
+        return []
+    label, kept = rest.partition(":")[2], rest.removeprefix("hit_") if rest.startswith("hit_") else ""
+    return [p for p in prompts["keep"] if (not label or p.label == label) and (not kept or p.kept == kept)]
 
 
 def images(folder: Path) -> dict[str, list[float]]:

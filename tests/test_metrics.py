@@ -149,15 +149,15 @@ def test_long_and_foreign_prompts_have_distinct_short_file_names() -> None:
 class Points:
     """A judge whose features, embeddings and maps are the images' colours."""
 
-    name, extractor = "points", "colours"
+    name, extractor, perceptual = "points", "colours", "lpips_points"
 
     def features(self, images: list[Image.Image]) -> Tensor:
         return torch.tensor([im.getpixel((0, 0)) for im in images], dtype=torch.float32)
 
     embed = features
 
-    def stages(self, images: list[Image.Image]) -> list[Tensor]:
-        return [self.features(images)[:, :, None, None].expand(-1, -1, 2, 2)]
+    def distance(self, before: list[Image.Image], after: list[Image.Image]) -> Tensor:
+        return (self.features(before) - self.features(after)).norm(dim=1)
 
 
 def clouds(tmp_path: Path, before: list[tuple[int, ...]], after: list[tuple[int, ...]]) -> dict[str, Images]:
@@ -195,7 +195,7 @@ def test_cmmd_is_the_kernel_distance_written_out(tmp_path: Path) -> None:
 
 
 def test_perceptual_distance_is_between_images_of_the_same_seed_and_named_after_its_judge(tmp_path: Path) -> None:
-    scores = PerceptualDistance(name="lpips")(Points(), clouds(tmp_path, [(3, 4, 0), (5, 0, 0)], [(3, 4, 0), (0, 5, 0)]))  # type: ignore[arg-type]
+    scores = PerceptualDistance(name="lpips")(Points(), clouds(tmp_path, [(3, 4, 0), (5, 0, 0)], [(3, 4, 0), (5, 2, 0)]))  # type: ignore[arg-type]
     assert scores["lpips_points/keep"]["values"] == pytest.approx([0.0, 2.0])
     assert scores["lpips_points/keep"]["better"] == "lower"
     assert scores["lpips_points/erase"]["extractor"] == "colours"
@@ -205,5 +205,8 @@ def test_the_emoji_judge_offers_what_every_metric_needs(tmp_path: Path) -> None:
     judge = build(compose(["model=random"]).judge, "judge")
     colours = [(255, 0, 0), (0, 0, 255)]
     images = [Image.new("RGB", (32, 32), c) for c in colours]
-    assert [tuple(m.shape[2:]) for m in judge.stages(images)] == [(32, 32), (16, 16), (8, 8)]
+    there, back = judge.distance(images, images[::-1]), judge.distance(images[::-1], images)
+    assert judge.distance(images, images).tolist() == [0, 0]
+    assert there.tolist() == pytest.approx(back.tolist())
+    assert 0 < there.max() < 12  # unit vectors on three maps: at most 4 each
     assert judge.embed(images).norm(dim=1).tolist() == pytest.approx([1.0, 1.0], abs=1e-4)

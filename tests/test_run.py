@@ -19,7 +19,7 @@ from advanchor.core import BadInput
 
 # Where a run can be killed: the n-th time that something of this name is about to get its final name.
 MOMENTS = [
-    ("stages.json", 1), ("pool.safetensors", 1), ("checkpoint.pt", 1), ("checkpoint.pt", 3), ("checkpoint.pt", 5), ("edit.json", 1), ("edits/", 1),
+    ("stages.json", 1), ("-pool-", 1), ("checkpoint.pt", 1), ("checkpoint.pt", 3), ("checkpoint.pt", 5), ("edit.json", 1), ("edits/", 1),
     ("samples/", 1), ("samples/", 7), ("samples/base", 1), ("samples/base", 8), ("metrics/", 1), ("metrics/", 3), ("grid.png", 1), ("result.json", 1),
 ]  # fmt: skip
 SCHEDULE = ["anchor.schedule=sequential", "method.zero_grad=false", "metric=[erasure,clip,kid]"]

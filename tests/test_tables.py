@@ -16,6 +16,7 @@ from advanchor import plots
 from advanchor.compose import compose, expand
 from advanchor.core import BadInput
 from advanchor.intervals import by_prompt, interval
+from advanchor.store import run_id
 from advanchor.tables import Cell, Sweep, main, marked
 
 SWEEP = ["anchor=superclass,empty", "seed=0,1", "table.cells=[clip/keep]"]
@@ -146,12 +147,22 @@ def test_what_a_run_reports_beside_its_scores_can_stand_in_a_table(swept: Any) -
 
 
 def test_several_experiments_make_one_table_with_their_runs_one_after_the_other() -> None:
-    first, second = expand(["experiment=methods"]), expand(["experiment=methods_fixed"])
-    both = expand(["seed=0", "experiment=methods,methods_fixed"])
-    assert len(both) == len(first) // 3 + len(second)
-    assert both[0][-1] == "experiment=methods"
-    assert both[-1][-1] == "experiment=methods_fixed"
-    assert all(compose(choice).sample.erase == 10 for choice in (both[0], both[-1]))
+    first, second = expand(["experiment=anchors"]), expand(["experiment=three_concepts"])
+    both = expand(["seed=1", "experiment=anchors,three_concepts"])
+    assert len(both) == len(first) + len(second)
+    assert "experiment=anchors" in both[0]
+    assert "experiment=three_concepts" in both[-1]
+    assert [compose(choice).seed for choice in (both[0], both[-1])] == [1, 1]
+
+
+def test_an_experiment_of_several_sweeps_makes_each_run_once_and_yields_to_the_command_line() -> None:
+    runs = expand(["experiment=anchor_study"])
+    assert len({run_id(compose(run)) for run in runs[:3] + runs[-3:]}) == 6
+    assert len(runs) == 8 * (3 * 3 + 8)
+    assert len(expand(["experiment=anchor_study", "seed=1"])) == 8 * 11
+    assert len(expand(["experiment=anchor_study", "seed=0", "anchor=empty"])) == 8  # both sweeps have become the same
+    with pytest.raises(BadInput, match="there is no experiment=anchor_studies: did you mean anchor_study"):
+        expand(["experiment=anchor_studies"])
 
 
 def test_the_figures_of_a_sweep_are_written_and_an_empty_sweep_or_a_wrong_flag_is_refused(tiny: Any, tmp_path: Path) -> None:

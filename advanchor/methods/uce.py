@@ -58,7 +58,7 @@ class UnifiedConceptEditing:
             slot, rows = Slot(model, concept), torch.arange(len(templates))
             gone.append(slot.encode(templates)[rows, slot.subjects(templates)])
             goals.append(target.condition(templates)[rows, target.subjects(templates)])
-            kept |= {fill(t, "", phrase): name for name, phrase in concept.keep.items() if name != concept.name for t in templates}
+            kept |= {fill(t, "", phrase): name for name, phrase in concept.told.items() for t in templates}
         c, c_a = torch.cat(gone), torch.cat(goals)
         c_p = model.encode(list(kept))[torch.arange(len(kept)), [model.span(text, name)[-1] for text, name in kept.items()]] if kept else c[:0]
         return {name: self.solve(w, c, c_a, c_p) for name, w in model.weights("attn2.kv").items()}

@@ -21,5 +21,5 @@ class AnchorHit:
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         shown = images["anchor"]
-        found = judge.find(shown.load())
+        found = shown.seen("find", judge.find)
         return {"anchor/hit": share([found[p.head][i] == p.label for i, p in enumerate(shown.prompts)], "lower")}

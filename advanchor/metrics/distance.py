@@ -31,9 +31,18 @@ class Ready(nn.Module):
         return features
 
 
+def fid(before: Tensor, after: Tensor) -> float:
+    """The Frechet distance of features (n, d)."""
+    metric = FrechetInceptionDistance(feature=Ready(before.shape[1]))
+    metric.set_dtype(torch.float64)
+    metric.update(before, real=True)
+    metric.update(after, real=False)
+    return float(metric.compute())
+
+
 def pairs(judge: Judge, images: Mapping[str, Images]) -> dict[str, tuple[Tensor, Tensor]]:
     """{"erase", "keep"}: features (n, d) of the unedited and the edited model's images."""
-    return {name: (judge.features(images[f"{name}@base"].load()), judge.features(images[name].load())) for name in ("erase", "keep")}
+    return {name: (images[f"{name}@base"].seen("features", judge.features), images[name].seen("features", judge.features)) for name in ("erase", "keep")}
 
 
 @option
@@ -47,11 +56,7 @@ class Fid:
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         scores: Scores = {}
         for name, (before, after) in pairs(judge, images).items():
-            metric = FrechetInceptionDistance(feature=Ready(before.shape[1]))
-            metric.set_dtype(torch.float64)
-            metric.update(before, real=True)
-            metric.update(after, real=False)
-            scores[f"fid/{name}"] = _score(float(metric.compute()), name, len(after), judge)
+            scores[f"fid/{name}"] = _score(fid(before, after), name, len(after), judge)
         return scores
 
 
@@ -97,7 +102,7 @@ class Cmmd:
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         scores: Scores = {}
         for name in ("erase", "keep"):
-            x, y = (judge.embed(images[n].load()).double() for n in (f"{name}@base", name))
+            x, y = (images[n].seen("embed", judge.embed).double() for n in (f"{name}@base", name))
             xx, yy, xy = ((-torch.cdist(a, b).square() / (2 * self.sigma**2)).exp().mean() for a, b in ((x, x), (y, y), (x, y)))
             scores[f"cmmd/{name}"] = {**_score(1000 * float(xx + yy - 2 * xy), name, len(y), judge), "extractor": f"open_clip model of judge {judge.name}"}
         return scores

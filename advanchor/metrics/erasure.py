@@ -26,7 +26,7 @@ class Erasure:
         for which in ("", "@base"):
             for name, subset in (("erase", "erasure"), ("keep", "keep")):
                 shown = images[name + which]
-                found = judge.find(shown.load())
+                found = shown.seen("find", judge.find)
                 hits = [(p.kept, found[p.head][i] == p.label) for i, p in enumerate(shown.prompts)]
                 parts = {"": [h for _, h in hits], "_in": [h for k, h in hits if k == "in"], "_cross": [h for k, h in hits if k == "cross"]}
                 if name == "erase" and len(labels := dict.fromkeys(p.label for p in shown.prompts)) > 1:

@@ -21,7 +21,7 @@ class UnlearnCanvas:
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         right = {}
         for name in self.sets:
-            found = judge.find(images[name].load())
+            found = images[name].seen("find", judge.find)
             right[name] = [found[p.head][i] == p.label for i, p in enumerate(images[name].prompts)]
         kept = [(p.kept, ok) for p, ok in zip(images["keep"].prompts, right["keep"], strict=True)]
         scores: Scores = {"unlearncanvas/ua": share([not ok for ok in right["erase"]], "higher")}

@@ -1,0 +1,47 @@
+"""AdvAnchor's released evaluation (Zhao et al. 2024, arXiv 2501.00054): every concept by itself against the unedited model's images of the same seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from advanchor.core import Images, Judge, Scores, mean, option, share
+from advanchor.metrics.distance import fid
+
+Direction = Literal["higher", "lower"]
+
+
+@option
+class Released:
+    """For the erased and for the kept concepts `released_accuracy/<set>` (share of images that are classified as what the prompt names), `released_fid/<set>` and
+    `released_<distance>/<set>` (the judge's perceptual distance of same-seed pairs), sets `erase` and `keep`, and for each single concept `<set>:<name>`. FID is
+    computed for each concept and then averaged, so `n` is that of one concept.
+
+    The released code measures nine concepts of one kind; here it is what the concept keeps, of its own kind and of the other.
+    """
+
+    sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
+    name: str
+    version: int = 1
+
+    def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
+        scores: Scores = {}
+        for which in ("erase", "keep"):
+            shown, before = images[which], images[f"{which}@base"]
+            found = shown.seen("find", judge.find)
+            right = [found[p.head][i] == p.label for i, p in enumerate(shown.prompts)]
+            was, now = before.seen("features", judge.features), shown.seen("features", judge.features)
+            moved = judge.distance(before.load(), shown.load()).tolist()
+            accuracy: Direction = "lower" if which == "erase" else "higher"
+            distance: Direction = "higher" if which == "erase" else "lower"
+            fids: dict[str, float] = {}
+            places = {f":{label}": [i for i, p in enumerate(shown.prompts) if p.label == label] for label in dict.fromkeys(p.label for p in shown.prompts)}
+            for part, chosen in {**places, "": list(range(len(right)))}.items():
+                scores[f"released_accuracy/{which}{part}"] = share([right[i] for i in chosen], accuracy)
+                scores[f"released_{judge.perceptual}/{which}{part}"] = {**mean([moved[i] for i in chosen], distance), "extractor": judge.extractor}
+                if part:
+                    fids[part] = fid(was[chosen], now[chosen])
+                value, n = (fids[part], len(chosen)) if part else (statistics.mean(fids.values()), len(right) // len(fids))
+                scores[f"released_fid/{which}{part}"] = {"value": value, "n": n, "better": distance, "extractor": judge.extractor}
+        return scores
