@@ -1,6 +1,6 @@
 """`advanchor plot`: a sweep read back as figures, PNG and PDF.
 
-    advanchor plot experiment=methods,methods_fixed --to=docs/results/methods
+    advanchor plot experiment=methods --to=docs/results/methods
 
 trade-off.*    erased against kept hit rate, a point for each row of the table, with the front of those that no other beats in both
 similarity.*   the anchor's cosine to its concept against the kept hit rate, a point for each cell

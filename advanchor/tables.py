@@ -1,7 +1,7 @@
 """A table is a sweep read back: the runs that a command would make, laid out as rows, columns and scores.
 
     advanchor table concept=emoji/fox,emoji/car anchor=adversarial,superclass seed=0,1,2
-    advanchor table experiment=methods,methods_fixed --format=latex --strict
+    advanchor table experiment=methods --format=latex --strict
 
 Rows, columns and scores are `table.rows`, `table.columns` and `table.cells` of the config. What is in neither (seeds) is averaged: mean ± standard deviation.
 Bold is the best of a column and underlined the second, if the paired bootstrap over prompts tells it from the next (intervals.py).
