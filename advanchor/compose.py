@@ -114,7 +114,9 @@ def sentence(error: Any) -> str:
     """Hydra's error in one sentence."""
     text = str(error)
     if isinstance(error, MissingConfigException) and (found := re.search(r"Could not (?:find|load) '([^']+)'", text)):
-        group, _, name = found.group(1).partition("/")
+        group, _, name = found.group(1).rpartition("/") if found.group(1).startswith("hydra/") else found.group(1).partition("/")
+        if needed := {"ray": "ray", "joblib": "workers", "submitit_slurm": "slurm"}.get(name if group == "hydra/launcher" else ""):
+            return f"the launcher {name} is not installed: pip install 'advanchor[{needed}]'."
         folder = Path(CONF) / group
         options = sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml") if not f.stem.startswith("_"))
         close = difflib.get_close_matches(name, options, 1)

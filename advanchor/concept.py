@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
@@ -64,6 +65,8 @@ class Concept:
         preserve: name -> phrase of concepts of the same kind that a method which asks is told to keep; those of `keep` unless given.
         keep_cross: name -> phrase of concepts of the other kind that must stay.
         evaluate_cross: the sentences for `keep_cross`.
+        prompts_csv: a file whose column `prompt` has the sentences for the erased concept instead of `evaluate`, with the seed of a column `sd_seed` if there is one
+            (the layout of I2P, arXiv 2211.05105); it belongs to the run like any setting, so name another file after a change.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Concept:
     preserve: dict[str, str] = Field(default_factory=dict)
     keep_cross: dict[str, str] = Field(default_factory=dict)
     evaluate_cross: tuple[str, ...] = ()
+    prompts_csv: str | None = None
 
     def __post_init__(self) -> None:
         if self.name not in self.phrase:
@@ -99,7 +103,8 @@ class Concept:
 
     def prompts(self, sample: Sample) -> dict[str, list[Prompt]]:
         """{"erase": ..., "keep": ...}: every image to draw, the same for every run on this concept."""
-        erase = [Prompt(fill(sentence, self.name, self.phrase), seed, self.kind, self.name) for sentence in self.evaluate for seed in range(sample.erase)]
+        asked = [(fill(sentence, self.name, self.phrase), 0) for sentence in self.evaluate] if self.prompts_csv is None else rows(self.prompts_csv)
+        erase = [Prompt(text, first + i, self.kind, self.name) for text, first in asked for i in range(sample.erase)]
         other: Head = "style" if self.kind == "object" else "object"
         places: tuple[tuple[Literal["in", "cross"], Head, dict[str, str], tuple[str, ...]], ...] = (
             ("in", self.kind, self.keep, self.evaluate),
@@ -117,6 +122,22 @@ class Concept:
         if not keep:
             raise BadInput(f"concept {self.name} has no prompts for kept concepts: fill `keep` in its yaml, or damage cannot be seen.")
         return {"erase": erase, "keep": keep}
+
+
+def rows(file: str) -> list[tuple[str, int]]:
+    """The sentences of a CSV file and the first seed of each.
+
+    Raises:
+        BadInput: there is no such file, it has no column `prompt`, or a seed is no number.
+    """
+    try:
+        with open(file, newline="") as lines:
+            found = [(row["prompt"].strip(), int(row.get("sd_seed") or 0)) for row in csv.DictReader(lines)]
+    except (OSError, KeyError, ValueError) as error:
+        raise BadInput(f"concept.prompts_csv={file} cannot be read ({error}): it must be a CSV file with a column `prompt`, and numbers in `sd_seed` if it has that.") from None
+    if not found:
+        raise BadInput(f"concept.prompts_csv={file} holds no prompt.")
+    return found
 
 
 @option

@@ -40,7 +40,7 @@ def option(cls: C) -> C:
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
-Head = Literal["object", "style"]
+Head = Literal["object", "style", "nudity"]
 
 
 class Score(TypedDict, total=False):
@@ -88,6 +88,12 @@ class Images:
             torch.save(look(self.load()), part)
             os.replace(part, file)
         return cast(T, torch.load(file, weights_only=True))
+
+    def right(self, judge: Judge) -> list[bool]:
+        """Does the judge find in each image what its prompt names?"""
+        heads = sorted({p.head for p in self.prompts})
+        found = self.seen("find", lambda images: judge.find(images, heads))
+        return [found[p.head][i] == p.label for i, p in enumerate(self.prompts)]
 
 
 Edit = Mapping[str, "Tensor"]  # what was done to a model, as small as it is: edits.py says what a name means
@@ -165,7 +171,7 @@ class Judge(Protocol):
     perceptual: ClassVar[str]
 
     def check(self, prompts: Sequence[Prompt], pixels: int) -> None: ...
-    def find(self, images: Sequence[Image]) -> dict[Head, list[str]]: ...
+    def find(self, images: Sequence[Image], heads: Sequence[Head]) -> dict[Head, list[str]]: ...
     def features(self, images: Sequence[Image]) -> Tensor: ...
     def distance(self, before: Sequence[Image], after: Sequence[Image]) -> Tensor: ...
     def embed(self, images: Sequence[Image]) -> Tensor: ...

@@ -50,15 +50,16 @@ class EmojiJudge:
         """Raise BadInput if the model's images are not 32 px wide, or a prompt's label is none of the classifier's."""
         if pixels != 32:
             raise BadInput(f"the emoji judge measures 32 px images and this model draws {pixels} px: set judge=none to draw without measuring.")
-        known = {"style": _classifier().styles, "object": _classifier().objects}
+        known: dict[Head, list[str]] = {"style": _classifier().styles, "object": _classifier().objects, "nudity": []}
         for p in prompts:
             if p.label not in known[p.head]:
                 raise BadInput(f"the emoji judge knows no {p.head} '{p.label}': use one of {', '.join(known[p.head])}, or judge=none to draw without measuring.")
 
-    def find(self, images: Sequence[Image]) -> dict[Head, list[str]]:
+    def find(self, images: Sequence[Image], heads: Sequence[Head] = ("style", "object")) -> dict[Head, list[str]]:
         """The likeliest style and object of each image."""
         style, thing = _classifier()(_pixels(images))
-        return {"style": [_classifier().styles[i] for i in style.argmax(1)], "object": [_classifier().objects[i] for i in thing.argmax(1)]}
+        found: dict[Head, list[str]] = {"style": [_classifier().styles[i] for i in style.argmax(1)], "object": [_classifier().objects[i] for i in thing.argmax(1)]}
+        return {head: found[head] for head in heads}
 
     def features(self, images: Sequence[Image]) -> Tensor:
         """(n, 64)."""

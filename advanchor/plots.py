@@ -4,27 +4,38 @@
 
 trade-off.*    erased against kept hit rate, a point for each row of the table, with the front of those that no other beats in both
 similarity.*   the anchor's cosine to its concept against the kept hit rate, a point for each cell
+lacking.*      how often the unedited model still draws the concept under the anchor against the erased hit rate, a point for each cell
+correlations.json  Spearman's rank correlation of those two pairs, with its interval
 concepts.*     bars of erased and kept hit rate for each row, a panel for each column
 interference.* what erasing each row and column did to every measured concept: hit rate after minus before, as a heat map
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from advanchor.core import BadInput
+from advanchor.intervals import interval, rank_correlation
 from advanchor.tables import Cell, Sweep, read
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+TITLES = {
+    "erasure/hit": "erased concept still found (lower is better)", "keep/hit": "kept concepts found (higher is better)",
+    "anchor/cosine_span": "cosine of anchor and concept on the concept's tokens", "anchor/hit": "concept found in what the unedited model draws under the anchor",
+}  # fmt: skip
 # Okabe & Ito (2008): told apart with any colour vision. Shapes and labels say the same again.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without the yellow, which is hard to see on white
 SHAPES = "osD^vP*XhHpd<>8"
-ERASED, KEPT, COSINE = "erasure/hit", "keep/hit", "anchor/cosine_span"
+ERASED, KEPT, COSINE, DRAWN = "erasure/hit", "keep/hit", "anchor/cosine_span", "anchor/hit"
 BEFORE = {ERASED: f"{ERASED}@base", KEPT: f"{KEPT}@base"}
 
 
@@ -44,7 +55,7 @@ def main(args: Sequence[str]) -> str:
     flags, overrides = [a for a in args if a.startswith("--")], [a for a in args if not a.startswith("--")]
     if unknown := [f for f in flags if not f.startswith("--to=")]:
         raise BadInput(f"plot does not know {unknown[0]}: use --to=<folder>.")
-    sweep, cfg = read([*overrides, f"table.cells=[{','.join([ERASED, KEPT, COSINE, *BEFORE.values()])}]"])
+    sweep, cfg = read([*overrides, f"table.cells=[{','.join([ERASED, KEPT, COSINE, DRAWN, *BEFORE.values()])}]"])
     if not any(cell.values for cell in sweep.cells.values()):
         raise BadInput(f"none of the sweep's {sweep.runs} runs is there; the first is made by `{sweep.missing[0]}`.")
     folder = Path(flags[-1].partition("=")[2] if flags else Path(cfg.root) / "figures" / str(cfg.study))
@@ -52,7 +63,8 @@ def main(args: Sequence[str]) -> str:
     written = []
     for name, paint, size in (
         ("trade-off", trade_off, (7.5, 5.5)),
-        ("similarity", similarity, (7.5, 5.5)),
+        ("similarity", partial(scatter, x=COSINE, y=KEPT), (7.5, 5.5)),
+        ("lacking", partial(scatter, x=DRAWN, y=ERASED), (7.5, 5.5)),
         ("concepts", concepts, (4 * len(sweep.columns), 1 + 0.3 * len(sweep.rows))),
         ("interference", interference, (11, 2 + 0.18 * len(sweep.columns) * len(sweep.rows))),
     ):
@@ -62,6 +74,8 @@ def main(args: Sequence[str]) -> str:
             figure.savefig(folder / f"{name}.{ending}", dpi=150, metadata={"CreationDate": None} if ending == "pdf" else None)
             written.append(str(folder / f"{name}.{ending}"))
         plt.close(figure)
+    (folder / "correlations.json").write_text(json.dumps(correlations(sweep), indent=1) + "\n")
+    written.append(str(folder / "correlations.json"))
     return "\n".join(written)
 
 
@@ -93,26 +107,47 @@ def trade_off(figure: Any, sweep: Sweep) -> None:
         points.append((x, y))
     front = sorted(p for p in points if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points))
     axes.step([p[0] for p in front], [p[1] for p in front], where="post", color="0.6", linewidth=1, linestyle="--", zorder=1)
-    axes.set_xlabel("erased concept still found (lower is better)")
-    axes.set_ylabel("kept concepts found (higher is better)")
+    axes.set_xlabel(TITLES[ERASED])
+    axes.set_ylabel(TITLES[KEPT])
     handles, labels = axes.get_legend_handles_labels()
     numbered = [f"{[label(r) for r in sweep.rows].index(text) + 1}  {text}" for text in labels]
     axes.legend(handles, numbered, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axes.grid(alpha=0.25)
 
 
-def similarity(figure: Any, sweep: Sweep) -> None:
+def scatter(figure: Any, sweep: Sweep, x: str, y: str) -> None:
     """One point for each row and column: colour is the column, shape the row."""
     axes = figure.add_subplot()
     for j, column in enumerate(sweep.columns):
         for i, row in enumerate(sweep.rows):
-            x, y = mean(sweep, row, column, COSINE), mean(sweep, row, column, KEPT)
-            if x is not None and y is not None:
-                axes.plot(x, y, SHAPES[i % len(SHAPES)], color=COLOURS[j % len(COLOURS)], markersize=7, **face(i))
+            across, up = mean(sweep, row, column, x), mean(sweep, row, column, y)
+            if across is not None and up is not None:
+                axes.plot(across, up, SHAPES[i % len(SHAPES)], color=COLOURS[j % len(COLOURS)], markersize=7, **face(i))
     keys(axes, [label(r) for r in sweep.rows], [label(c) for c in sweep.columns])
-    axes.set_xlabel("cosine of anchor and concept on the concept's tokens")
-    axes.set_ylabel("kept concepts found (higher is better)")
+    axes.set_xlabel(TITLES[x])
+    axes.set_ylabel(TITLES[y])
     axes.grid(alpha=0.25)
+
+
+def correlations(sweep: Sweep) -> dict[str, Any]:
+    """Spearman's rho of the two pairs of numbers that the analysis of anchors is about, over rows within each column, mean over columns (concepts).
+
+    Its 95 % interval is from drawing whole columns again, since the cells of one concept are not independent. An anchor that is the concept itself is left out: it keeps and
+    leaves everything by construction. `erasing` counts only anchors that take at least half of the concept away: whatever erases nothing keeps all.
+    """
+    found: dict[str, Any] = {}
+    for name, x, y in (("similarity_keeping", COSINE, KEPT), ("drawn_erased", DRAWN, ERASED)):
+        for which, least in (("all", 1.0), ("erasing", 0.5)):
+            each = []
+            for column in sweep.columns:
+                cells = [[v for n in (x, y, COSINE, ERASED) if (v := mean(sweep, row, column, n)) is not None] for row in sweep.rows]
+                pairs = [cell[:2] for cell in cells if len(cell) == 4 and cell[2] < 0.9999 and cell[3] <= least]
+                if len(pairs) > 2 and (rho := rank_correlation(*zip(*pairs, strict=True))) is not None:
+                    each.append(rho)
+            if each:
+                low, high = interval(np.array(each))
+                found[f"{name}/{which}"] = {"rho": statistics.mean(each), "low": low, "high": high, "concepts": len(each), "each": each}
+    return found
 
 
 def concepts(figure: Any, sweep: Sweep) -> None:
@@ -136,7 +171,6 @@ def concepts(figure: Any, sweep: Sweep) -> None:
 
 def interference(figure: Any, sweep: Sweep) -> None:
     """Erased row by measured column; the erased concept itself is framed."""
-    import numpy as np
     from matplotlib.patches import Rectangle
 
     lines: list[tuple[str, dict[str, float], set[str]]] = []

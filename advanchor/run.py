@@ -166,7 +166,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                     images[name + which] = watched(draw(partial(model.draw, **looks), wanted, folder, batch=cfg.batch, label=name + which))
 
         # Measure: one small file per metric, so that a new metric does not repeat the others.
-        unmeasured = "" if cfg.judge.name != "none" else "judge=none: the pictures are drawn, no score is computed (there is no judge for Stable Diffusion yet)."
+        unmeasured = "" if cfg.judge.name != "none" else "judge=none: the pictures are drawn, no score is computed; judge=sd measures images of Stable Diffusion."
         (out / "metrics").mkdir(exist_ok=True)
         for name, metric in metrics.items() if not unmeasured else ():
             if not memos[name].exists():

@@ -42,7 +42,7 @@ class Reader:
     extractor = "pixels"
     names = ("fox", "wolf", "noto")
 
-    def find(self, images: list[Image.Image]) -> dict[str, list[str]]:
+    def find(self, images: list[Image.Image], heads: list[str]) -> dict[str, list[str]]:
         colours = [im.getpixel((0, 0)) for im in images]
         return {"object": [self.names[c[0]] for c in colours], "style": [self.names[c[1]] for c in colours]}
 

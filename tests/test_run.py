@@ -1,5 +1,6 @@
 """A run is a value: computed once, resumed after any kill to the same numbers, and never lost to a tracker."""
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -266,7 +267,10 @@ def test_a_sweep_runs_every_cell_leaves_error_txt_in_the_failed_one_and_exits_wi
     assert all(str(e.parent.name) in done.stderr for e in errors)
 
 
-@pytest.mark.parametrize("launcher", ["workers", pytest.param("submitit_local", marks=pytest.mark.slow)])
+RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs pip install 'advanchor[ray]'")
+
+
+@pytest.mark.parametrize("launcher", ["workers", pytest.param("submitit_local", marks=pytest.mark.slow), pytest.param("ray", marks=[pytest.mark.slow, RAY])])
 def test_a_launcher_is_one_word_and_what_fails_in_its_workers_is_said_at_the_end(tmp_path: Path, launcher: str) -> None:
     done = command(tmp_path, *TINY, "metric=[erasure]", "-m", "method.lr=1e-4,1e30", "method.steps=6", f"hydra/launcher={launcher}")
     assert done.returncode == 1, done.stdout

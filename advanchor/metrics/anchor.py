@@ -20,6 +20,4 @@ class AnchorHit:
     version: int = 1
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
-        shown = images["anchor"]
-        found = shown.seen("find", judge.find)
-        return {"anchor/hit": share([found[p.head][i] == p.label for i, p in enumerate(shown.prompts)], "lower")}
+        return {"anchor/hit": share(images["anchor"].right(judge), "lower")}

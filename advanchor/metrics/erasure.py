@@ -26,8 +26,7 @@ class Erasure:
         for which in ("", "@base"):
             for name, subset in (("erase", "erasure"), ("keep", "keep")):
                 shown = images[name + which]
-                found = shown.seen("find", judge.find)
-                hits = [(p.kept, found[p.head][i] == p.label) for i, p in enumerate(shown.prompts)]
+                hits = [(p.kept, right) for p, right in zip(shown.prompts, shown.right(judge), strict=True)]
                 parts = {"": [h for _, h in hits], "_in": [h for k, h in hits if k == "in"], "_cross": [h for k, h in hits if k == "cross"]}
                 if name == "erase" and len(labels := dict.fromkeys(p.label for p in shown.prompts)) > 1:
                     parts |= {f":{label}": [h for p, (_, h) in zip(shown.prompts, hits, strict=True) if p.label == label] for label in labels}

@@ -29,8 +29,7 @@ class Released:
         scores: Scores = {}
         for which in ("erase", "keep"):
             shown, before = images[which], images[f"{which}@base"]
-            found = shown.seen("find", judge.find)
-            right = [found[p.head][i] == p.label for i, p in enumerate(shown.prompts)]
+            right = shown.right(judge)
             was, now = before.seen("features", judge.features), shown.seen("features", judge.features)
             moved = judge.distance(before.load(), shown.load()).tolist()
             accuracy: Direction = "lower" if which == "erase" else "higher"

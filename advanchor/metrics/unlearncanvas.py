@@ -19,10 +19,7 @@ class UnlearnCanvas:
     version: int = 1
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
-        right = {}
-        for name in self.sets:
-            found = images[name].seen("find", judge.find)
-            right[name] = [found[p.head][i] == p.label for i, p in enumerate(images[name].prompts)]
+        right = {name: images[name].right(judge) for name in self.sets}
         kept = [(p.kept, ok) for p, ok in zip(images["keep"].prompts, right["keep"], strict=True)]
         scores: Scores = {"unlearncanvas/ua": share([not ok for ok in right["erase"]], "higher")}
         for name, where in (("ira", "in"), ("cra", "cross")):
