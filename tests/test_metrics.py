@@ -1,6 +1,7 @@
 """Metrics count what they say they count, on images whose content is known."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +14,12 @@ from torch import Tensor
 
 from advanchor.compose import compose
 from advanchor.concept import Prompt
-from advanchor.core import Images, mean, share
+from advanchor.core import BadInput, Images, mean, share
 from advanchor.metrics.clip import Clip
 from advanchor.metrics.distance import Cmmd, Fid, Kid, PrecisionRecall
 from advanchor.metrics.erasure import Erasure
 from advanchor.metrics.pairs import PerceptualDistance
+from advanchor.metrics.released import Released
 from advanchor.metrics.unlearncanvas import UnlearnCanvas
 from advanchor.run import build
 
@@ -86,7 +88,7 @@ def test_hits_are_counted_by_what_each_prompt_names(images: dict[str, Images]) -
 
 
 def test_a_detector_that_never_fires_proves_no_erasure(images: dict[str, Images]) -> None:
-    blind = SimpleNamespace(find=lambda shown: {"object": ["?"] * len(shown), "style": ["?"] * len(shown)})
+    blind = SimpleNamespace(find=lambda shown, heads: {"object": ["?"] * len(shown), "style": ["?"] * len(shown)})
     assert "erasure/rate" not in Erasure(name="erasure")(blind, images)  # type: ignore[arg-type]
 
 
@@ -169,6 +171,62 @@ def clouds(tmp_path: Path, before: list[tuple[int, ...]], after: list[tuple[int,
 def test_unlearncanvas_counts_over_all_images(images: dict[str, Images]) -> None:
     scores = UnlearnCanvas(name="unlearncanvas")(Reader(), images)  # type: ignore[arg-type]
     assert {k: v["value"] for k, v in scores.items()} == {"unlearncanvas/ua": 0.75, "unlearncanvas/ira": 0.5, "unlearncanvas/cra": 1.0}
+
+
+class Seer(Reader):
+    """A reader that counts how often it is asked, with a distance."""
+
+    perceptual = "difference"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def find(self, images: list[Image.Image], heads: list[str]) -> dict[str, list[str]]:
+        self.asked.append("find")
+        return {head: found for head, found in super().find(images, heads).items() if head in heads}
+
+    def features(self, images: list[Image.Image]) -> Tensor:
+        self.asked.append("features")
+        return super().features(images)
+
+    def distance(self, before: list[Image.Image], after: list[Image.Image]) -> Tensor:
+        return (super().features(before) - super().features(after)).abs().sum(1)
+
+
+def test_the_released_protocol_measures_every_concept_by_itself_and_averages_the_distances(images: dict[str, Images]) -> None:
+    two = [Prompt("wolf", i, "object", "wolf", "in") for i in range(2)] + [Prompt("noto", i, "style", "noto", "cross") for i in range(2)]
+    root = images["keep"].root
+    images["keep@base"] = painted(root / "b", two, [(1, 0, 0), (1, 0, 2), (1, 2, 0), (1, 2, 2)])
+    images["keep"] = painted(root / "a", two, [(0, 0, 5), (1, 0, 7), (1, 2, 0), (1, 2, 2)])  # wolves moved by 5 in blue and one is a fox; styles are untouched
+    scores = Released(name="released")(Seer(), images)  # type: ignore[arg-type]
+    value = {k: v["value"] for k, v in scores.items()}
+    assert (value["released_accuracy/erase"], value["released_accuracy/erase:fox"]) == (0.25, 0.25)
+    assert (value["released_accuracy/keep:wolf"], value["released_accuracy/keep:noto"], value["released_accuracy/keep"]) == (0.5, 1, 0.75)
+    assert (value["released_difference/keep:wolf"], value["released_difference/keep:noto"], value["released_difference/keep"]) == (5.5, 0, 2.75)
+    # Two points: the mean moves by (-0.5, 0, 5), and the covariance from diag(0, 0, 2) to one of rank one, [[.5, 0, 1], [0, 0, 0], [1, 0, 2]].
+    assert value["released_fid/keep:wolf"] == pytest.approx(0.25 + 25 + 2 + 2.5 - 2 * math.sqrt(4), abs=1e-4)
+    assert value["released_fid/keep:noto"] == pytest.approx(0, abs=1e-4)
+    assert value["released_fid/keep"] == pytest.approx(value["released_fid/keep:wolf"] / 2, abs=1e-4)
+    assert (scores["released_fid/keep"]["n"], scores["released_accuracy/keep"]["n"]) == (2, 4)
+    better = [scores[f"released_{k}/{w}"]["better"] for k in ("accuracy", "fid", "difference") for w in ("erase", "keep")]
+    assert better == ["lower", "higher", "higher", "lower", "higher", "lower"]
+    with pytest.raises(BadInput, match=r"at least two images of each concept .* raise sample\.erase and sample\.keep"):
+        Released(name="released")(Seer(), {k: replace(v, prompts=v.prompts[:3]) for k, v in images.items()})  # type: ignore[arg-type]
+
+
+def test_what_a_judge_sees_in_images_is_kept_for_every_metric_and_run_that_shows_them(images: dict[str, Images], tmp_path: Path) -> None:
+    images = {k: replace(v, prompts=v.prompts[:2]) for k, v in images.items()}
+    fresh = Released(name="released")(Seer(), images)  # type: ignore[arg-type]
+    watched = {k: replace(v, record=tmp_path / f"seen-{k}") for k, v in images.items()}
+    first, second = Seer(), Seer()
+    assert Released(name="released")(first, watched) == fresh  # type: ignore[arg-type]
+    assert first.asked
+    assert Released(name="released")(second, watched) == fresh  # type: ignore[arg-type]
+    Fid(name="fid")(second, watched)  # type: ignore[arg-type]
+    assert second.asked == []
+    fewer = {k: replace(v, prompts=v.prompts[:1]) for k, v in watched.items()}  # another set is looked at anew
+    Erasure(name="erasure")(second, fewer)  # type: ignore[arg-type]
+    assert second.asked == ["find"] * 4
 
 
 def test_precision_falls_with_images_outside_and_recall_with_images_that_are_missing(tmp_path: Path) -> None:

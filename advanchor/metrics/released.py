@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from advanchor.core import Images, Judge, Scores, mean, option, share
+from advanchor.core import BadInput, Images, Judge, Scores, mean, option, share
 from advanchor.metrics.distance import fid
 
 Direction = Literal["higher", "lower"]
@@ -35,6 +36,8 @@ class Released:
             accuracy: Direction = "lower" if which == "erase" else "higher"
             distance: Direction = "higher" if which == "erase" else "lower"
             fids: dict[str, float] = {}
+            if (fewest := min(Counter(p.label for p in shown.prompts).values())) < 2:
+                raise BadInput(f"the released protocol needs at least two images of each concept to compute FID, and one has {fewest}: raise sample.erase and sample.keep.")
             places = {f":{label}": [i for i, p in enumerate(shown.prompts) if p.label == label] for label in dict.fromkeys(p.label for p in shown.prompts)}
             for part, chosen in {**places, "": list(range(len(right)))}.items():
                 scores[f"released_accuracy/{which}{part}"] = share([right[i] for i in chosen], accuracy)
