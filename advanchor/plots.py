@@ -56,7 +56,7 @@ def main(args: Sequence[str]) -> str:
     if unknown := [f for f in flags if not f.startswith("--to=")]:
         raise BadInput(f"plot does not know {unknown[0]}: use --to=<folder>.")
     sweep, cfg = read([*overrides, f"table.cells=[{','.join([ERASED, KEPT, COSINE, DRAWN, *BEFORE.values()])}]"])
-    if not any(cell.values for cell in sweep.cells.values()):
+    if not any(cell.runs for cell in sweep.cells.values()):
         raise BadInput(f"none of the sweep's {sweep.runs} runs is there; the first is made by `{sweep.missing[0]}`.")
     folder = Path(flags[-1].partition("=")[2] if flags else Path(cfg.root) / "figures" / str(cfg.study))
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,8 +80,7 @@ def main(args: Sequence[str]) -> str:
 
 
 def mean(sweep: Sweep, row: tuple[str, ...], column: tuple[str, ...], name: str) -> float | None:
-    values = sweep.cells.get((row, column, name), Cell()).values
-    return statistics.mean(values) if values else None
+    return sweep.cells.get((row, column, name), Cell()).mean
 
 
 def label(row: tuple[str, ...]) -> str:
@@ -180,7 +179,7 @@ def interference(figure: Any, sweep: Sweep) -> None:
             erased: set[str] = set()
             for name, before in BEFORE.items():
                 after, base = sweep.cells.get((row, column, name), Cell()), sweep.cells.get((row, column, before), Cell())
-                if after.images and base.images:
+                if after.by_label() and base.by_label():
                     changes |= {concept: after.by_label()[concept] - base.by_label()[concept] for concept in after.by_label()}
                     erased |= set(after.by_label()) if name == ERASED else set()
             if changes:

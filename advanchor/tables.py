@@ -3,7 +3,8 @@
     advanchor table concept=emoji/fox,emoji/car anchor=adversarial,superclass seed=0,1,2
     advanchor table experiment=methods --format=latex --strict
 
-Rows, columns and scores are `table.rows`, `table.columns` and `table.cells` of the config. What is in neither (seeds) is averaged: mean ± standard deviation.
+Rows, columns and scores are `table.rows`, `table.columns` and `table.cells` of the config. What is in neither is averaged: mean ± standard deviation
+over seeds of the mean over all else.
 Bold is the best of a column and underlined the second, if the paired bootstrap over prompts tells it from the next (intervals.py).
 """
 
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from advanchor.compose import compose_all, expand, validate
@@ -30,43 +30,82 @@ from advanchor.report import ARROW
 from advanchor.run import build, sample_of
 from advanchor.store import run_id
 
+FEWEST = 8  # prompts; fewer of them say too little about others, and single images are drawn again instead
 FORMS = ("markdown", "latex", "csv", "json")
 Place = tuple[tuple[str, ...], tuple[str, ...], str]  # row, column, score
 
 
+@dataclass(frozen=True)
+class Value:
+    """One run's score: the single images' values behind it, if it is a mean of them, with their prompts and what each should show."""
+
+    value: float
+    seed: int = 0
+    concept: str = ""
+    images: Sequence[float] = ()
+    prompts: Sequence[str] = ()
+    labels: Sequence[str] = ()
+
+
 @dataclass
 class Cell:
-    """One score of the runs that differ in seed alone: their values, the single images' values if it is a mean of them, and what must agree."""
+    """One score of all runs that differ in neither row nor column, and what must agree between them."""
 
-    values: list[float] = field(default_factory=list)
-    images: list[list[float]] = field(default_factory=list)
-    prompts: list[str] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
+    runs: list[Value] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     better: str = ""
 
     @property
-    def means(self) -> NDArray[np.float64] | None:
-        """A mean for each prompt, if there are single images for every value."""
-        return by_prompt(self.images, self.prompts) if self.values and len(self.images) == len(self.values) else None
+    def mean(self) -> float | None:
+        """Over all runs."""
+        return statistics.mean(run.value for run in self.runs) if self.runs else None
+
+    @property
+    def seeds(self) -> list[float]:
+        """The mean of each seed, over concepts and whatever else is in neither row nor column; a seed of which runs are missing is not comparable and left out."""
+        each: dict[int, list[float]] = {}
+        for run in self.runs:
+            each.setdefault(run.seed, []).append(run.value)
+        return [statistics.mean(values) for values in each.values() if len(values) == max(map(len, each.values()))]
+
+    @property
+    def units(self) -> dict[str, float]:
+        """What is drawn again for an interval, each with its mean over seeds: the prompts of each concept, or its single images where these are too few.
+
+        Empty if the score is no mean of single images.
+        """
+        if not all(run.images for run in self.runs):
+            return {}
+        found: dict[str, float] = {}
+        for concept in dict.fromkeys(run.concept for run in self.runs):
+            runs = [run for run in self.runs if run.concept == concept]
+            few = len(set(runs[0].prompts)) < FEWEST
+            names = [f"{text} #{i}" if few else text for i, text in enumerate(runs[0].prompts)]
+            means = by_prompt([run.images for run in runs], names)
+            found |= {f"{concept}: {name}": float(mean) for name, mean in zip(dict.fromkeys(names), means, strict=True)}
+        return found
 
     def by_label(self) -> dict[str, float]:
         """The mean over the images that should show each concept."""
-        images = np.asarray(self.images, np.float64).mean(0)
-        return {label: float(images[[own == label for own in self.labels]].mean()) for label in dict.fromkeys(self.labels)}
+        each: dict[str, list[float]] = {}
+        for run in self.runs:
+            for label, value in zip(run.labels, run.images, strict=True):
+                each.setdefault(label, []).append(value)
+        return {label: statistics.mean(values) for label, values in each.items()}
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        means = self.means
-        return None if means is None else interval(means)
+        units = self.units
+        return interval(np.array(list(units.values()))) if units else None
 
     def text(self) -> str:
-        if not self.values:
+        if not self.runs:
             return "—"
-        if len(self.values) > 1:
-            return f"{statistics.mean(self.values):.3f} ± {statistics.stdev(self.values):.3f}"
+        seeds = self.seeds
+        if len(seeds) > 1:
+            return f"{statistics.mean(seeds):.3f} ± {statistics.stdev(seeds):.3f}"
         bounds = self.bounds
-        return f"{self.values[0]:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
+        return f"{seeds[0]:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
 
 
 @dataclass
@@ -118,11 +157,10 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
                     f"{' / '.join([*row, *column])}: the runs' {name} differ in {ours} and {theirs}, and such numbers are not averaged: name one of them, or run them again."
                 )
             cell.facts, cell.better = facts, score.get("better", "")
-            cell.values.append(score["value"])
-            prompts = prompts_of(cfg, name)
-            if name in single and len(single[name]) == len(prompts):
-                cell.images.append(single[name])
-                cell.prompts, cell.labels = [p.text for p in prompts], [p.label for p in prompts]
+            asked = prompts_of(cfg, name)
+            known = name in single and len(single[name]) == len(asked)
+            behind = (single[name], [p.text for p in asked], [p.label for p in asked]) if known else ()
+            cell.runs.append(Value(score["value"], cfg.seed, cfg.concept.name, *behind))
     unlike = {k: sorted({json.dumps(c.facts[k], sort_keys=True) for c in sweep.cells.values() if c.facts}) for k in ("images", "code")}
     if mixed := {k: v for k, v in unlike.items() if len(v) > 1}:
         raise BadInput(f"the runs of this table differ in {'; '.join(f'{k}: {chr(32).join(v)}' for k, v in mixed.items())}: make a table of each, or run them again with one.")
@@ -166,13 +204,13 @@ STYLE: dict[str, dict[str, Callable[[str], str]]] = {
 
 def marked(sweep: Sweep, column: tuple[str, ...], name: str) -> dict[Place, str]:
     """Best and second of a column, each only if it differs from the next in rank."""
-    found = [(place, cell, cell.means) for row in sweep.rows if (cell := sweep.cells.get(place := (row, column, name))) and cell.values and cell.better]
-    if len(found) < 2 or any(m is None for _, _, m in found) or len({tuple(c.prompts) for _, c, _ in found}) > 1:
+    found = [(place, cell, cell.units) for row in sweep.rows if (cell := sweep.cells.get(place := (row, column, name))) and cell.runs and cell.better]
+    if len(found) < 2 or len({tuple(units) for _, _, units in found}) > 1 or not found[0][2]:
         return {}
-    ranked = sorted(found, key=lambda f: statistics.mean(f[1].values), reverse=found[0][1].better == "higher")
+    ranked = sorted(found, key=lambda f: statistics.mean(f[1].seeds), reverse=found[0][1].better == "higher")
     marks: dict[Place, str] = {}
-    for mark, (place, _, means), (_, _, following) in zip(("best", "second"), ranked, ranked[1:], strict=False):
-        if means is None or following is None or not differ(means, following):
+    for mark, (place, _, units), (_, _, following) in zip(("best", "second"), ranked, ranked[1:], strict=False):
+        if not differ(*(np.array(list(u.values())) for u in (units, following))):
             break
         marks[place] = mark
     return marks
@@ -185,8 +223,9 @@ def long(sweep: Sweep, spec: Any, form: str) -> str:
         low, high = cell.bounds or (None, None)
         lines.append({
             **dict(zip(spec.rows, row, strict=True)), **dict(zip(spec.columns, column, strict=True)), "score": name,
-            "mean": statistics.mean(cell.values) if cell.values else None, "sd": statistics.stdev(cell.values) if len(cell.values) > 1 else None, "low": low, "high": high,
-            "n": cell.facts.get("n"), "seeds": len(cell.values), "better": cell.better, "extractor": cell.facts.get("extractor"), "code": cell.facts.get("code"),
+            "mean": statistics.mean(cell.seeds) if cell.runs else None, "sd": statistics.stdev(cell.seeds) if len(cell.seeds) > 1 else None, "low": low, "high": high,
+            "n": cell.facts.get("n"), "runs": len(cell.runs), "seeds": len(cell.seeds),
+            "better": cell.better, "extractor": cell.facts.get("extractor"), "code": cell.facts.get("code"),
         })  # fmt: skip
     if form == "json":
         return json.dumps({"runs": sweep.runs, "missing": sweep.missing, "code": sorted(sweep.code), "scores": lines}, indent=1, ensure_ascii=False)
@@ -220,7 +259,7 @@ def published(sweep: Sweep, cfg: DictConfig) -> list[str]:
         if place[0] not in sweep.rows or place[1] not in sweep.columns:
             raise BadInput(f"paper.values names {' / '.join([*place[0], *place[1]])}, which is not in this table: correct the experiment.")
         cell = sweep.cells.get(place, Cell())
-        ours = statistics.mean(cell.values) if cell.values else None
+        ours = cell.mean
         difference = "—" if ours is None else f"{ours - entry.value:+.3f}"
         lines.append(f"| {' / '.join([*place[0], *place[1], place[2]])} | {entry.value:.3f} | {cell.text()} | {difference} |")
     return ["", f"Published in {cfg.paper.source}:", "", "| | paper | ours | difference |", "| --- | --- | --- | --- |", *lines] if lines else []

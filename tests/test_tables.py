@@ -15,9 +15,9 @@ from conftest import TINY
 from advanchor import plots
 from advanchor.compose import compose, expand
 from advanchor.core import BadInput
-from advanchor.intervals import by_prompt, interval
+from advanchor.intervals import by_prompt, interval, rank_correlation
 from advanchor.store import run_id
-from advanchor.tables import Cell, Sweep, main, marked
+from advanchor.tables import Cell, Sweep, Value, main, marked
 
 SWEEP = ["anchor=superclass,empty", "seed=0,1", "table.cells=[clip/keep]"]
 
@@ -100,7 +100,8 @@ def test_what_was_made_or_counted_differently_is_not_mixed(swept: Any, tmp_path:
 
 
 def cell(*seeds: list[float], better: str = "higher") -> Cell:
-    return Cell([statistics.mean(s) for s in seeds], [list(s) for s in seeds], [f"prompt {i // 2}" for i in range(len(seeds[0]))], [], {"n": len(seeds[0])}, better)
+    prompts = [f"prompt {i // 2}" for i in range(len(seeds[0]))]
+    return Cell([Value(statistics.mean(s), i, "fox", s, prompts) for i, s in enumerate(seeds)], {"n": len(seeds[0])}, better)
 
 
 def test_best_and_second_are_marked_only_where_the_paired_difference_is_sure() -> None:
@@ -112,7 +113,7 @@ def test_best_and_second_are_marked_only_where_the_paired_difference_is_sure() -
     del rows["a"], rows["b"]
     sweep = Sweep([(r,) for r in rows], [("x",)], {((r,), ("x",), "s"): c for r, c in rows.items()}, 2, [], set())
     assert marked(sweep, ("x",), "s") == {}
-    down = {r: cell(c.images[0], better="lower") for r, c in rows.items()} | {"e": cell([h - 0.3 for h in hard], better="lower")}
+    down = {r: cell(list(c.runs[0].images), better="lower") for r, c in rows.items()} | {"e": cell([h - 0.3 for h in hard], better="lower")}
     sweep = Sweep([(r,) for r in down], [("x",)], {((r,), ("x",), "s"): c for r, c in down.items()}, 3, [], set())
     assert marked(sweep, ("x",), "s") == {(("e",), ("x",), "s"): "best"}
 
@@ -128,6 +129,26 @@ def test_an_interval_covers_the_truth_in_about_95_of_100_experiments_and_resampl
     assert 0.90 <= covered / 300 <= 0.98
     alike = by_prompt([[0.0, 0.0, 1.0, 1.0]], ["a", "a", "b", "b"])
     assert alike.tolist() == [0.0, 1.0]
+
+
+def test_a_cell_of_several_concepts_has_the_deviation_of_its_seeds_and_not_of_its_concepts() -> None:
+    runs = [Value(v, seed, concept) for concept, values in (("fox", (0.1, 0.3)), ("car", (0.7, 0.9))) for seed, v in enumerate(values)]
+    assert Cell(runs).text() == "0.500 ± 0.141"
+    assert Cell(runs[:3]).text() == "0.400"  # the second seed of the car is missing, so the two seeds are not means of the same
+    assert Cell(runs[:3]).mean == pytest.approx(1.1 / 3)
+
+
+def test_units_of_an_interval_are_the_prompts_of_each_concept_or_single_images_where_there_is_one_prompt() -> None:
+    many, one = [f"a {i}" for i in range(10) for _ in range(2)], ["a fox"] * 20
+    values = [float(i % 4 == 0) for i in range(20)]
+    prompts = Cell([Value(0.25, 0, "fox", values, many), Value(0.25, 1, "fox", values, many), Value(0.25, 0, "car", values, many)])
+    assert len(prompts.units) == 20
+    assert set(prompts.units.values()) == {0.0, 0.5}
+    images = Cell([Value(0.25, 0, "fox", values, one)])
+    assert len(images.units) == 20
+    low, high = images.bounds or (0.0, 0.0)
+    assert 0.05 <= low < 0.25 < high < 0.5
+    assert Cell([Value(0.25, 0, "fox", values, one), Value(0.25, 1, "fox")]).bounds is None
 
 
 def test_any_setting_can_be_a_row_and_a_wrong_one_is_refused(swept: Any) -> None:
@@ -170,7 +191,8 @@ def test_the_figures_of_a_sweep_are_written_and_an_empty_sweep_or_a_wrong_flag_i
         tiny(f"anchor={anchor}", "metric=[erasure]")
     sweep = [*TINY, f"root={tmp_path}", "anchor=superclass,empty"]
     written = plots.main([*sweep, f"--to={tmp_path / 'figures'}"]).splitlines()
-    assert sorted(Path(f).name for f in written) == sorted(f"{n}.{e}" for n in ("trade-off", "similarity", "concepts", "interference") for e in ("png", "pdf"))
+    figures = [f"{n}.{e}" for n in ("trade-off", "similarity", "lacking", "concepts", "interference") for e in ("png", "pdf")]
+    assert sorted(Path(f).name for f in written) == sorted([*figures, "correlations.json"])
     assert all(Path(f).stat().st_size > 5000 for f in written)
     with pytest.raises(BadInput, match="none of the sweep's 2 runs is there; the first is made by `advanchor "):
         plots.main([*sweep, "method.steps=2"])
@@ -179,5 +201,27 @@ def test_the_figures_of_a_sweep_are_written_and_an_empty_sweep_or_a_wrong_flag_i
 
 
 def test_a_cell_knows_its_means_by_concept() -> None:
-    one = Cell(images=[[1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0]], labels=["fox", "fox", "car", "car"])
+    one = Cell([Value(0.5, images=images, labels=["fox", "fox", "car", "car"]) for images in ([1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0])])
     assert one.by_label() == {"fox": 0.5, "car": 0.5}
+
+
+def test_rank_correlation_is_spearmans_with_ties_at_their_mean_rank() -> None:
+    assert rank_correlation([1, 2, 3, 4], [10, 20, 30, 25]) == pytest.approx(0.8)
+    assert rank_correlation([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.9486833)  # scipy.stats.spearmanr
+    assert rank_correlation([1, 1, 1], [1, 2, 3]) is None
+
+
+def test_correlations_are_within_concepts_and_leave_out_the_concept_itself() -> None:
+    cells: dict[Any, Cell] = {}
+    for concept, start in (("fox", 0.0), ("car", 0.5)):  # within each concept similarity lowers keeping; over both it would seem to raise it
+        for anchor, step in (("a", 0.0), ("b", 0.1), ("c", 0.2), ("itself", 1.0)):
+            values = {
+                "anchor/cosine_span": 1.0 if anchor == "itself" else start + step,
+                "keep/hit": start + (1.0 if anchor == "itself" else 0.3 - step),
+                "anchor/hit": step,
+                "erasure/hit": step,
+            }
+            cells |= {((anchor,), (concept,), name): Cell([Value(v)]) for name, v in values.items()}
+    found = plots.correlations(Sweep([(a,) for a in ("a", "b", "c", "itself")], [("fox",), ("car",)], cells, 8, [], set()))
+    assert (found["similarity_keeping/all"]["rho"], found["similarity_keeping/all"]["concepts"]) == (pytest.approx(-1), 2)
+    assert found["drawn_erased/all"]["rho"] == pytest.approx(1)
