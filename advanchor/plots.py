@@ -13,6 +13,7 @@ interference.* what erasing each row and column did to every measured concept: h
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from functools import partial
@@ -33,7 +34,8 @@ TITLES = {
     "anchor/cosine_span": "cosine of anchor and concept on the concept's tokens", "anchor/hit": "concept found in what the unedited model draws under the anchor",
 }  # fmt: skip
 # Okabe & Ito (2008): told apart with any colour vision. Shapes and labels say the same again.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without the yellow, which is hard to see on white
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")  # grey for the yellow, which is hard to see on white
+ABREAST = 4  # panels
 SHAPES = "osD^vP*XhHpd<>8"
 ERASED, KEPT, COSINE, DRAWN = "erasure/hit", "keep/hit", "anchor/cosine_span", "anchor/hit"
 BEFORE = {ERASED: f"{ERASED}@base", KEPT: f"{KEPT}@base"}
@@ -65,7 +67,7 @@ def main(args: Sequence[str]) -> str:
         ("trade-off", trade_off, (7.5, 5.5)),
         ("similarity", partial(scatter, x=COSINE, y=KEPT), (7.5, 5.5)),
         ("lacking", partial(scatter, x=DRAWN, y=ERASED), (7.5, 5.5)),
-        ("concepts", concepts, (4 * len(sweep.columns), 1 + 0.3 * len(sweep.rows))),
+        ("concepts", concepts, (4 * min(ABREAST, len(sweep.columns)), (1 + 0.3 * len(sweep.rows)) * math.ceil(len(sweep.columns) / ABREAST))),
         ("interference", interference, (11, 2 + 0.18 * len(sweep.columns) * len(sweep.rows))),
     ):
         figure = plt.figure(figsize=size, layout="constrained")
@@ -151,9 +153,11 @@ def correlations(sweep: Sweep) -> dict[str, Any]:
 
 def concepts(figure: Any, sweep: Sweep) -> None:
     """Erased (lower is better) and kept hit rate side by side."""
-    panels = figure.subplots(1, len(sweep.columns), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(math.ceil(len(sweep.columns) / ABREAST), min(ABREAST, len(sweep.columns)), sharey=True, squeeze=False).flatten()
     places = range(len(sweep.rows))
-    for axes, column in zip(panels, sweep.columns, strict=True):
+    for axes in panels[len(sweep.columns) :]:
+        axes.set_axis_off()
+    for axes, column in zip(panels, sweep.columns, strict=False):
         for offset, name, colour in ((-0.2, ERASED, COLOURS[1]), (0.2, KEPT, COLOURS[0])):
             there = [(p + offset, v) for p, row in zip(places, sweep.rows, strict=True) if (v := mean(sweep, row, column, name)) is not None]
             axes.barh([p for p, _ in there], [v for _, v in there], 0.38, color=colour, label={ERASED: "erased concept found", KEPT: "kept concepts found"}[name])

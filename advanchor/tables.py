@@ -52,7 +52,7 @@ class Cell:
     """One score of all runs that differ in neither row nor column, and what must agree between them."""
 
     runs: list[Value] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each concept
     better: str = ""
 
     @property
@@ -151,17 +151,16 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
             if score is None:
                 continue
             facts = {"n": score["n"], "extractor": score.get("extractor"), "images": dict(cfg.sample), "code": code(result)}
-            if differing := [k for k in facts if cell.facts and cell.facts[k] != facts[k]]:
-                ours, theirs = ({k: f[k] for k in differing} for f in (cell.facts, facts))
-                raise BadInput(
-                    f"{' / '.join([*row, *column])}: the runs' {name} differ in {ours} and {theirs}, and such numbers are not averaged: name one of them, or run them again."
-                )
-            cell.facts, cell.better = facts, score.get("better", "")
+            for other, theirs in cell.facts.items():  # concepts may be measured on different numbers of images, the runs of one may not
+                if differing := [k for k in facts if facts[k] != theirs[k] and (k != "n" or other == cfg.concept.name)]:
+                    said = " and ".join(str({k: f[k] for k in differing}) for f in (theirs, facts))
+                    raise BadInput(f"{' / '.join([*row, *column])}: the runs' {name} differ in {said}, and such numbers are not averaged: name one of them, or run them again.")
+            cell.facts[cfg.concept.name], cell.better = facts, score.get("better", "")
             asked = prompts_of(cfg, name)
             known = name in single and len(single[name]) == len(asked)
             behind = (single[name], [p.text for p in asked], [p.label for p in asked]) if known else ()
             cell.runs.append(Value(score["value"], cfg.seed, cfg.concept.name, *behind))
-    unlike = {k: sorted({json.dumps(c.facts[k], sort_keys=True) for c in sweep.cells.values() if c.facts}) for k in ("images", "code")}
+    unlike = {k: sorted({json.dumps(facts[k], sort_keys=True) for c in sweep.cells.values() for facts in c.facts.values()}) for k in ("images", "code")}
     if mixed := {k: v for k, v in unlike.items() if len(v) > 1}:
         raise BadInput(f"the runs of this table differ in {'; '.join(f'{k}: {chr(32).join(v)}' for k, v in mixed.items())}: make a table of each, or run them again with one.")
     return sweep, first
@@ -190,7 +189,7 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
     for row in sweep.rows:
         places: list[Place] = [(row, column, name) for column in sweep.columns for name in spec.cells]
         lines.append([*row, *(STYLE[form][marks.get(p, "")](sweep.cells.get(p, Cell()).text()) for p in places)])
-    counts = sorted({(name, cell.facts["n"]) for (_, _, name), cell in sweep.cells.items() if cell.facts})
+    counts = sorted({(name, facts["n"]) for (_, _, name), cell in sweep.cells.items() for facts in cell.facts.values()})
     note = f"{sweep.runs - len(sweep.missing)} of {sweep.runs} runs; n " + ", ".join(f"{name} {n}" for name, n in counts) + f"; code {', '.join(sorted(sweep.code)) or 'none'}."
     body = latex(heads, lines, len(spec.rows)) if form == "latex" else "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *lines])
     return "\n".join([body, "", ("% " if form == "latex" else "") + note, *published(sweep, cfg)])
@@ -224,8 +223,8 @@ def long(sweep: Sweep, spec: Any, form: str) -> str:
         lines.append({
             **dict(zip(spec.rows, row, strict=True)), **dict(zip(spec.columns, column, strict=True)), "score": name,
             "mean": statistics.mean(cell.seeds) if cell.runs else None, "sd": statistics.stdev(cell.seeds) if len(cell.seeds) > 1 else None, "low": low, "high": high,
-            "n": cell.facts.get("n"), "runs": len(cell.runs), "seeds": len(cell.seeds),
-            "better": cell.better, "extractor": cell.facts.get("extractor"), "code": cell.facts.get("code"),
+            "n": min((f["n"] for f in cell.facts.values()), default=None), "runs": len(cell.runs), "seeds": len(cell.seeds), "better": cell.better,
+            **{k: next((f[k] for f in cell.facts.values()), None) for k in ("extractor", "code")},
         })  # fmt: skip
     if form == "json":
         return json.dumps({"runs": sweep.runs, "missing": sweep.missing, "code": sorted(sweep.code), "scores": lines}, indent=1, ensure_ascii=False)

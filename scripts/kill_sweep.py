@@ -30,6 +30,13 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "advanchor.cli", "-m", *SWEEP], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
+def working(folder: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the sweep writes its first file: a kill before that would prove nothing."""
+    begun = time.time()
+    while process.poll() is None and not any(f.stat().st_mtime > begun for f in folder.rglob("*") if f.exists()):
+        time.sleep(0.05)
+
+
 def finished(folder: Path) -> int:
     return len(list(folder.glob("outputs/*/result.json")))
 
@@ -50,14 +57,16 @@ def main() -> None:
         calm, stormy = Path(place) / "calm", Path(place) / "stormy"
         for folder in (calm, stormy):
             folder.mkdir()
+        process = start(calm)
+        working(calm, process)
         begun = time.monotonic()
-        assert start(calm).wait() == 0, "the undisturbed sweep failed"
-        whole = time.monotonic() - begun
-        print(f"undisturbed: {finished(calm)} runs in {whole:.0f} s", flush=True)
+        assert process.wait() == 0, "the undisturbed sweep failed"
+        work = time.monotonic() - begun
+        print(f"undisturbed: {finished(calm)} runs in {work:.0f} s after the start", flush=True)
         for kill in range(options.kills):
             process = start(stormy)
-            # A start takes about a third of the time between two kills; the rest is work that may be lost.
-            time.sleep(moments.uniform(0.3, 1.0) * 2 * whole / options.kills)
+            working(stormy, process)
+            time.sleep(moments.uniform(0.0, 2.0) * work / options.kills)
             alive = process.poll() is None
             os.killpg(process.pid, signal.SIGKILL) if alive else None
             process.wait()

@@ -101,7 +101,7 @@ def test_what_was_made_or_counted_differently_is_not_mixed(swept: Any, tmp_path:
 
 def cell(*seeds: list[float], better: str = "higher") -> Cell:
     prompts = [f"prompt {i // 2}" for i in range(len(seeds[0]))]
-    return Cell([Value(statistics.mean(s), i, "fox", s, prompts) for i, s in enumerate(seeds)], {"n": len(seeds[0])}, better)
+    return Cell([Value(statistics.mean(s), i, "fox", s, prompts) for i, s in enumerate(seeds)], better=better)
 
 
 def test_best_and_second_are_marked_only_where_the_paired_difference_is_sure() -> None:
@@ -193,7 +193,7 @@ def test_the_figures_of_a_sweep_are_written_and_an_empty_sweep_or_a_wrong_flag_i
     written = plots.main([*sweep, f"--to={tmp_path / 'figures'}"]).splitlines()
     figures = [f"{n}.{e}" for n in ("trade-off", "similarity", "lacking", "concepts", "interference") for e in ("png", "pdf")]
     assert sorted(Path(f).name for f in written) == sorted([*figures, "correlations.json"])
-    assert all(Path(f).stat().st_size > 5000 for f in written)
+    assert all(Path(f).stat().st_size > 5000 for f in written if not f.endswith("json"))
     with pytest.raises(BadInput, match="none of the sweep's 2 runs is there; the first is made by `advanchor "):
         plots.main([*sweep, "method.steps=2"])
     with pytest.raises(BadInput, match="does not know --too=x"):
