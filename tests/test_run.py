@@ -267,6 +267,19 @@ def test_a_sweep_runs_every_cell_leaves_error_txt_in_the_failed_one_and_exits_wi
     assert all(str(e.parent.name) in done.stderr for e in errors)
 
 
+def test_several_sweeps_are_run_by_one_command_and_a_second_time_nothing_is_computed(tmp_path: Path) -> None:
+    overrides = ["experiment=anchors,three_concepts", "model=random", "tracker=none", "concept=emoji/fox", "anchor=superclass", "metric=[erasure]", "sample.steps=1"]
+    done = command(tmp_path, *overrides)
+    assert done.returncode == 0, done.stderr
+    results = sorted(tmp_path.glob("outputs/*/result.json"))
+    assert {json.loads(f.read_text())["config"]["study"] for f in results} == {"anchors", "three_concepts"}
+    assert "sweep: 2 of 2 done, 0 running, 0 failed, 0 left" in done.stdout + done.stderr
+    files = {f: f.stat().st_mtime_ns for f in (tmp_path / "outputs").rglob("*") if f.suffix in (".png", ".safetensors", ".pt", ".json")}
+    again = command(tmp_path, *overrides)
+    assert (again.stdout + again.stderr).count("nothing to compute") == 2
+    assert {f: f.stat().st_mtime_ns for f in files} == files
+
+
 RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs pip install 'advanchor[ray]'")
 
 
