@@ -90,7 +90,7 @@ def test_weights_that_cannot_be_fetched_are_said_in_one_sentence(monkeypatch: py
     monkeypatch.setattr(WeightsEnum, "get_state_dict", offline)
     monkeypatch.setattr(sd_judge, "MEASURES", {"LPIPS (AlexNet)": sd_judge.lpips})
     sd_judge.lpips.cache_clear()
-    with pytest.raises(BadInput, match=r"weights of LPIPS \(AlexNet\) could not be downloaded \(no route to host\)"):
+    with pytest.raises(BadInput, match=r"weights of LPIPS \(AlexNet\) could not be loaded \(no route to host\)"):
         sd_judge.StableDiffusionJudge(name="sd").check([Prompt("x", 0, "object", "church")], 512)
 
 
