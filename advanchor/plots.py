@@ -68,7 +68,7 @@ def main(args: Sequence[str]) -> str:
         ("similarity", partial(scatter, x=COSINE, y=KEPT), (7.5, 5.5)),
         ("lacking", partial(scatter, x=DRAWN, y=ERASED), (7.5, 5.5)),
         ("concepts", concepts, (4 * min(ABREAST, len(sweep.columns)), (1 + 0.3 * len(sweep.rows)) * math.ceil(len(sweep.columns) / ABREAST))),
-        ("interference", interference, (11, 2 + 0.18 * len(sweep.columns) * len(sweep.rows))),
+        ("interference", interference, (11, 2 + 0.18 * len(sweep.rows) * len({(column, run.concept) for (_, column, _), cell in sweep.cells.items() for run in cell.runs}))),
     ):
         figure = plt.figure(figsize=size, layout="constrained")
         paint(figure, sweep)
@@ -164,6 +164,7 @@ def concepts(figure: Any, sweep: Sweep) -> None:
             for place, value in there:  # a missing run has no number, a zero has one
                 axes.text(value + 0.01, place, f"{value:.2f}", va="center", fontsize=6)
         axes.set_title(label(column), fontsize=9)
+        axes.tick_params(axis="y", labelsize=7)
         axes.set_xlim(0, 1.12)
         axes.set_xticks([0, 0.5, 1])
         axes.grid(axis="x", alpha=0.25)
@@ -179,15 +180,15 @@ def interference(figure: Any, sweep: Sweep) -> None:
     lines: list[tuple[str, dict[str, float], set[str]]] = []
     for row in sweep.rows:
         for column in sweep.columns:
-            changes: dict[str, float] = {}
-            erased: set[str] = set()
-            for name, before in BEFORE.items():
-                after, base = sweep.cells.get((row, column, name), Cell()), sweep.cells.get((row, column, before), Cell())
-                if after.by_label() and base.by_label():
-                    changes |= {concept: after.by_label()[concept] - base.by_label()[concept] for concept in after.by_label()}
-                    erased |= set(after.by_label()) if name == ERASED else set()
-            if changes:
-                lines.append((label((*row, *column)), changes, erased))
+            both = {name: [sweep.cells.get((row, column, n), Cell()).runs for n in (name, before)] for name, before in BEFORE.items()}
+            several = dict.fromkeys(run.concept for run in both[ERASED][0])  # a column can stand for more than one concept
+            for one in several:
+                changes: dict[str, float] = {}
+                for name in (KEPT, ERASED):
+                    after, base = (Cell([run for run in runs if run.concept == one]).by_label() for runs in both[name])
+                    changes |= {shown: after[shown] - base[shown] for shown in after if shown in base}
+                if changes:
+                    lines.append((label((*row, *column) if len(several) == 1 else (*row, one)), changes, set(after)))
     measured = list(dict.fromkeys(concept for _, changes, _ in lines for concept in changes))
     axes = figure.add_subplot()
     values = np.array([[changes.get(concept, np.nan) for concept in measured] for _, changes, _ in lines], dtype=float)

@@ -74,10 +74,11 @@ def test_every_experiment_changes_something(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [o for o in options("experiment") if "sd14" in o])
 def test_every_run_of_a_table_on_stable_diffusion_composes(name: str, tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
-    runs = expand([f"experiment={name}", f"model.path={tmp_path}"])
-    validate([f"experiment={name}", f"model.path={tmp_path}"])
-    assert len({run_id(cfg) for cfg in compose_all(runs)}) == len(runs)
-    assert {compose_all(runs)[0].judge.name, compose_all(runs)[-1].judge.name} == {"sd"}
+    overrides = [f"experiment={name}", f"model.path={tmp_path}"]
+    validate(overrides)
+    configs = compose_all(expand(overrides))
+    assert len({run_id(cfg) for cfg in configs}) == len(configs) >= 7
+    assert {cfg.judge.name for cfg in configs} == {"sd"}
 
 
 def test_values_found_for_a_model_apply_to_it_alone_and_yield_to_the_command_line() -> None:
