@@ -12,6 +12,7 @@ interference.* what erasing each row and column did to every measured concept: h
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import statistics
@@ -70,6 +71,8 @@ def main(args: Sequence[str]) -> str:
         ("concepts", concepts, (4 * min(ABREAST, len(sweep.columns)), (1 + 0.3 * len(sweep.rows)) * math.ceil(len(sweep.columns) / ABREAST))),
         ("interference", interference, (11, 2 + 0.18 * len(sweep.rows) * len({(column, run.concept) for (_, column, _), cell in sweep.cells.items() for run in cell.runs}))),
     ):
+        if isinstance(paint, partial) and not any(mean(sweep, *place, paint.keywords["x"]) is not None for place in itertools.product(sweep.rows, sweep.columns)):
+            continue  # nothing was measured under the anchors
         figure = plt.figure(figsize=size, layout="constrained")
         paint(figure, sweep)
         for ending in ("png", "pdf"):

@@ -1,6 +1,6 @@
 """Kill a sweep of 24 runs again and again and see whether its table is that of an undisturbed one.
 
-    python scripts/kill_sweep.py                      # ten kills, random weights, about five minutes on two cores
+    python scripts/kill_sweep.py                      # ten kills, random weights, about four minutes on two cores
     python scripts/kill_sweep.py --kills=3 --seed=1
 
 Prints when it was killed and how far it was; exit code 1 if a single digit differs. The moments depend on --seed, and on how fast the machine is.

@@ -191,7 +191,7 @@ def test_the_figures_of_a_sweep_are_written_and_an_empty_sweep_or_a_wrong_flag_i
         tiny(f"anchor={anchor}", "metric=[erasure]")
     sweep = [*TINY, f"root={tmp_path}", "anchor=superclass,empty"]
     written = plots.main([*sweep, f"--to={tmp_path / 'figures'}"]).splitlines()
-    figures = [f"{n}.{e}" for n in ("trade-off", "similarity", "lacking", "concepts", "interference") for e in ("png", "pdf")]
+    figures = [f"{n}.{e}" for n in ("trade-off", "similarity", "concepts", "interference") for e in ("png", "pdf")]  # nothing was drawn under the anchors
     assert sorted(Path(f).name for f in written) == sorted([*figures, "correlations.json"])
     assert all(Path(f).stat().st_size > 5000 for f in written if not f.endswith("json"))
     with pytest.raises(BadInput, match="none of the sweep's 2 runs is there; the first is made by `advanchor "):
