@@ -32,9 +32,3 @@ def differ(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
     """Does the 95 % interval of the paired difference of the same prompts leave out 0?"""
     low, high = interval(a - b)
     return low > 0 or high < 0
-
-
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Spearman's rho, ties at their mean rank; None if all of x or of y are the same."""
-    ranks = [np.array([(np.sum(v < i) + np.sum(v <= i) + 1) / 2 for i in v]) for v in (np.asarray(x, np.float64), np.asarray(y, np.float64))]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if all(r.std() > 0 for r in ranks) else None

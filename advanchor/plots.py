@@ -5,7 +5,7 @@
 trade-off.*    erased against kept hit rate, a point for each row of the table, with the front of those that no other beats in both
 similarity.*   the anchor's cosine to its concept against the kept hit rate, a point for each cell
 lacking.*      how often the unedited model still draws the concept under the anchor against the erased hit rate, a point for each cell
-correlations.json  Spearman's rank correlation of those two pairs, with its interval
+correlations.json  Spearman's rank correlation of those two pairs, and of cosine and FID of the kept images, each with its interval
 concepts.*     bars of erased and kept hit rate for each row, a panel for each column
 interference.* what erasing each row and column did to every measured concept: hit rate after minus before, as a heat map
 """
@@ -22,9 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+
+import advanchor.torchvision_ops  # noqa: F401  (before torchmetrics)
+
+from torchmetrics.functional import spearman_corrcoef  # isort: skip
 
 from advanchor.core import BadInput
-from advanchor.intervals import interval, rank_correlation
+from advanchor.intervals import interval
 from advanchor.tables import Cell, Sweep, read
 
 if TYPE_CHECKING:
@@ -38,7 +43,7 @@ TITLES = {
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")  # grey for the yellow, which is hard to see on white
 ABREAST = 4  # panels
 SHAPES = "osD^vP*XhHpd<>8"
-ERASED, KEPT, COSINE, DRAWN = "erasure/hit", "keep/hit", "anchor/cosine_span", "anchor/hit"
+ERASED, KEPT, COSINE, DRAWN, MOVED = "erasure/hit", "keep/hit", "anchor/cosine_span", "anchor/hit", "fid/keep"
 BEFORE = {ERASED: f"{ERASED}@base", KEPT: f"{KEPT}@base"}
 
 
@@ -58,7 +63,7 @@ def main(args: Sequence[str]) -> str:
     flags, overrides = [a for a in args if a.startswith("--")], [a for a in args if not a.startswith("--")]
     if unknown := [f for f in flags if not f.startswith("--to=")]:
         raise BadInput(f"plot does not know {unknown[0]}: use --to=<folder>.")
-    sweep, cfg = read([*overrides, f"table.cells=[{','.join([ERASED, KEPT, COSINE, DRAWN, *BEFORE.values()])}]"])
+    sweep, cfg = read([*overrides, f"table.cells=[{','.join([ERASED, KEPT, COSINE, DRAWN, MOVED, *BEFORE.values()])}]"])
     if not any(cell.runs for cell in sweep.cells.values()):
         raise BadInput(f"none of the sweep's {sweep.runs} runs is there; the first is made by `{sweep.missing[0]}`.")
     folder = Path(flags[-1].partition("=")[2] if flags else Path(cfg.root) / "figures" / str(cfg.study))
@@ -134,20 +139,21 @@ def scatter(figure: Any, sweep: Sweep, x: str, y: str) -> None:
 
 
 def correlations(sweep: Sweep) -> dict[str, Any]:
-    """Spearman's rho of the two pairs of numbers that the analysis of anchors is about, over rows within each column, mean over columns (concepts).
+    """Spearman's rho of the pairs of numbers that the analysis of anchors is about, over rows within each column, mean over columns (concepts).
 
     Its 95 % interval is from drawing whole columns again, since the cells of one concept are not independent. An anchor that is the concept itself is left out: it keeps and
     leaves everything by construction. `erasing` counts only anchors that take at least half of the concept away: whatever erases nothing keeps all.
     """
     found: dict[str, Any] = {}
-    for name, x, y in (("similarity_keeping", COSINE, KEPT), ("drawn_erased", DRAWN, ERASED)):
+    for name, x, y in (("similarity_keeping", COSINE, KEPT), ("similarity_fid", COSINE, MOVED), ("drawn_erased", DRAWN, ERASED)):
         for which, least in (("all", 1.0), ("erasing", 0.5)):
             each = []
             for column in sweep.columns:
                 cells = [[v for n in (x, y, COSINE, ERASED) if (v := mean(sweep, row, column, n)) is not None] for row in sweep.rows]
                 pairs = [cell[:2] for cell in cells if len(cell) == 4 and cell[2] < 0.9999 and cell[3] <= least]
-                if len(pairs) > 2 and (rho := rank_correlation(*zip(*pairs, strict=True))) is not None:
-                    each.append(rho)
+                x_and_y = torch.tensor(pairs, dtype=torch.float64).reshape(-1, 2).T
+                if len(pairs) > 2 and all(len(values.unique()) > 1 for values in x_and_y):  # rho of a constant is not defined
+                    each.append(float(spearman_corrcoef(*x_and_y)))
             if each:
                 low, high = interval(np.array(each))
                 found[f"{name}/{which}"] = {"rho": statistics.mean(each), "low": low, "high": high, "concepts": len(each), "each": each}
