@@ -5,6 +5,7 @@
 trade-off.*    erased against kept hit rate, a point for each row of the table, with the front of those that no other beats in both
 similarity.*   the anchor's cosine to its concept against the kept hit rate, a point for each cell
 lacking.*      how often the unedited model still draws the concept under the anchor against the erased hit rate, a point for each cell
+settings.*     erased and kept hit rate against the value of each setting, where a sweep varies numbers one at a time
 correlations.json  Spearman's rank correlation of those two pairs, and of cosine and FID of the kept images, each with its interval
 concepts.*     bars of erased and kept hit rate for each row, a panel for each column
 interference.* what erasing each row and column did to every measured concept: hit rate after minus before, as a heat map
@@ -15,6 +16,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from functools import partial
@@ -41,7 +43,7 @@ TITLES = {
 }  # fmt: skip
 # Okabe & Ito (2008): told apart with any colour vision. Shapes and labels say the same again.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")  # grey for the yellow, which is hard to see on white
-ABREAST = 4  # panels
+ABREAST = 3  # panels
 SHAPES = "osD^vP*XhHpd<>8"
 ERASED, KEPT, COSINE, DRAWN, MOVED = "erasure/hit", "keep/hit", "anchor/cosine_span", "anchor/hit", "fid/keep"
 BEFORE = {ERASED: f"{ERASED}@base", KEPT: f"{KEPT}@base"}
@@ -73,11 +75,14 @@ def main(args: Sequence[str]) -> str:
         ("trade-off", trade_off, (7.5, 5.5)),
         ("similarity", partial(scatter, x=COSINE, y=KEPT), (7.5, 5.5)),
         ("lacking", partial(scatter, x=DRAWN, y=ERASED), (7.5, 5.5)),
+        ("settings", settings, (3 * min(ABREAST, len(varied(sweep))) + 1, 2.7 * math.ceil(len(varied(sweep)) / ABREAST) + 0.4)),
         ("concepts", concepts, (4 * min(ABREAST, len(sweep.columns)), (1 + 0.3 * len(sweep.rows)) * math.ceil(len(sweep.columns) / ABREAST))),
         ("interference", interference, (11, 2 + 0.18 * len(sweep.rows) * len({(column, run.concept) for (_, column, _), cell in sweep.cells.items() for run in cell.runs}))),
     ):
         if isinstance(paint, partial) and not any(mean(sweep, *place, paint.keywords["x"]) is not None for place in itertools.product(sweep.rows, sweep.columns)):
             continue  # nothing was measured under the anchors
+        if paint is settings and not varied(sweep):
+            continue
         figure = plt.figure(figsize=size, layout="constrained")
         paint(figure, sweep)
         for ending in ("png", "pdf"):
@@ -93,8 +98,36 @@ def mean(sweep: Sweep, row: tuple[str, ...], column: tuple[str, ...], name: str)
     return sweep.cells.get((row, column, name), Cell()).mean
 
 
-def label(row: tuple[str, ...]) -> str:
-    return " + ".join(row)
+def centre(sweep: Sweep) -> tuple[str, ...] | None:
+    """The row that all others differ from in one setting each; None if there is none."""
+    if len(sweep.settings) < 2 or len(sweep.rows) < 3:
+        return None
+    usual = tuple(statistics.mode(values) for values in zip(*sweep.rows, strict=True))
+    return usual if all(sum(a != b for a, b in zip(row, usual, strict=True)) <= 1 for row in sweep.rows) else None
+
+
+def group(sweep: Sweep, row: tuple[str, ...]) -> str:
+    """What rows share a shape by: the setting that differs from the centre, or else their first name."""
+    usual = centre(sweep)
+    return row[0] if usual is None else next((name for name, a, b in zip(sweep.settings, row, usual, strict=True) if a != b), "centre")
+
+
+def label(sweep: Sweep, row: tuple[str, ...]) -> str:
+    usual = centre(sweep)
+    if usual is None:
+        return " + ".join(row)
+    return next((f"{name} {a}" for name, a, b in zip(sweep.settings, row, usual, strict=True) if a != b), "centre")
+
+
+def varied(sweep: Sweep) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
+    """The values of each setting that a sweep varies alone, lowest first (`none` last), each with its row; only numbers."""
+    usual = centre(sweep)
+    found = {}
+    for i, name in enumerate(sweep.settings if usual else []):
+        alone = [(row[i], row) for row in sweep.rows if row == usual or group(sweep, row) == name]
+        if len(alone) > 2 and all(value == "none" or re.fullmatch(r"[-+.e\d]+", value) for value, _ in alone):
+            found[name] = sorted(alone, key=lambda one: math.inf if one[0] == "none" else float(one[0]))
+    return found
 
 
 def trade_off(figure: Any, sweep: Sweep) -> None:
@@ -106,20 +139,22 @@ def trade_off(figure: Any, sweep: Sweep) -> None:
         if len(pairs) < len(sweep.columns):
             continue  # a mean over other concepts would not be comparable
         x, y = (statistics.mean(p[j] for p in pairs) for j in (0, 1))
-        first = list(dict.fromkeys(r[0] for r in sweep.rows)).index(row[0])
+        groups = [group(sweep, r) for r in sweep.rows]
+        first = list(dict.fromkeys(groups)).index(groups[i])
         colour, shape = COLOURS[first % len(COLOURS)], SHAPES[first % len(SHAPES)]
-        filled = row == next(r for r in sweep.rows if r[0] == row[0])  # the others of the same first name are hollow
+        filled = groups.index(groups[i]) == i  # the others of the same group are hollow
         axes.plot([min(p[0] for p in pairs), max(p[0] for p in pairs)], [y, y], color=colour, linewidth=0.6, alpha=0.5)
         axes.plot([x, x], [min(p[1] for p in pairs), max(p[1] for p in pairs)], color=colour, linewidth=0.6, alpha=0.5)
-        axes.plot(x, y, shape, color=colour, markersize=8, markerfacecolor=colour if filled else "white", label=label(row), zorder=3)
-        axes.annotate(str(i + 1), (x, y), xytext=(6, 5), textcoords="offset points", fontsize=7)
+        axes.plot(x, y, shape, color=colour, markersize=8, markerfacecolor=colour if filled else "white", label=label(sweep, row), zorder=3)
+        side = ((6, 4), (-6, 4), (6, -10), (-6, -10))[i % 4]  # neighbours in the table are often neighbours here
+        axes.annotate(str(i + 1), (x, y), xytext=side, textcoords="offset points", fontsize=7, ha="left" if side[0] > 0 else "right")
         points.append((x, y))
     front = sorted(p for p in points if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points))
     axes.step([p[0] for p in front], [p[1] for p in front], where="post", color="0.6", linewidth=1, linestyle="--", zorder=1)
     axes.set_xlabel(TITLES[ERASED])
     axes.set_ylabel(TITLES[KEPT])
     handles, labels = axes.get_legend_handles_labels()
-    numbered = [f"{[label(r) for r in sweep.rows].index(text) + 1}  {text}" for text in labels]
+    numbered = [f"{[label(sweep, r) for r in sweep.rows].index(text) + 1}  {text}" for text in labels]
     axes.legend(handles, numbered, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axes.grid(alpha=0.25)
 
@@ -132,7 +167,7 @@ def scatter(figure: Any, sweep: Sweep, x: str, y: str) -> None:
             across, up = mean(sweep, row, column, x), mean(sweep, row, column, y)
             if across is not None and up is not None:
                 axes.plot(across, up, SHAPES[i % len(SHAPES)], color=COLOURS[j % len(COLOURS)], markersize=7, **face(i))
-    keys(axes, [label(r) for r in sweep.rows], [label(c) for c in sweep.columns])
+    keys(axes, [label(sweep, r) for r in sweep.rows], [" + ".join(c) for c in sweep.columns])
     axes.set_xlabel(TITLES[x])
     axes.set_ylabel(TITLES[y])
     axes.grid(alpha=0.25)
@@ -160,6 +195,30 @@ def correlations(sweep: Sweep) -> dict[str, Any]:
     return found
 
 
+def settings(figure: Any, sweep: Sweep) -> None:
+    """A panel for each setting: colour is the column; erased filled and solid, kept hollow and dashed; bars are the 95 % intervals; the centre's value is marked."""
+    panels = figure.subplots(math.ceil(len(varied(sweep)) / ABREAST), min(ABREAST, len(varied(sweep))), sharey=True, squeeze=False).flatten()
+    for axes in panels[len(varied(sweep)) :]:
+        axes.set_axis_off()
+    for axes, (name, values) in zip(panels, varied(sweep).items(), strict=False):
+        for j, column in enumerate(sweep.columns):
+            colour = COLOURS[j % len(COLOURS)]
+            for what, line, inside, said in ((ERASED, "-", colour, "erased"), (KEPT, "--", "white", "kept")):
+                there = [(x, cell) for x, (_, row) in enumerate(values) if (cell := sweep.cells.get((row, column, what))) and cell.runs]
+                spans = [cell.bounds or (cell.mean, cell.mean) for _, cell in there]
+                places = [x + 0.06 * (j - (len(sweep.columns) - 1) / 2) for x, _ in there]
+                axes.vlines(places, [low for low, _ in spans], [high for _, high in spans], color=colour, linewidth=0.8, alpha=0.6)
+                axes.plot(places, [cell.mean for _, cell in there], line, marker=SHAPES[j % len(SHAPES)], color=colour, markersize=5, markerfacecolor=inside,
+                          linewidth=1, label=f"{' + '.join(column)} {said}")  # fmt: skip
+        axes.axvline(next(x for x, (_, row) in enumerate(values) if row == centre(sweep)), color="0.85", linewidth=6, zorder=0)
+        axes.set_xticks(range(len(values)), [value for value, _ in values], fontsize=7)
+        axes.set_xlabel(name, fontsize=8)
+        axes.set_ylabel("found", fontsize=8)
+        axes.set_ylim(-0.03, 1.03)
+        axes.grid(axis="y", alpha=0.25)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2 * len(sweep.columns), fontsize=7, frameon=False)
+
+
 def concepts(figure: Any, sweep: Sweep) -> None:
     """Erased (lower is better) and kept hit rate side by side."""
     panels = figure.subplots(math.ceil(len(sweep.columns) / ABREAST), min(ABREAST, len(sweep.columns)), sharey=True, squeeze=False).flatten()
@@ -172,12 +231,12 @@ def concepts(figure: Any, sweep: Sweep) -> None:
             axes.barh([p for p, _ in there], [v for _, v in there], 0.38, color=colour, label={ERASED: "erased concept found", KEPT: "kept concepts found"}[name])
             for place, value in there:  # a missing run has no number, a zero has one
                 axes.text(value + 0.01, place, f"{value:.2f}", va="center", fontsize=6)
-        axes.set_title(label(column), fontsize=9)
+        axes.set_title(" + ".join(column), fontsize=9)
         axes.tick_params(axis="y", labelsize=7)
         axes.set_xlim(0, 1.12)
         axes.set_xticks([0, 0.5, 1])
         axes.grid(axis="x", alpha=0.25)
-    panels[0].set_yticks(list(places), [label(row) for row in sweep.rows], fontsize=7)
+    panels[0].set_yticks(list(places), [label(sweep, row) for row in sweep.rows], fontsize=7)
     panels[0].invert_yaxis()
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8, frameon=False)
 
@@ -197,7 +256,7 @@ def interference(figure: Any, sweep: Sweep) -> None:
                     after, base = (Cell([run for run in runs if run.concept == one]).by_label() for runs in both[name])
                     changes |= {shown: after[shown] - base[shown] for shown in after if shown in base}
                 if changes:
-                    lines.append((label((*row, *column) if len(several) == 1 else (*row, one)), changes, set(after)))
+                    lines.append((" + ".join([label(sweep, row), *(column if len(several) == 1 else (one,))]), changes, set(after)))
     measured = list(dict.fromkeys(concept for _, changes, _ in lines for concept in changes))
     axes = figure.add_subplot()
     values = np.array([[changes.get(concept, np.nan) for concept in measured] for _, changes, _ in lines], dtype=float)

@@ -118,6 +118,7 @@ class Sweep:
     runs: int
     missing: list[str]
     code: set[str]
+    settings: list[str] = field(default_factory=list)  # that tell rows apart
 
 
 def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
@@ -131,7 +132,7 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
     configs = compose_all(choices)
     first = configs[0]
     spec = first.table
-    sweep = Sweep([], [], {}, len(choices), [], set())
+    sweep = Sweep([], [], {}, len(choices), [], set(), list(spec.rows))
     for choice, cfg in zip(choices, configs, strict=True):
         row, column = (tuple(label(cfg, k) for k in spec[axis]) for axis in ("rows", "columns"))
         for seen, one in ((sweep.rows, row), (sweep.columns, column)):
@@ -297,11 +298,13 @@ def code(result: Mapping[str, Any]) -> str:
 
 
 def label(cfg: DictConfig, name: str) -> str:
-    """`concept` -> its name; `anchor.lr` -> its value."""
+    """`concept` -> its name; `anchor.lr` -> its value, a number in its shortest form."""
     found = OmegaConf.select(cfg, name, throw_on_missing=False)
     if found is None and name.rpartition(".")[0] and OmegaConf.select(cfg, name.rpartition(".")[0]) is None:
         raise BadInput(f"there is no setting '{name}' to lay out: correct table.rows or table.columns.")
-    return str(found.name if isinstance(found, DictConfig) else found)
+    if isinstance(found, float):
+        return f"{found:g}"
+    return "none" if found is None else str(found.name if isinstance(found, DictConfig) else found)
 
 
 def main(args: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from advanchor.compose import compose, expand
 from advanchor.core import BadInput
 from advanchor.intervals import by_prompt, interval
 from advanchor.store import run_id
-from advanchor.tables import Cell, Sweep, Value, main, marked
+from advanchor.tables import Cell, Sweep, Value, label, main, marked
 
 SWEEP = ["anchor=superclass,empty", "seed=0,1", "table.cells=[clip/keep]"]
 
@@ -224,3 +224,24 @@ def test_correlations_are_within_concepts_and_leave_out_the_concept_itself() -> 
         cells[(anchor,), ("car",), "keep/hit"] = Cell([Value(0.5)])
     found = plots.correlations(Sweep([(a,) for a in ("a", "b", "c", "itself")], [("fox",), ("car",)], cells, 8, [], set()))
     assert found["similarity_keeping/all"]["each"] == [pytest.approx(-1, abs=1e-5)]  # one that is the same under every anchor has no rank
+
+
+def test_a_sweep_of_one_number_at_a_time_has_a_centre_and_a_panel_for_each_setting_and_a_grid_has_none(tmp_path: Path) -> None:
+    rows = [("1", "none"), ("10", "none"), ("30", "none"), ("10", "0.3"), ("10", "1e-1"), ("10", "2")]
+    one = Sweep(rows, [("fox",)], {(row, ("fox",), name): Cell([Value(0.5)]) for row in rows for name in ("erasure/hit", "keep/hit")}, 6, [], set(), ["steps", "bound"])
+    assert [plots.label(one, row) for row in rows] == ["steps 1", "centre", "steps 30", "bound 0.3", "bound 1e-1", "bound 2"]
+    assert {name: [value for value, _ in values] for name, values in plots.varied(one).items()} == {"steps": ["1", "10", "30"], "bound": ["1e-1", "0.3", "2", "none"]}
+    figure = pytest.importorskip("matplotlib.figure").Figure(layout="constrained")
+    plots.settings(figure, one)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["steps", "bound"]
+    assert [tick.get_text() for tick in figure.axes[1].get_xticklabels()] == ["1e-1", "0.3", "2", "none"]
+    grid = Sweep([(a, b) for a in ("1", "2") for b in ("3", "4")], [("fox",)], {}, 4, [], set(), ["steps", "bound"])
+    assert not plots.varied(grid)
+    assert plots.label(grid, ("1", "3")) == "1 + 3"
+    named = Sweep([("a", "none"), ("b", "none"), ("c", "none")], [("fox",)], {}, 3, [], set(), ["anchor", "bound"])
+    assert not plots.varied(named)  # names have no order
+
+
+def test_a_setting_in_a_row_is_written_in_its_shortest_form() -> None:
+    cfg = compose(["anchor=adversarial", "anchor.lr=2e-2", "method.preserve=10.0"])
+    assert [label(cfg, name) for name in ("anchor.lr", "method.preserve", "anchor.bound", "anchor.steps", "anchor")] == ["0.02", "10", "none", "10", "adversarial"]
