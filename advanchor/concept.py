@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -38,15 +38,22 @@ class Sample:
     """How images are drawn for measuring.
 
     Attributes:
-        steps: denoising steps of the model's own scheduler.
+        steps: denoising steps.
         guidance: classifier-free guidance scale; 1 is none.
+        scheduler: own, the model's; ddim; or lms, as the released evaluation of AdvAnchor. What methods learn from is drawn with the model's own.
         erase, keep: images for each prompt of the erased concept, of the kept ones.
     """
 
     steps: Positive
     guidance: Annotated[float, Field(ge=1)]
+    scheduler: Literal["own", "ddim", "lms"]
     erase: Positive
     keep: Positive
+
+    @property
+    def looks(self) -> dict[str, Any]:
+        """What an image depends on beside model, prompt and seed."""
+        return {"steps": self.steps, "guidance": self.guidance, "scheduler": self.scheduler}
 
 
 @option

@@ -259,9 +259,24 @@ class LatentDiffusion:
         """Denoised latents (b, 4, h, w), scaled as the U-Net sees them; under `cond` (b, L, d) if given."""
         return self._sample(texts, seeds, steps, guidance, "latent", cond)
 
-    def draw(self, prompts: Sequence[Prompt], *, steps: int, guidance: float, cond: Tensor | None = None) -> list[Image]:
-        """One image per prompt, under `cond` (b, L, d) if given. An image depends on its text, seed and condition alone, not on what is drawn beside it."""
-        return self._sample([p.text for p in prompts], [p.seed for p in prompts], steps, guidance, "pil", cond)
+    def draw(self, prompts: Sequence[Prompt], *, steps: int, guidance: float, scheduler: str = "own", cond: Tensor | None = None) -> list[Image]:
+        """One image per prompt, under `cond` (b, L, d) if given. An image depends on its text, seed and condition alone, not on what is drawn beside it.
+
+        Args:
+            scheduler: own, the model's; ddim; or lms (linear multistep of order 4, from k-diffusion), its timesteps spread evenly from the last to 0 as in AdvAnchor's
+                released evaluation.
+        """
+        import diffusers
+
+        own = self.pipe.scheduler
+        if scheduler == "ddim":
+            self.pipe.scheduler = diffusers.DDIMScheduler.from_config(own.config)
+        if scheduler == "lms":
+            self.pipe.scheduler = diffusers.LMSDiscreteScheduler.from_config(own.config, timestep_spacing="linspace")
+        try:
+            return self._sample([p.text for p in prompts], [p.seed for p in prompts], steps, guidance, "pil", cond)
+        finally:
+            self.pipe.scheduler = own  # methods learn from the model's own trajectories
 
     @torch.no_grad()
     def trajectory(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, until: int | None = None) -> tuple[Tensor, Tensor]:

@@ -135,8 +135,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
             edit, diagnostics = erased(cfg, model, concept, store / "edits", edit_key, tracker.log)
 
         # Draw: the unedited model's images are shared by all runs of this model and these sampling settings.
-        looks: dict[str, Any] = {"steps": sample.steps, "guidance": sample.guidance}
-        folders = {"": store / "samples" / key(edit_key, looks), "@base": store / "samples" / f"base-{key(cfg.model, looks)}"}
+        folders = {"": store / "samples" / key(edit_key, sample.looks), "@base": store / "samples" / f"base-{key(cfg.model, sample.looks)}"}
 
         def watched(shown: Images) -> Images:
             """What the judge sees in these images is kept beside them."""
@@ -153,9 +152,9 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
             wanted = [Prompt(fill(t, "", one.phrase), seed, one.kind, one.name) for one in concept.parts for t in one.templates for seed in range(sample.erase)]
 
             def paint(group: Sequence[Prompt]) -> list[Any]:
-                return cast(list[Any], model.draw(group, cond=torch.stack([cond[p.text] for p in group]), **looks))
+                return cast(list[Any], model.draw(group, cond=torch.stack([cond[p.text] for p in group]), **sample.looks))
 
-            folder = store / "samples" / f"anchor-{key(cfg.model, looks, hashlib.sha256(file.read_bytes()).hexdigest())}"
+            folder = store / "samples" / f"anchor-{key(cfg.model, sample.looks, hashlib.sha256(file.read_bytes()).hexdigest())}"
             with stage("draw@anchor", stages, out):
                 return watched(draw(paint, wanted, folder, batch=cfg.batch, label="anchor"))
 
@@ -163,7 +162,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         for which, folder in folders.items():
             with stage(f"draw{which}", stages, out), model.edited({} if which else edit):
                 for name, wanted in prompts.items():
-                    images[name + which] = watched(draw(partial(model.draw, **looks), wanted, folder, batch=cfg.batch, label=name + which))
+                    images[name + which] = watched(draw(partial(model.draw, **sample.looks), wanted, folder, batch=cfg.batch, label=name + which))
 
         # Measure: one small file per metric, so that a new metric does not repeat the others.
         unmeasured = "" if cfg.judge.name != "none" else "judge=none: the pictures are drawn, no score is computed; judge=sd measures images of Stable Diffusion."

@@ -59,8 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
     classes = sorted(names)
     prompts = [Prompt(fill(concept.evaluate[i % len(concept.evaluate)], name, names[name]), FIRST_SEED + i, "style", name) for name in classes for i in range(options.images)]
     model = build(cfg.model, "model").open(device(cfg.device))
-    looks = {"steps": sample.steps, "guidance": sample.guidance}
-    images = draw(partial(model.draw, **looks), prompts, Path(cfg.root) / "store" / "samples" / f"base-{key(cfg.model, looks)}", batch=cfg.batch, label="styles")
+    images = draw(partial(model.draw, **sample.looks), prompts, Path(cfg.root) / "store" / "samples" / f"base-{key(cfg.model, sample.looks)}", batch=cfg.batch, label="styles")
     features, labels = style_features(images.load()), torch.tensor([classes.index(p.label) for p in prompts])
     held_out = torch.arange(len(prompts)) % 5 == 4
     weight, bias = fit(features[~held_out], labels[~held_out], len(classes))

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 
 from advanchor.concept import Prompt
 from advanchor.core import BadInput
-from advanchor.model import add_at
+from advanchor.model import add_at, image_seed
 
 PROMPTS = [Prompt(text, seed, "object", "fox") for text in ("a fox", "an emoji of a car") for seed in (0, 1)]
 
@@ -23,6 +24,26 @@ def test_an_image_depends_on_its_prompt_and_seed_alone(model: Any) -> None:
     alone = pixels([model.draw([p], steps=3, guidance=3.0)[0] for p in reversed(PROMPTS)][::-1])
     assert abs(together - alone).max() <= 1  # rounding of a batched product, at most one grey level
     assert len({image.tobytes() for image in together}) == len(PROMPTS)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("ddim", "DDIMScheduler"), ("lms", "LMSDiscreteScheduler")])
+def test_a_scheduler_draws_what_diffusers_draws_with_it_and_learning_keeps_the_models_own(model: Any, name: str, kind: str) -> None:
+    own, before = model.pipe.scheduler, model.trajectory(["a fox"], [0], steps=3, guidance=3.0)
+    drawn = pixels(model.draw(PROMPTS[:2], steps=5, guidance=3.0, scheduler=name))
+    published = {"ddim": {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}, "lms": {"num_train_timesteps": 1000}}[
+        name
+    ]  # of SD 1's DDIM, of the released evaluation
+    try:
+        model.pipe.scheduler = getattr(diffusers, kind)(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", **published)
+        texts, seeds = [p.text for p in PROMPTS[:2]], [p.seed for p in PROMPTS[:2]]
+        noise = torch.stack([torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(image_seed(t, s))) for t, s in zip(texts, seeds, strict=True)])
+        expected = pixels(model.pipe(texts, latents=noise, num_inference_steps=5, guidance_scale=3.0).images)
+    finally:
+        model.pipe.scheduler = own
+    assert abs(drawn - expected).max() <= 1
+    assert model.pipe.scheduler is own
+    assert all(torch.equal(a, b) for a, b in zip(before, model.trajectory(["a fox"], [0], steps=3, guidance=3.0), strict=True))
+    assert bool(abs(drawn - pixels(model.draw(PROMPTS[:2], steps=5, guidance=3.0))).max() > 1) is (name == "lms")  # the random model's own is DDIM
 
 
 def test_an_edit_is_undone_bit_for_bit(model: Any) -> None:
