@@ -75,6 +75,7 @@ def main() -> None:
                     said = (out / "error.txt").read_text().strip()
                     FAILED[out] = crash(said.splitlines()[-1]) if said.startswith("Traceback") else said
         else:
+            sys.argv[1:] = [*flags, *experiments(overrides)[0]]
             job()
     else:
         job()

@@ -7,12 +7,13 @@ import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from advanchor.core import BadInput
@@ -64,19 +65,21 @@ def experiments(overrides: Sequence[str]) -> list[list[str]]:
         BadInput: there is no such experiment, or its `sweeps` are not a list of settings with their values.
     """
     names = [o for o in overrides if o.startswith("experiment=")]
+    given = [o for o in overrides if o.startswith("sweeps=")]
     rest = [o for o in overrides if o not in names]
     commands = []
-    for name in names[-1].partition("=")[2].split(",") if names else ():
+    for name in names[-1].partition("=")[2].split(",") if names else [""] if given else ():
+        chosen = [f"experiment={name}"] if name else []
         try:
             with hydra.initialize_config_dir(CONF, version_base="1.3"):
-                sweeps = hydra.compose("config", [f"experiment={name}"]).sweeps
+                sweeps: Any = hydra.compose("config", [*chosen, *given]).sweeps
         except (HydraException, OmegaConfBaseException) as error:
             raise BadInput(sentence(error)) from None
-        if not all(isinstance(one, DictConfig) for one in sweeps):
-            raise BadInput(f"experiment {name}: sweeps must be a list of settings with their values, such as `- {{anchor: superclass, seed: '0,1'}}`.")
-        commands += [[f"experiment={name}", *(f"{key}={values}" for key, values in one.items()), *rest] for one in sweeps or [{}]]
+        if not isinstance(sweeps, ListConfig) or not all(isinstance(one, DictConfig) for one in sweeps):
+            raise BadInput(f"{' '.join(chosen or given)}: sweeps must be a list of settings with their values, such as `- {{anchor: superclass, seed: '0,1'}}`.")
+        commands += [[*chosen, *(f"{key}={'null' if values is None else values}" for key, values in one.items()), *rest] for one in cast(list[dict[str, Any]], sweeps) or [{}]]
     distinct = {repr(sorted(sweep(one))): one for one in commands}  # a command that sets what tells two sweeps apart makes them one
-    return list(distinct.values()) if names else [rest]
+    return list(distinct.values()) or [rest]
 
 
 def compose_all(runs: Sequence[Sequence[str]]) -> list[DictConfig]:
@@ -100,11 +103,14 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
         experiment = [o for o in overrides if o.startswith("experiment=")]
         with hydra.initialize_config_dir(CONF, version_base="1.3"):
             written = hydra.compose("config", experiment, return_hydra_config=True).hydra.sweeper.get("params") or {}
-        lines = [*(f"{name}={values}" for name, values in written.items()), *overrides]
-        axes = {
-            str(o.get_key_element()): [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()] if o.is_sweep_override() else [str(o.input_line)]
-            for o in OverridesParser.create().parse_overrides(lines)
-        }
+            lines = [*(f"{name}={'null' if values is None else values}" for name, values in written.items()), *overrides]
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())  # which knows the options of a glob
+            axes = {
+                str(o.get_key_element()): [f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()] if o.is_sweep_override() else [str(o.input_line)]
+                for o in parser.parse_overrides(lines)
+            }
+        if empty := [name for name, values in axes.items() if not values]:
+            raise BadInput(f"{next(line for line in lines if line.startswith(empty[0]))} matches no option: see `advanchor --help`.")
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput(sentence(error)) from None
     return list(axes.values())

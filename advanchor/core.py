@@ -46,7 +46,8 @@ Head = Literal["object", "style", "nudity"]
 class Score(TypedDict, total=False):
     """A number that can stand alone: value, count, direction, and a 95 % interval where one makes sense.
 
-    `values` are those of the single images, in the order of their prompts, where the score is their mean. They stay in the run's metrics folder.
+    `values` are those of the single images, in the order of their prompts, where the score is their mean, and `code` is what measured it (machine.py). Both stay in the
+    run's metrics folder.
     """
 
     value: float
@@ -56,6 +57,7 @@ class Score(TypedDict, total=False):
     better: Literal["higher", "lower"]
     extractor: str
     values: list[float]
+    code: str
 
 
 Scores = dict[str, Score]
@@ -182,7 +184,7 @@ class Metric(Protocol):
     """Sets of images in, named scores out.
 
     There are "erase", "keep", the unedited model's "erase@base" and "keep@base", and "anchor": what the unedited model draws under the anchor, for the concept's
-    own sentences. `sets` names those that the metric looks at; no other is drawn for it.
+    own sentences. `sets` names those that the metric looks at; no other is drawn for it. One that cannot be computed from a single image has `fewest`.
     """
 
     sets: ClassVar[tuple[str, ...]]

@@ -16,6 +16,9 @@ from typing import Any
 from advanchor.core import BadInput
 from advanchor.store import write_json
 
+# The package's sources as this process found them: a run that ends after somebody edited a file is still the work of the older ones.
+CODE = hashlib.sha256(b"".join(f.read_bytes() for f in sorted(Path(__file__).parent.rglob("*.py")))).hexdigest()[:10]
+
 
 @contextmanager
 def stage(name: str, stages: dict[str, dict[str, float]], out: Path) -> Iterator[None]:
@@ -76,10 +79,8 @@ def environment(device: str) -> dict[str, Any]:
         commit, dirty = git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
     except FileNotFoundError:  # no git
         commit, dirty = None, False
-    sources = sorted(Path(__file__).parent.rglob("*.py"))
-    digest = hashlib.sha256(b"".join(f.read_bytes() for f in sources)).hexdigest()[:10]
     packages = ("advanchor", "torch", "diffusers", "transformers", "open-clip-torch", "torchmetrics", "numpy")
     return {
-        "commit": commit, "dirty": dirty, "code": digest, "python": platform.python_version(), "machine": platform.platform(), "device": device,
+        "commit": commit, "dirty": dirty, "code": CODE, "python": platform.python_version(), "machine": platform.platform(), "device": device,
         "packages": {p: importlib.metadata.version(p) for p in packages},
     }  # fmt: skip

@@ -68,6 +68,8 @@ def main(args: Sequence[str]) -> str:
     sweep, cfg = read([*overrides, f"table.cells=[{','.join([ERASED, KEPT, COSINE, DRAWN, MOVED, *BEFORE.values()])}]"])
     if not any(cell.runs for cell in sweep.cells.values()):
         raise BadInput(f"none of the sweep's {sweep.runs} runs is there; the first is made by `{sweep.missing[0]}`.")
+    if not {ERASED, KEPT} <= sweep.scores:
+        raise BadInput(f"figures show {ERASED} and {KEPT}, and no run of this sweep has them: add metric=[erasure] and run it again.")
     folder = Path(flags[-1].partition("=")[2] if flags else Path(cfg.root) / "figures" / str(cfg.study))
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -99,11 +101,13 @@ def mean(sweep: Sweep, row: tuple[str, ...], column: tuple[str, ...], name: str)
 
 
 def centre(sweep: Sweep) -> tuple[str, ...] | None:
-    """The row that all others differ from in one setting each; None if there is none."""
-    if len(sweep.settings) < 2 or len(sweep.rows) < 3:
+    """The row that all others differ from in one number each, of several that vary; None if there is none."""
+    several = [values for values in zip(*sweep.rows, strict=True) if len(set(values)) > 1]
+    if len(several) < 2 or not all(value == "none" or re.fullmatch(r"[-+.e\d]+", value) for values in several for value in values):
         return None
     usual = tuple(statistics.mode(values) for values in zip(*sweep.rows, strict=True))
-    return usual if all(sum(a != b for a, b in zip(row, usual, strict=True)) <= 1 for row in sweep.rows) else None
+    alone = all(sum(a != b for a, b in zip(row, usual, strict=True)) <= 1 for row in sweep.rows)
+    return usual if alone and usual in sweep.rows else None
 
 
 def group(sweep: Sweep, row: tuple[str, ...]) -> str:
@@ -120,12 +124,12 @@ def label(sweep: Sweep, row: tuple[str, ...]) -> str:
 
 
 def varied(sweep: Sweep) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
-    """The values of each setting that a sweep varies alone, lowest first (`none` last), each with its row; only numbers."""
+    """The values of each setting that a sweep varies alone, lowest first (`none` last), each with its row."""
     usual = centre(sweep)
     found = {}
     for i, name in enumerate(sweep.settings if usual else []):
         alone = [(row[i], row) for row in sweep.rows if row == usual or group(sweep, row) == name]
-        if len(alone) > 2 and all(value == "none" or re.fullmatch(r"[-+.e\d]+", value) for value, _ in alone):
+        if len(alone) > 1:
             found[name] = sorted(alone, key=lambda one: math.inf if one[0] == "none" else float(one[0]))
     return found
 

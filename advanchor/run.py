@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from advanchor import report
 from advanchor.concept import Concept, Concepts, Prompt, Sample, fill
 from advanchor.core import Anchor, BadInput, Edit, Images, Judge, Method, Metric, Score, Scores, Tracker
-from advanchor.machine import device, environment, stage
+from advanchor.machine import CODE, device, environment, stage
 from advanchor.sampling import draw
 from advanchor.store import cached, key, plain, run_id, write_json
 
@@ -110,7 +110,8 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     done = json.loads(record.read_text()) if record.exists() else None
     if done and done["config"]["judge"] != config["judge"]:
         done = None
-    if done and (done["unmeasured"] or all(m.exists() for m in memos.values())):
+    same = done and all(memo.exists() and done["config"].get("metric", {}).get(name) == config["metric"][name] for name, memo in memos.items())
+    if done and (done["unmeasured"] or same):
         log.info("%s is complete: nothing to compute.", out)
         return cast(dict[str, Any], done)
     if done:  # asked for one more metric, it keeps the others
@@ -118,6 +119,11 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
 
     judge = cast(Judge, build(cfg.judge, "judge"))
     prompts = concept.prompts(sample)
+    for name, metric in metrics.items():
+        fewest = getattr(metric, "fewest", 1)
+        for which, wanted in prompts.items():
+            if len(wanted) < fewest and judge.name != "none":
+                raise BadInput(f"metric {name} needs at least {fewest} images of each set, and `{which}` has {len(wanted)}: raise sample.{which}, or leave the metric out.")
     tracker = cast(Tracker, build(cfg.tracker, "tracker"))
     stages: dict[str, dict[str, float]] = json.loads((out / "stages.json").read_text()) if (out / "stages.json").exists() else {}
     scores: Scores = done["scores"] if done else {}
@@ -171,8 +177,8 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
             if not memos[name].exists():
                 shown = {wanted: images[wanted] for wanted in metric.sets}
                 with stage("measure", stages, out):
-                    write_json(memos[name], metric(judge, shown))
-            scores |= {k: cast(Score, {f: v for f, v in s.items() if f != "values"}) for k, s in json.loads(memos[name].read_text()).items()}
+                    write_json(memos[name], {k: {**s, "code": CODE} for k, s in metric(judge, shown).items()})
+            scores |= {k: cast(Score, {f: v for f, v in s.items() if f not in ("values", "code")}) for k, s in json.loads(memos[name].read_text()).items()}
 
         # Show.
         picture = out / "grid.png"
@@ -183,7 +189,8 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     weights = [t for name, t in edit.items() if not name.startswith("guidance.")]
     result = {
         "run": run_id(cfg), "config": config, "scores": scores, "diagnostics": diagnostics, "stages": stages, "grid": str(picture), "tracker": where,
-        "changed": {"tensors": len(weights), "parameters": sum(t.numel() for t in weights)}, "unmeasured": unmeasured, "environment": environment(model.device.type),
+        "changed": {"tensors": len(weights), "parameters": sum(t.numel() for t in weights)}, "unmeasured": unmeasured, 
+        "environment": done["environment"] if done else environment(model.device.type),
         "artifacts": {"edit": str((store / "edits" / edit_key).relative_to(root)), **{f"samples{w}": str(f.relative_to(root)) for w, f in folders.items()}},
     }  # fmt: skip
     write_json(record, result)

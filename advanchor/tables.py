@@ -13,22 +13,26 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from advanchor.compose import compose_all, expand, validate
 from advanchor.concept import Prompt
-from advanchor.core import BadInput, Score
-from advanchor.intervals import by_prompt, differ, interval
+from advanchor.core import BadInput, Score, share
+from advanchor.intervals import Means, above, by_prompt, interval
 from advanchor.report import ARROW
 from advanchor.run import build, sample_of
-from advanchor.store import run_id
+from advanchor.store import key, plain, run_id
 
 FEWEST = 8  # prompts; fewer of them say too little about others, and single images are drawn again instead
 FORMS = ("markdown", "latex", "csv", "json")
@@ -54,6 +58,7 @@ class Cell:
     runs: list[Value] = field(default_factory=list)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each concept
     better: str = ""
+    wanted: int = 0  # runs that the sweep has for it
 
     @property
     def mean(self) -> float | None:
@@ -63,26 +68,27 @@ class Cell:
     @property
     def seeds(self) -> list[float]:
         """The mean of each seed, over concepts and whatever else is in neither row nor column; a seed of which runs are missing is not comparable and left out."""
-        each: dict[int, list[float]] = {}
+        each: dict[int, list[Value]] = {}
         for run in self.runs:
-            each.setdefault(run.seed, []).append(run.value)
-        return [statistics.mean(values) for values in each.values() if len(values) == max(map(len, each.values()))]
+            each.setdefault(run.seed, []).append(run)
+        have = {seed: Counter(run.concept for run in runs) for seed, runs in each.items()}
+        whole = reduce(or_, have.values(), Counter[str]())
+        return [statistics.mean(run.value for run in runs) for seed, runs in each.items() if have[seed] == whole]
 
     @property
-    def units(self) -> dict[str, float]:
-        """What is drawn again for an interval, each with its mean over seeds: the prompts of each concept, or its single images where these are too few.
+    def units(self) -> dict[str, dict[str, float]]:
+        """Of each concept what is drawn again for an interval, each with its mean over seeds: its prompts, or its single images where these are too few.
 
         Empty if the score is no mean of single images.
         """
         if not all(run.images for run in self.runs):
             return {}
-        found: dict[str, float] = {}
+        found: dict[str, dict[str, float]] = {}
         for concept in dict.fromkeys(run.concept for run in self.runs):
             runs = [run for run in self.runs if run.concept == concept]
             few = len(set(runs[0].prompts)) < FEWEST
             names = [f"{text} #{i}" if few else text for i, text in enumerate(runs[0].prompts)]
-            means = by_prompt([run.images for run in runs], names)
-            found |= {f"{concept}: {name}": float(mean) for name, mean in zip(dict.fromkeys(names), means, strict=True)}
+            found[concept] = dict(zip(dict.fromkeys(names), by_prompt([run.images for run in runs], names).tolist(), strict=True))
         return found
 
     def by_label(self) -> dict[str, float]:
@@ -95,17 +101,31 @@ class Cell:
 
     @property
     def bounds(self) -> tuple[float, float] | None:
+        """The 95 % interval. Where all images agree the bootstrap has no width, and Wilson's interval of a share of so many images stands for it."""
         units = self.units
-        return interval(np.array(list(units.values()))) if units else None
+        if not units:
+            return None
+        images = [value for run in self.runs for value in run.images]
+        if set(images) in ({0.0}, {1.0}):
+            one = share([bool(v) for v in images[: sum(len(run.images) for run in self.runs if run.seed == self.runs[0].seed)]], "higher")
+            return one["low"], one["high"]
+        return interval(*arrays(units))
 
     def text(self) -> str:
-        if not self.runs:
+        """Mean and standard deviation of several seeds, or the one value and its interval; of a sweep that is not finished also how many of its runs that is."""
+        if self.mean is None:
             return "—"
-        seeds = self.seeds
+        seeds, bounds = self.seeds, self.bounds
+        some = f" ({len(self.runs)} of {self.wanted} runs)" if len(self.runs) < self.wanted else ""
         if len(seeds) > 1:
-            return f"{statistics.mean(seeds):.3f} ± {statistics.stdev(seeds):.3f}"
-        bounds = self.bounds
-        return f"{seeds[0]:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
+            return f"{statistics.mean(seeds):.3f} ± {statistics.stdev(seeds):.3f}{some}"
+        if not seeds:
+            return f"{self.mean:.3f}{some}"
+        return f"{seeds[0]:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "") + some
+
+
+def arrays(units: Mapping[str, Mapping[str, float]]) -> list[Means]:
+    return [np.array(list(means.values())) for means in units.values()]
 
 
 @dataclass
@@ -119,6 +139,7 @@ class Sweep:
     missing: list[str]
     code: set[str]
     settings: list[str] = field(default_factory=list)  # that tell rows apart
+    scores: set[str] = field(default_factory=set)  # that any run has
 
 
 def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
@@ -132,38 +153,56 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
     configs = compose_all(choices)
     first = configs[0]
     spec = first.table
+    for name in ("rows", "columns", "cells"):
+        if not isinstance(spec[name], ListConfig):
+            raise BadInput(f"table.{name}={spec[name]} will not do: it must be a list, such as [method,anchor].")
+    if unknown := [name for name in [*spec.rows, *spec.columns] if not any(has(cfg, name) for cfg in configs)]:
+        raise BadInput(f"there is no setting '{unknown[0]}' to lay out: correct table.rows or table.columns.")
     sweep = Sweep([], [], {}, len(choices), [], set(), list(spec.rows))
     for choice, cfg in zip(choices, configs, strict=True):
         row, column = (tuple(label(cfg, k) for k in spec[axis]) for axis in ("rows", "columns"))
         for seen, one in ((sweep.rows, row), (sweep.columns, column)):
             if one not in seen:
                 seen.append(one)
+        for name in spec.cells:
+            sweep.cells.setdefault((row, column, name), Cell()).wanted += 1
         file = Path(cfg.root) / run_id(cfg) / "result.json"
         if not file.exists():
-            missing = "advanchor " + " ".join(choice)
-            sweep.missing.append(missing)
+            alone = ["sweeps=[]"] if any(c.startswith("experiment=") for c in choice) else []  # its own settings are all in the choice
+            sweep.missing.append(shlex.join(["advanchor", *choice, *alone]))
             continue
         result = json.loads(file.read_text())
-        sweep.code.add(code(result))
-        single = images(file.parent / "metrics")
+        measured = scores(file.parent / "metrics", result, cfg)
+        sweep.scores |= {*measured, *result["diagnostics"]}
+        made = str(result["environment"]["code"])
+        sweep.code.add(made)
         for name in spec.cells:
-            cell = sweep.cells.setdefault((row, column, name), Cell())
-            score = result["scores"].get(name) or diagnostic(result, name)
+            cell = sweep.cells[row, column, name]
+            metric, score = measured.get(name, (None, diagnostic(result, name)))
             if score is None:
                 continue
-            facts = {"n": score["n"], "extractor": score.get("extractor"), "images": dict(cfg.sample), "code": code(result)}
+            by = score.get("code", made)
+            facts = {
+                "n": score["n"], "extractor": score.get("extractor"), "metric": metric, "judge": plain(cfg.judge) if metric else None, "images": dict(cfg.sample),
+                "code": made if by == made else f"{made} measured by {by}",
+            }  # fmt: skip
             for other, theirs in cell.facts.items():  # concepts may be measured on different numbers of images, the runs of one may not
                 if differing := [k for k in facts if facts[k] != theirs[k] and (k != "n" or other == cfg.concept.name)]:
                     said = " and ".join(str({k: f[k] for k in differing}) for f in (theirs, facts))
                     raise BadInput(f"{' / '.join([*row, *column])}: the runs' {name} differ in {said}, and such numbers are not averaged: name one of them, or run them again.")
             cell.facts[cfg.concept.name], cell.better = facts, score.get("better", "")
             asked = prompts_of(cfg, name)
-            known = name in single and len(single[name]) == len(asked)
-            behind = (single[name], [p.text for p in asked], [p.label for p in asked]) if known else ()
+            single = score.get("values", [])
+            behind = (single, [p.text for p in asked], [p.label for p in asked]) if len(single) == len(asked) else ()
             cell.runs.append(Value(score["value"], cfg.seed, cfg.concept.name, *behind))
-    unlike = {k: sorted({json.dumps(facts[k], sort_keys=True) for c in sweep.cells.values() for facts in c.facts.values()}) for k in ("images", "code")}
-    if mixed := {k: v for k, v in unlike.items() if len(v) > 1}:
-        raise BadInput(f"the runs of this table differ in {'; '.join(f'{k}: {chr(32).join(v)}' for k, v in mixed.items())}: make a table of each, or run them again with one.")
+    every = [(name, facts) for (_, _, name), cell in sweep.cells.items() for facts in cell.facts.values()]
+    for fact in ("images", "code", "judge", "extractor", "metric"):
+        kinds: dict[str, set[str]] = {}
+        for name, facts in every:
+            if facts[fact] is not None:  # extractor and metric belong to one score, the others to the table
+                kinds.setdefault(name if fact in ("extractor", "metric") else "", set()).add(json.dumps(facts[fact], sort_keys=True))
+        if mixed := next((f"{name} " * bool(name) + f"{fact}: " + " ".join(sorted(values)) for name, values in kinds.items() if len(values) > 1), ""):
+            raise BadInput(f"the runs of this table differ in {mixed}: make a table of each, or run them again with one.")
     return sweep, first
 
 
@@ -178,22 +217,36 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
         BadInput: as `read`; with `strict`, a missing run, with the command that makes it.
     """
     sweep, cfg = read(overrides)
+    spec = cfg.table
+    if sweep.scores and (unknown := [name for name in spec.cells if name not in sweep.scores]):
+        raise BadInput(f"no run of this sweep has the score '{unknown[0]}': correct table.cells, or add the metric that gives it; there are {', '.join(sorted(sweep.scores))}.")
     if strict and sweep.missing:
         raise BadInput(f"{len(sweep.missing)} of {sweep.runs} runs are missing; the first is made by `{sweep.missing[0]}`.")
-    spec = cfg.table
+    if strict and (holes := [(place, cell) for place, cell in sweep.cells.items() if len(cell.runs) < cell.wanted]):
+        ((row, column, name), cell), *_ = holes
+        raise BadInput(f"{' / '.join([*row, *column])}: {len(cell.runs)} of {cell.wanted} runs have {name}; add the metric that gives it and run the sweep again.")
+    paper = published(sweep, cfg)
     if form in ("csv", "json"):
-        return long(sweep, spec, form)
+        return long(sweep, spec, form, paper)
     marks = {place: mark for column in sweep.columns for name in spec.cells for place, mark in marked(sweep, column, name).items()}
     better = {name: cell.better for (_, _, name), cell in sweep.cells.items() if cell.better}
     heads = [*spec.rows, *(" ".join([*column, name]) + (f" {ARROW[better[name]]}" if name in better else "") for column in sweep.columns for name in spec.cells)]
     lines = []
     for row in sweep.rows:
         places: list[Place] = [(row, column, name) for column in sweep.columns for name in spec.cells]
-        lines.append([*row, *(STYLE[form][marks.get(p, "")](sweep.cells.get(p, Cell()).text()) for p in places)])
+        lines.append([*row, *(STYLE[form][marks.get(p, "")](sweep.cells[p].text() if p in sweep.cells else "—") for p in places)])
     counts = sorted({(name, facts["n"]) for (_, _, name), cell in sweep.cells.items() for facts in cell.facts.values()})
     note = f"{sweep.runs - len(sweep.missing)} of {sweep.runs} runs; n " + ", ".join(f"{name} {n}" for name, n in counts) + f"; code {', '.join(sorted(sweep.code)) or 'none'}."
-    body = latex(heads, lines, len(spec.rows)) if form == "latex" else "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *lines])
-    return "\n".join([body, "", ("% " if form == "latex" else "") + note, *published(sweep, cfg)])
+    sign = "% " if form == "latex" else ""
+    text = [laid(form, heads, lines, len(spec.rows)), "", sign + note]
+    if paper:
+        beside = [[entry["place"], f"{entry['paper']:.3f}", entry["ours"], "—" if entry["difference"] is None else f"{entry['difference']:+.3f}"] for entry in paper]
+        text += ["", f"{sign}Published in {cfg.paper.source}:", "", laid(form, ["", "paper", "ours", "difference"], beside, 1)]
+    return "\n".join(text)
+
+
+def laid(form: str, heads: Sequence[str], lines: Sequence[Sequence[str]], names: int) -> str:
+    return latex(heads, lines, names) if form == "latex" else "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *lines])
 
 
 STYLE: dict[str, dict[str, Callable[[str], str]]] = {
@@ -204,31 +257,36 @@ STYLE: dict[str, dict[str, Callable[[str], str]]] = {
 
 def marked(sweep: Sweep, column: tuple[str, ...], name: str) -> dict[Place, str]:
     """Best and second of a column, each only if it differs from the next in rank."""
-    found = [(place, cell, cell.units) for row in sweep.rows if (cell := sweep.cells.get(place := (row, column, name))) and cell.runs and cell.better]
-    if len(found) < 2 or len({tuple(units) for _, _, units in found}) > 1 or not found[0][2]:
+    cells = [(place, cell) for row in sweep.rows if (cell := sweep.cells.get(place := (row, column, name))) and cell.runs and cell.better]
+    found = [(place, cell, cell.units) for place, cell in cells if len(cell.runs) >= cell.wanted]
+    if len(found) < 2 or len({tuple((concept, *means) for concept, means in units.items()) for _, _, units in found}) > 1 or not found[0][2]:
         return {}
-    ranked = sorted(found, key=lambda f: statistics.mean(f[1].seeds), reverse=found[0][1].better == "higher")
+    up = found[0][1].better == "higher"
+    ranked = sorted(found, key=lambda f: f[1].mean or 0.0, reverse=up)
     marks: dict[Place, str] = {}
     for mark, (place, _, units), (_, _, following) in zip(("best", "second"), ranked, ranked[1:], strict=False):
-        if not differ(*(np.array(list(u.values())) for u in (units, following))):
+        first, next_ = arrays(units), arrays(following)
+        if not (above(first, next_) if up else above(next_, first)):
             break
         marks[place] = mark
     return marks
 
 
-def long(sweep: Sweep, spec: Any, form: str) -> str:
+def long(sweep: Sweep, spec: Any, form: str, paper: Sequence[Mapping[str, Any]]) -> str:
     """A line for every score: where it stands, mean, standard deviation over seeds, 95 % interval, counts, direction and what made it."""
     lines = []
     for (row, column, name), cell in sweep.cells.items():
         low, high = cell.bounds or (None, None)
         lines.append({
             **dict(zip(spec.rows, row, strict=True)), **dict(zip(spec.columns, column, strict=True)), "score": name,
-            "mean": statistics.mean(cell.seeds) if cell.runs else None, "sd": statistics.stdev(cell.seeds) if len(cell.seeds) > 1 else None, "low": low, "high": high,
-            "n": min((f["n"] for f in cell.facts.values()), default=None), "runs": len(cell.runs), "seeds": len(cell.seeds), "better": cell.better,
+            "mean": statistics.mean(cell.seeds or [cell.mean]) if cell.mean is not None else None,
+            "sd": statistics.stdev(cell.seeds) if len(cell.seeds) > 1 else None, "low": low, "high": high,
+            "n": min((f["n"] for f in cell.facts.values()), default=None), "runs": len(cell.runs), "wanted": cell.wanted, "seeds": len(cell.seeds), "better": cell.better,
             **{k: next((f[k] for f in cell.facts.values()), None) for k in ("extractor", "code")},
         })  # fmt: skip
     if form == "json":
-        return json.dumps({"runs": sweep.runs, "missing": sweep.missing, "code": sorted(sweep.code), "scores": lines}, indent=1, ensure_ascii=False)
+        whole = {"runs": sweep.runs, "missing": sweep.missing, "code": sorted(sweep.code), "scores": lines, **({"paper": list(paper)} if paper else {})}
+        return json.dumps(whole, indent=1, ensure_ascii=False)
     out = io.StringIO()
     writer = csv.DictWriter(out, list(lines[0]) if lines else ["score"], lineterminator="\n")
     writer.writeheader()
@@ -238,7 +296,7 @@ def long(sweep: Sweep, spec: Any, form: str) -> str:
 
 def latex(heads: Sequence[str], lines: Sequence[Sequence[str]], names: int) -> str:
     """For \\usepackage{booktabs}."""
-    signs = {"_": "\\_", "%": "\\%", "↑": "$\\uparrow$", "↓": "$\\downarrow$", "±": "$\\pm$", "—": "---", "@": "@"}
+    signs = {c: f"\\{c}" for c in "_%&#$"} | {"^": "\\^{}", "~": "\\~{}", "<": "$<$", ">": "$>$", "|": "$|$", "↑": "$\\uparrow$", "↓": "$\\downarrow$", "±": "$\\pm$", "—": "---"}
 
     def clean(text: str) -> str:
         return "".join(signs.get(c, c) for c in text)
@@ -247,22 +305,25 @@ def latex(heads: Sequence[str], lines: Sequence[Sequence[str]], names: int) -> s
     return "\n".join([f"\\begin{{tabular}}{{{'l' * names}{'r' * (len(heads) - names)}}}", "\\toprule", rows[0], "\\midrule", *rows[1:], "\\bottomrule", "\\end{tabular}"])
 
 
-def published(sweep: Sweep, cfg: DictConfig) -> list[str]:
-    """The experiment's `paper` block beside our numbers: what the source says, what was measured, and the difference.
+def published(sweep: Sweep, cfg: DictConfig) -> list[dict[str, Any]]:
+    """The experiment's `paper` block beside our numbers, for the places that this table has: what the source says, what was measured, and the difference.
 
     Raises:
-        BadInput: the block names a place that the table does not have.
+        BadInput: the block is incomplete, or names a score that the table does not have.
     """
-    lines = []
+    found: list[dict[str, Any]] = []
     for entry in cfg.paper.get("values", []):
-        place: Place = (tuple(map(str, entry.row)), tuple(map(str, entry.column)), str(entry.score))
-        if place[0] not in sweep.rows or place[1] not in sweep.columns:
-            raise BadInput(f"paper.values names {' / '.join([*place[0], *place[1]])}, which is not in this table: correct the experiment.")
-        cell = sweep.cells.get(place, Cell())
-        ours = cell.mean
-        difference = "—" if ours is None else f"{ours - entry.value:+.3f}"
-        lines.append(f"| {' / '.join([*place[0], *place[1], place[2]])} | {entry.value:.3f} | {cell.text()} | {difference} |")
-    return ["", f"Published in {cfg.paper.source}:", "", "| | paper | ours | difference |", "| --- | --- | --- | --- |", *lines] if lines else []
+        if not isinstance(entry, DictConfig) or {*entry} != {"row", "column", "score", "value"} or not isinstance(entry.value, int | float) or "source" not in cfg.paper:
+            raise BadInput("paper needs a source and values such as {row: [ac, empty], column: [fox], score: erasure/hit, value: 0.1}: correct the experiment.")
+        if entry.score not in cfg.table.cells:
+            raise BadInput(f"paper.values names the score {entry.score}, which is not in table.cells: correct the experiment.")
+        place: Place = (tuple(map(shortest, entry.row)), tuple(map(shortest, entry.column)), str(entry.score))
+        if cell := sweep.cells.get(place):
+            ours = cell.mean
+            found.append({
+                "place": " / ".join([*place[0], *place[1], place[2]]), "paper": float(entry.value), "ours": cell.text(), "difference": None if ours is None else ours - entry.value,
+            })  # fmt: skip
+    return found
 
 
 def prompts_of(cfg: DictConfig, name: str) -> list[Prompt]:
@@ -278,10 +339,15 @@ def prompts_of(cfg: DictConfig, name: str) -> list[Prompt]:
     return [p for p in prompts["keep"] if (not label or p.label == label) and (not kept or p.kept == kept)]
 
 
-def images(folder: Path) -> dict[str, list[float]]:
-    """The single images' values behind a run's scores."""
-    scores = [item for file in sorted(folder.glob("*.json")) for item in json.loads(file.read_text()).items()]
-    return {name: score["values"] for name, score in scores if "values" in score}
+def scores(folder: Path, result: Mapping[str, Any], cfg: DictConfig) -> dict[str, tuple[dict[str, Any], Score]]:
+    """Every score of a run as the command's judge and metrics gave it, with the settings of its metric; of a metric that the command does not name, as the run has it."""
+    metrics: dict[str, Any] = {**result["config"].get("metric", {}), **plain(cfg.get("metric", {}))}
+    found: dict[str, tuple[dict[str, Any], Score]] = {}
+    for name, settings in metrics.items():
+        file = folder / f"{name}-{key(settings, cfg.judge)}.json"
+        if file.exists():
+            found |= {score: (settings, value) for score, value in json.loads(file.read_text()).items()}
+    return found
 
 
 def diagnostic(result: Mapping[str, Any], name: str) -> Score | None:
@@ -292,19 +358,24 @@ def diagnostic(result: Mapping[str, Any], name: str) -> Score | None:
     return {**score, "better": "lower"} if name.startswith("cost/") else score
 
 
-def code(result: Mapping[str, Any]) -> str:
-    """The package's code that made a run (machine.py)."""
-    return str(result["environment"]["code"])
+def has(cfg: DictConfig, name: str) -> bool:
+    """Is there a setting of this dotted name, whatever its value?"""
+    parent, _, leaf = name.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    return isinstance(node, DictConfig) and leaf in node
 
 
 def label(cfg: DictConfig, name: str) -> str:
-    """`concept` -> its name; `anchor.lr` -> its value, a number in its shortest form."""
+    """`concept` -> its name; `anchor.lr` -> its value; an em dash where a run has no such setting."""
+    if not has(cfg, name):
+        return "—"
     found = OmegaConf.select(cfg, name, throw_on_missing=False)
-    if found is None and name.rpartition(".")[0] and OmegaConf.select(cfg, name.rpartition(".")[0]) is None:
-        raise BadInput(f"there is no setting '{name}' to lay out: correct table.rows or table.columns.")
-    if isinstance(found, float):
-        return f"{found:g}"
-    return "none" if found is None else str(found.name if isinstance(found, DictConfig) else found)
+    return str(found.name) if isinstance(found, DictConfig) else shortest(found)
+
+
+def shortest(value: Any) -> str:
+    """A setting's value, a number in its shortest form."""
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def main(args: Sequence[str]) -> str:

@@ -104,6 +104,17 @@ def test_another_metric_on_a_finished_run_draws_nothing_and_keeps_the_other_scor
     assert all(second["scores"][k] == v for k, v in first["scores"].items())
 
 
+def test_a_metric_with_other_settings_and_back_again_has_the_score_of_its_settings(tiny: Any) -> None:
+    first, other, again = (tiny("metric=[kid]", f"metric.kid.subset_size={size}")["scores"]["kid/keep"]["value"] for size in (8, 3, 8))
+    assert first == again != other
+
+
+def test_a_metric_that_one_image_is_too_few_for_says_so_before_anything_is_loaded(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advanchor.model.Random.open", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(BadInput, match=r"metric fid needs at least 2 images of each set, and `erase` has 1: raise sample.erase"):
+        tiny("metric=[fid]", "sample.erase=1", "concept.evaluate=['{}']")
+
+
 def test_a_single_other_metric_loses_no_score_and_another_judge_measures_anew(tiny: Any) -> None:
     unmeasured = tiny("judge=none", "metric=[erasure]")
     assert not unmeasured["scores"]

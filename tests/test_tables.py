@@ -15,9 +15,9 @@ from conftest import TINY
 from advanchor import plots
 from advanchor.compose import compose, expand
 from advanchor.core import BadInput
-from advanchor.intervals import by_prompt, interval
+from advanchor.intervals import above, by_prompt, interval
 from advanchor.store import run_id
-from advanchor.tables import Cell, Sweep, Value, label, main, marked
+from advanchor.tables import Cell, Sweep, Value, label, latex, main, marked
 
 SWEEP = ["anchor=superclass,empty", "seed=0,1", "table.cells=[clip/keep]"]
 
@@ -63,6 +63,7 @@ def test_latex_is_a_booktabs_table_with_everything_escaped(swept: Any) -> None:
     assert text.startswith("\\begin{tabular}{llrr}\n\\toprule\nmethod & anchor & fox clip/keep $\\uparrow$ & fox anchor/cosine\\_span")
     assert "$\\pm$" in text
     assert "\\bottomrule" in text
+    assert latex(["a & b", "100 % of $x_1$ #1 ^ ~"], [], 1).splitlines()[2] == "a \\& b & 100 \\% of \\$x\\_1\\$ \\#1 \\^{} \\~{} \\\\"
 
 
 def test_published_numbers_stand_beside_ours_with_the_difference(swept: Any) -> None:
@@ -72,8 +73,14 @@ def test_published_numbers_stand_beside_ours_with_the_difference(swept: Any) -> 
     assert "Published in Somebody 2020:" in text
     assert f"| 1.500 | {scores['empty', 0]:.3f}" in text
     assert f"| {scores['empty', 0] - 1.5:+.3f} |" in text
-    with pytest.raises(BadInput, match="which is not in this table"):
-        main([*overrides, "+paper.source=Somebody", f"+paper.values=[{entry.replace('fox', 'ox')}]"])
+    assert "Somebody" not in main([*overrides, "+paper.source=Somebody", f"+paper.values=[{entry.replace('fox', 'ox')}]"])  # a place that a narrower table does not have
+    assert json.loads(main([*overrides, "+paper.source=Somebody 2020", f"+paper.values=[{entry}]", "--format=json"]))["paper"][0]["paper"] == 1.5
+    assert main([*overrides, "+paper.source=Somebody 2020", f"+paper.values=[{entry}]", "--format=latex"]).count("\\begin{tabular}") == 2
+    for wrong in (entry.replace("column: [fox], ", ""), entry.replace("1.5", "much"), "7"):
+        with pytest.raises(BadInput, match="paper needs a source and values such as"):
+            main([*overrides, "+paper.source=Somebody", f"+paper.values=[{wrong}]"])
+    with pytest.raises(BadInput, match=r"the score clip/kept, which is not in table.cells"):
+        main([*overrides, "+paper.source=Somebody", f"+paper.values=[{entry.replace('clip/keep', 'clip/kept')}]"])
 
 
 def test_strict_names_the_command_that_fills_the_hole_and_that_command_fills_it(swept: Any, tiny: Any) -> None:
@@ -82,19 +89,41 @@ def test_strict_names_the_command_that_fills_the_hole_and_that_command_fills_it(
         main([*overrides, "--strict"])
     tiny("anchor=empty", "seed=1", "metric=[clip]")
     assert "—" not in main([*overrides, "--strict"])
+    tiny("anchor=empty", "seed=1", "metric=[erasure]")
+    with pytest.raises(BadInput, match="ac / superclass / fox: 0 of 2 runs have keep/hit; add the metric that gives it"):
+        main([*overrides, "table.cells=[keep/hit]", "--strict"])
+    with pytest.raises(BadInput, match=r"no run of this sweep has the score 'keep/hits': .* there are .*clip/keep"):
+        main([*overrides, "table.cells=[keep/hits]"])
+    with pytest.raises(BadInput, match="no run of this sweep has the score 'clip/keep'"):
+        main([*overrides, "judge=none"])  # whose scores these are not
 
 
-@pytest.mark.parametrize(("change", "where"), [("n", "same cell"), ("code", "same cell"), ("code", "another row")])
+def test_the_command_for_one_missing_run_makes_that_run_alone() -> None:
+    (one,) = expand(["experiment=ablation_budget", "concept=emoji/fox", "anchor.steps=3", "seed=0", "sweeps=[]"])
+    assert compose(one).anchor.steps == 3
+    assert len(expand(["concept=emoji/fox", "sweeps=[{seed: '0,1'},{anchor: empty}]"])) == 3
+    assert expand(["anchor=glob(s*)"]) == [["anchor=sibling"], ["anchor=superclass"]]
+    with pytest.raises(BadInput, match=r"anchor=glob\(z\*\) matches no option"):
+        expand(["anchor=glob(z*)"])
+    assert expand(["sweeps=[{anchor.bound: null}]"]) == [["anchor.bound=null", "sweeps=[{anchor.bound: null}]"]]
+    with pytest.raises(BadInput, match="sweeps must be a list of settings"):
+        expand(["sweeps=3"])
+
+
+@pytest.mark.parametrize(("change", "where"), [("n", "same cell"), ("code", "same cell"), ("code", "another row"), ("extractor", "another row")])
 def test_what_was_made_or_counted_differently_is_not_mixed(swept: Any, tmp_path: Path, change: str, where: str) -> None:
     overrides, _ = swept
     for file in tmp_path.glob("*/result.json"):
         result = json.loads(file.read_text())
-        if (result["config"]["seed"] == 1) if where == "same cell" else (result["config"]["anchor"]["name"] == "empty"):
-            if change == "n":
-                result["scores"]["clip/keep"]["n"] = 7
-            else:
-                result["environment"]["code"] = "another"
-            file.write_text(json.dumps(result))
+        (memo,) = file.parent.glob("metrics/clip-*.json")
+        measured = json.loads(memo.read_text())
+        other = (result["config"]["seed"] == 1) if where == "same cell" else (result["config"]["anchor"]["name"] == "empty")
+        if change == "code":
+            result["environment"]["code"] = "another" if other else "one"
+        elif change == "extractor" or other:
+            measured["clip/keep"][change] = 7 if other else "one"
+        file.write_text(json.dumps(result))
+        memo.write_text(json.dumps(measured))
     with pytest.raises(BadInput, match=f"differ in .*{change}"):
         main(overrides)
 
@@ -127,6 +156,12 @@ def test_an_interval_covers_the_truth_in_about_95_of_100_experiments_and_resampl
         low, high = interval(means)
         covered += low <= 0.5 <= high
     assert 0.90 <= covered / 300 <= 0.98
+    few = 0
+    for _ in range(300):  # rates of ten prompts, most of them 0: the plain percentile interval covers 86 of 100
+        rates = (rng.random(10) < 0.3) * rng.random(10)
+        low, high = interval(rates)
+        few += low <= 0.15 <= high
+    assert few / 300 >= 0.88
     alike = by_prompt([[0.0, 0.0, 1.0, 1.0]], ["a", "a", "b", "b"])
     assert alike.tolist() == [0.0, 1.0]
 
@@ -134,6 +169,7 @@ def test_an_interval_covers_the_truth_in_about_95_of_100_experiments_and_resampl
 def test_a_cell_of_several_concepts_has_the_deviation_of_its_seeds_and_not_of_its_concepts() -> None:
     runs = [Value(v, seed, concept) for concept, values in (("fox", (0.1, 0.3)), ("car", (0.7, 0.9))) for seed, v in enumerate(values)]
     assert Cell(runs).text() == "0.500 ± 0.141"
+    assert Cell([runs[0], runs[3]], wanted=4).text() == "0.500 (2 of 4 runs)"  # no seed has both concepts
     assert Cell(runs[:3]).text() == "0.400"  # the second seed of the car is missing, so the two seeds are not means of the same
     assert Cell(runs[:3]).mean == pytest.approx(1.1 / 3)
 
@@ -142,10 +178,10 @@ def test_units_of_an_interval_are_the_prompts_of_each_concept_or_single_images_w
     many, one = [f"a {i}" for i in range(10) for _ in range(2)], ["a fox"] * 20
     values = [float(i % 4 == 0) for i in range(20)]
     prompts = Cell([Value(0.25, 0, "fox", values, many), Value(0.25, 1, "fox", values, many), Value(0.25, 0, "car", values, many)])
-    assert len(prompts.units) == 20
-    assert set(prompts.units.values()) == {0.0, 0.5}
+    assert {concept: len(means) for concept, means in prompts.units.items()} == {"fox": 10, "car": 10}
+    assert set(prompts.units["fox"].values()) == {0.0, 0.5}
     images = Cell([Value(0.25, 0, "fox", values, one)])
-    assert len(images.units) == 20
+    assert len(images.units["fox"]) == 20
     low, high = images.bounds or (0.0, 0.0)
     assert 0.05 <= low < 0.25 < high < 0.5
     assert Cell([Value(0.25, 0, "fox", values, one), Value(0.25, 1, "fox")]).bounds is None
@@ -154,8 +190,13 @@ def test_units_of_an_interval_are_the_prompts_of_each_concept_or_single_images_w
 def test_any_setting_can_be_a_row_and_a_wrong_one_is_refused(swept: Any) -> None:
     overrides, _ = swept
     assert "| 0 | superclass |" in main([*overrides, "table.rows=[seed,anchor]"])
-    with pytest.raises(BadInput, match=r"no setting 'anchr.name' to lay out"):
-        main([*overrides, "table.rows=[anchr.name]"])
+    assert "| ac | — |" in main([*overrides, "anchor=superclass,empty,adversarial", "table.rows=[method,anchor.lr]"])  # words have no learning rate
+    for wrong in ("anchr.name", "metod", "method.stpes"):
+        with pytest.raises(BadInput, match=f"no setting '{wrong}' to lay out"):
+            main([*overrides, f"table.rows=[{wrong}]"])
+    for wrong in ("table.rows=anchor", "table.columns=null"):
+        with pytest.raises(BadInput, match=r"must be a list, such as \[method,anchor\]"):
+            main([*overrides, wrong])
     with pytest.raises(BadInput, match="does not know --formt=csv"):
         main([*overrides, "--formt=csv"])
 
@@ -238,10 +279,35 @@ def test_a_sweep_of_one_number_at_a_time_has_a_centre_and_a_panel_for_each_setti
     grid = Sweep([(a, b) for a in ("1", "2") for b in ("3", "4")], [("fox",)], {}, 4, [], set(), ["steps", "bound"])
     assert not plots.varied(grid)
     assert plots.label(grid, ("1", "3")) == "1 + 3"
-    named = Sweep([("a", "none"), ("b", "none"), ("c", "none")], [("fox",)], {}, 3, [], set(), ["anchor", "bound"])
-    assert not plots.varied(named)  # names have no order
+    for others in ([("ac", "a"), ("ac", "b"), ("ac", "c")], [("ac", "a"), ("ac", "b"), ("esd", "a")], [("1", "2"), ("2", "1"), ("2", "2")][:2]):  # names; the centre is not there
+        assert plots.centre(Sweep(others, [("fox",)], {}, 3, [], set(), ["method", "anchor"])) is None
 
 
 def test_a_setting_in_a_row_is_written_in_its_shortest_form() -> None:
     cfg = compose(["anchor=adversarial", "anchor.lr=2e-2", "method.preserve=10.0"])
     assert [label(cfg, name) for name in ("anchor.lr", "method.preserve", "anchor.bound", "anchor.steps", "anchor")] == ["0.02", "10", "none", "10", "adversarial"]
+
+
+def test_an_interval_of_several_concepts_is_around_the_mean_of_their_means_and_one_of_equal_images_has_width() -> None:
+    low, high = interval(np.full(50, 0.9) + np.linspace(-0.05, 0.05, 50), np.array([0.0, 0.2]))  # 0.9 and 0.1, however many prompts each has
+    assert low < 0.5 < high
+    prompts = [f"prompt {i // 2}" for i in range(20)]
+    none = Cell([Value(0.0, 0, "fox", [0.0] * 20, prompts)])
+    assert none.bounds == pytest.approx((0.0, 0.1611), abs=1e-4)  # Wilson, 20 images
+
+
+def test_a_mark_follows_the_mean_and_needs_the_whole_interval_on_its_side() -> None:
+    a, b = [np.array([0.1, 0.2, 0.3, 0.2])], [np.array([0.3, 0.4, 0.6, 0.3])]
+    assert above(b, a)
+    assert not above(a, b)
+    assert not above([np.array([0.0, 0.9])], [np.array([0.1, 0.2])])
+
+
+def test_what_another_code_measured_on_a_finished_run_is_not_mixed_with_what_its_own_did(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tiny("anchor=empty", "metric=[clip]")
+    monkeypatch.setattr("advanchor.run.CODE", "later")
+    assert tiny("anchor=empty", "metric=[erasure]")["environment"]["code"] == first["environment"]["code"]  # who made the images
+    overrides = [*TINY, f"root={tmp_path}", "anchor=empty"]
+    assert "keep/hit" in main([*overrides, "table.cells=[keep/hit]"])
+    with pytest.raises(BadInput, match=r"differ in code: .* measured by later"):
+        main([*overrides, "table.cells=[keep/hit,clip/keep]"])

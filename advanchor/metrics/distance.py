@@ -50,6 +50,7 @@ class Fid:
     """`fid/erase`, `fid/keep` (Heusel et al. 2017, arXiv 1706.08500). With n below the feature dimension the covariance is singular; n is in the score."""
 
     sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
+    fewest: ClassVar = 2
     name: str
     version: int = 1
 
@@ -69,6 +70,7 @@ class Kid:
     """
 
     sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
+    fewest: ClassVar = 2
     name: str
     subsets: Positive = 100
     subset_size: Positive = 100

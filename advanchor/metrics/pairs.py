@@ -20,5 +20,5 @@ class PerceptualDistance:
         scores: Scores = {}
         for name in ("erase", "keep"):
             each = judge.distance(images[f"{name}@base"].load(), images[name].load())
-            scores[f"{judge.perceptual}/{name}"] = {**mean(each.tolist(), "higher" if name == "erase" else "lower"), "extractor": judge.extractor}
+            scores[f"{judge.perceptual}/{name}"] = {**mean(each.tolist(), "higher" if name == "erase" else "lower"), "extractor": judge.perceptual}
         return scores

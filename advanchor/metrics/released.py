@@ -41,7 +41,7 @@ class Released:
             places = {f":{label}": [i for i, p in enumerate(shown.prompts) if p.label == label] for label in dict.fromkeys(p.label for p in shown.prompts)}
             for part, chosen in {**places, "": list(range(len(right)))}.items():
                 scores[f"released_accuracy/{which}{part}"] = share([right[i] for i in chosen], accuracy)
-                scores[f"released_{judge.perceptual}/{which}{part}"] = {**mean([moved[i] for i in chosen], distance), "extractor": judge.extractor}
+                scores[f"released_{judge.perceptual}/{which}{part}"] = {**mean([moved[i] for i in chosen], distance), "extractor": judge.perceptual}
                 if part:
                     fids[part] = fid(was[chosen], now[chosen])
                 value, n = (fids[part], len(chosen)) if part else (statistics.mean(fids.values()), len(right) // len(fids))
