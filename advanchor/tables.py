@@ -41,7 +41,7 @@ Place = tuple[tuple[str, ...], tuple[str, ...], str]  # row, column, score
 
 @dataclass(frozen=True)
 class Value:
-    """One run's score: the single images' values behind it, if it is a mean of them, with their prompts and what each should show."""
+    """One run's score: the single images' values behind it, if it is a mean of them, with their prompts and what each should show, and how wide its own interval is."""
 
     value: float
     seed: int = 0
@@ -49,6 +49,7 @@ class Value:
     images: Sequence[float] = ()
     prompts: Sequence[str] = ()
     labels: Sequence[str] = ()
+    width: float = 0.0
 
 
 @dataclass
@@ -106,7 +107,7 @@ class Cell:
         if not units:
             return None
         images = [value for run in self.runs for value in run.images]
-        if set(images) in ({0.0}, {1.0}):
+        if set(images) in ({0.0}, {1.0}) and self.runs[0].width > 0:  # a share's own interval has width even then
             one = share([bool(v) for v in images[: sum(len(run.images) for run in self.runs if run.seed == self.runs[0].seed)]], "higher")
             return one["low"], one["high"]
         return interval(*arrays(units))
@@ -118,10 +119,15 @@ class Cell:
         seeds, bounds = self.seeds, self.bounds
         some = f" ({len(self.runs)} of {self.wanted} runs)" if len(self.runs) < self.wanted else ""
         if len(seeds) > 1:
-            return f"{statistics.mean(seeds):.3f} ± {statistics.stdev(seeds):.3f}{some}"
+            return f"{three(statistics.mean(seeds))} ± {three(statistics.stdev(seeds))}{some}"
         if not seeds:
-            return f"{self.mean:.3f}{some}"
-        return f"{seeds[0]:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "") + some
+            return f"{three(self.mean)}{some}"
+        return three(seeds[0]) + (f" [{three(bounds[0])}, {three(bounds[1])}]" if bounds else "") + some
+
+
+def three(value: float) -> str:
+    """Three decimals, and no minus before a zero."""
+    return f"{round(value, 3) + 0.0:.3f}"
 
 
 def arrays(units: Mapping[str, Mapping[str, float]]) -> list[Means]:
@@ -193,8 +199,9 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
             cell.facts[cfg.concept.name], cell.better = facts, score.get("better", "")
             asked = prompts_of(cfg, name)
             single = score.get("values", [])
-            behind = (single, [p.text for p in asked], [p.label for p in asked]) if len(single) == len(asked) else ()
-            cell.runs.append(Value(score["value"], cfg.seed, cfg.concept.name, *behind))
+            values, texts, labels = (single, [p.text for p in asked], [p.label for p in asked]) if len(single) == len(asked) else ([], [], [])
+            width = score.get("high", 0.0) - score.get("low", 0.0)
+            cell.runs.append(Value(score["value"], cfg.seed, cfg.concept.name, values, texts, labels, width))
     every = [(name, facts) for (_, _, name), cell in sweep.cells.items() for facts in cell.facts.values()]
     for fact in ("images", "code", "judge", "extractor", "metric"):
         kinds: dict[str, set[str]] = {}

@@ -292,8 +292,9 @@ def test_an_interval_of_several_concepts_is_around_the_mean_of_their_means_and_o
     low, high = interval(np.full(50, 0.9) + np.linspace(-0.05, 0.05, 50), np.array([0.0, 0.2]))  # 0.9 and 0.1, however many prompts each has
     assert low < 0.5 < high
     prompts = [f"prompt {i // 2}" for i in range(20)]
-    none = Cell([Value(0.0, 0, "fox", [0.0] * 20, prompts)])
+    none = Cell([Value(0.0, 0, "fox", [0.0] * 20, prompts, width=0.16)])
     assert none.bounds == pytest.approx((0.0, 0.1611), abs=1e-4)  # Wilson, 20 images
+    assert Cell([Value(-1e-9, 0, "fox", [0.0] * 20, prompts)]).text() == "0.000 [0.000, 0.000]"  # a distance of nothing, which is no share
 
 
 def test_a_mark_follows_the_mean_and_needs_the_whole_interval_on_its_side() -> None:
