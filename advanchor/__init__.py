@@ -28,11 +28,13 @@ def erase(*overrides: str) -> dict[str, Any]:
     Raises:
         BadInput: a mistake in the overrides, in one sentence.
     """
-    from advanchor.compose import compose
+    from advanchor.compose import compose, expand
     from advanchor.run import run
     from advanchor.store import lock, run_id
 
-    cfg = compose(overrides)
+    if len(runs := expand(overrides)) != 1:
+        raise BadInput(f"erase() is one run, and this is a sweep of {len(runs)}: call it for each of them, or use the command.")
+    cfg = compose(runs[0])
     out = Path(cfg.root) / run_id(cfg)
     with lock(out / ".lock"):
         return run(cfg, out)

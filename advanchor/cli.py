@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import sys
 import traceback
@@ -52,6 +53,9 @@ def main() -> None:
             print((tables if sys.argv[1] == "table" else plots).main(sys.argv[2:]))
         except BadInput as error:
             sys.exit(f"advanchor: {error}")
+        return
+    if "--version" in sys.argv[1:]:
+        print(f"advanchor {importlib.metadata.version('advanchor')}")
         return
     flags = [a for a in sys.argv[1:] if a.startswith("-")]
     overrides = [a for a in sys.argv[1:] if not a.startswith("-")]

@@ -30,12 +30,19 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     Raises:
         BadInput: an unknown option, a misspelt or missing setting, a value of the wrong type or range, a missing model folder.
     """
+    if merged := [o for o in overrides if re.match(r"concept\.(keep|preserve|keep_cross)=", o)]:
+        name = merged[0].partition("=")[0]
+        raise BadInput(f"{name}=... would be merged with what the concept has: replace it whole with `~{name} +{name}={{...}}`, or edit the concept's yaml.")
     try:
         with hydra.initialize_config_dir(CONF, version_base="1.3"):
             cfg = hydra.compose("config", list(overrides))
         check(cfg)
     except (HydraException, OmegaConfBaseException) as error:
-        raise BadInput(sentence(error)) from None
+        raise BadInput(sentence(error, overrides)) from None
+    except ValueError as error:  # Hydra's, of a group that is null
+        if "Config group override" not in str(error):
+            raise
+        raise BadInput("a group cannot be null: name one of its options, as `advanchor --help` lists them.") from None
     return cfg
 
 
@@ -116,8 +123,8 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
     return list(axes.values())
 
 
-def sentence(error: Any) -> str:
-    """Hydra's error in one sentence."""
+def sentence(error: Any, overrides: Sequence[str] = ()) -> str:
+    """Hydra's error in one sentence; `overrides` are those of the command, whose options say which settings there are."""
     text = str(error)
     if isinstance(error, MissingConfigException) and (found := re.search(r"Could not (?:find|load) '([^']+)'", text)):
         group, _, name = found.group(1).rpartition("/") if found.group(1).startswith("hydra/") else found.group(1).partition("/")
@@ -129,17 +136,24 @@ def sentence(error: Any) -> str:
         return f"there is no {group}={name}: " + (f"did you mean {close[0]}? " if close else "") + f"There are {', '.join(options)}."
     if found := re.search(r"Could not override '([^']+)'", text):
         group, _, leaf = found.group(1).rpartition(".")
-        if leaf in known_keys(group):
+        rest = [o for o in overrides if not o.startswith(found.group(1))]
+        if group and leaf in known_keys(group) and leaf not in (there := known_keys(group, rest)):
+            own = ", ".join(k for k in there if k not in ("_target_", "name", "version"))
+            return f"there is no setting '{found.group(1)}' with this {group.partition('.')[0]}: it has {own or 'none'}."
+        if leaf in known_keys(group, rest):
             return f"{found.group(1)} keeps its entries and takes no new ones: replace it whole with `~{found.group(1)} +{found.group(1)}={{...}}`."
-        close = difflib.get_close_matches(leaf, known_keys(group), 1)
+        close = difflib.get_close_matches(leaf, known_keys(group, rest), 1)
         return f"there is no setting '{found.group(1)}': " + (f"did you mean {group + '.' if group else ''}{close[0]}?" if close else "`advanchor --cfg job` prints all of them.")
     return " ".join(text.split()[:60])
 
 
-def known_keys(group: str) -> list[str]:
-    """Names under a dotted key of the default config; at the top, groups and settings."""
+def known_keys(group: str, overrides: Sequence[str] = ()) -> list[str]:
+    """Names under a dotted key of the config of a command, without any of the default one; at the top, groups and settings."""
     with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        node: Any = hydra.compose("config")
+        try:
+            node: Any = hydra.compose("config", list(overrides))
+        except (HydraException, OmegaConfBaseException):  # another mistake in the same command
+            node = hydra.compose("config")
     for part in filter(None, group.split(".")):
         node = node.get(part) if isinstance(node, DictConfig) else None
     return [str(k) for k in node] if isinstance(node, DictConfig) else []

@@ -26,11 +26,9 @@ class Prompt:
 
     @property
     def file(self) -> str:
-        """`<text>_<seed>.png`: the same image has the same name for every concept and run."""
-        words = "".join(c if c.isalnum() else "-" for c in self.text.lower())
-        if len(words) > 80 or not words.replace("-", "").isascii():
-            words = f"{words[:60]}-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
-        return f"{words}_{self.seed:03d}.png"
+        """`<text>-<digest>_<seed>.png`: the same image has the same name for every concept and run, and no other text has it ("A fox!" is another image than "a fox?")."""
+        words = "".join(c if c.isascii() and c.isalnum() else "-" for c in self.text)
+        return f"{words[:60]}-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}_{self.seed:03d}.png"
 
 
 @option
@@ -38,13 +36,13 @@ class Sample:
     """How images are drawn for measuring.
 
     Attributes:
-        steps: denoising steps.
+        steps: denoising steps, up to the thousand that Stable Diffusion was trained on.
         guidance: classifier-free guidance scale; 1 is none.
         scheduler: own, the model's; ddim; or lms, as the released evaluation of AdvAnchor. What methods learn from is drawn with the model's own.
         erase, keep: images for each prompt of the erased concept, of the kept ones.
     """
 
-    steps: Positive
+    steps: Annotated[int, Field(ge=1, le=1000)]
     guidance: Annotated[float, Field(ge=1)]
     scheduler: Literal["own", "ddim", "lms"]
     erase: Positive
@@ -138,9 +136,9 @@ def rows(file: str) -> list[tuple[str, int]]:
         BadInput: there is no such file, it has no column `prompt`, or a seed is no number.
     """
     try:
-        with open(file, newline="") as lines:
+        with open(file, newline="", encoding="utf-8-sig") as lines:  # Excel puts a mark before the first column's name
             found = [(row["prompt"].strip(), int(row.get("sd_seed") or 0)) for row in csv.DictReader(lines)]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, AttributeError) as error:  # the last: a line with fewer columns than the first
         raise BadInput(f"concept.prompts_csv={file} cannot be read ({error}): it must be a CSV file with a column `prompt`, and numbers in `sd_seed` if it has that.") from None
     if not found:
         raise BadInput(f"concept.prompts_csv={file} holds no prompt.")

@@ -44,6 +44,11 @@ def table(result: Mapping[str, Any]) -> str:
     ):  # fmt: skip
         if name in scores:
             rows.append((f"{title} {ARROW[scores[name]['better']]}", str(scores[name]["n"]), "", cell(scores, name)))
+    said = ("erasure/", "keep/hit", "clip/", "fid/", "kid/", "anchor/hit")
+    for name, score in scores.items():  # of metrics that have no words of their own here: as they are called
+        if not name.startswith(said) and ":" not in name and "@" not in name:
+            arrow = f" {ARROW[score['better']]}" if "better" in score else ""
+            rows.append((name + arrow, str(score["n"]), cell(scores, f"{name}@base") if f"{name}@base" in scores else "", cell(scores, name)))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]) for row in rows]
     lines.insert(1, "-" * len(lines[0]))

@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from advanchor.concept import Concept, Concepts, Prompt, Sample, fill
 from advanchor.core import Anchor, BadInput, Edit, Images, Judge, Method, Metric, Score, Scores, Tracker
 from advanchor.machine import CODE, device, environment, stage
 from advanchor.sampling import draw
-from advanchor.store import cached, key, plain, run_id, write_json
+from advanchor.store import cached, key, plain, read_json, run_id, write_json
 
 log = logging.getLogger(__name__)
 GROUPS = ("model", "judge", "concept", "anchor", "method", "tracker")
@@ -80,7 +81,11 @@ def check(cfg: DictConfig) -> None:
     if "_target_" not in cfg.anchor:
         raise BadInput(f"nothing says which anchor method={cfg.method.name} was published with: add conf/anchor_of/published_{cfg.method.name}.yaml, or name an anchor.")
     for group in GROUPS:
+        if cfg[group] is None:
+            raise BadInput(f"{group}=null will not do: name one, as `advanchor --help` lists them.")
         component = build(cfg[group], group)
+        if group == "method" and getattr(component, "guided", False) and cfg.sample.guidance == 1:
+            raise BadInput(f"method={cfg.method.name} changes classifier-free guidance, and sample.guidance=1 is none: raise it.")
         if group == "model":
             component.check()
         if group == "concept":
@@ -107,7 +112,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
 
     # A finished run that holds every asked-for score is read, not repeated: no model is loaded.
     record, config = out / "result.json", cast(dict[str, Any], plain(cfg))
-    done = json.loads(record.read_text()) if record.exists() else None
+    done = read_json(record) if record.exists() else None
     if done and done["config"]["judge"] != config["judge"]:
         done = None
     same = done and all(memo.exists() and done["config"].get("metric", {}).get(name) == config["metric"][name] for name, memo in memos.items())
@@ -125,7 +130,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
             if len(wanted) < fewest and judge.name != "none":
                 raise BadInput(f"metric {name} needs at least {fewest} images of each set, and `{which}` has {len(wanted)}: raise sample.{which}, or leave the metric out.")
     tracker = cast(Tracker, build(cfg.tracker, "tracker"))
-    stages: dict[str, dict[str, float]] = json.loads((out / "stages.json").read_text()) if (out / "stages.json").exists() else {}
+    stages: dict[str, dict[str, float]] = read_json(out / "stages.json") if (out / "stages.json").exists() else {}
     scores: Scores = done["scores"] if done else {}
     failed, picture = True, None
     tracker.start(run_id(cfg), config, out)
@@ -138,7 +143,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         # Erase: an edit is made once, whoever asks for it.
         edit_key = key(cfg.model, cfg.concept, cfg.anchor, cfg.method, cfg.seed)
         with stage("erase", stages, out):
-            edit, diagnostics = erased(cfg, model, concept, store / "edits", edit_key, tracker.log)
+            edit, diagnostics, author = erased(cfg, model, concept, store / "edits", edit_key, tracker.log)
 
         # Draw: the unedited model's images are shared by all runs of this model and these sampling settings.
         folders = {"": store / "samples" / key(edit_key, sample.looks), "@base": store / "samples" / f"base-{key(cfg.model, sample.looks)}"}
@@ -178,7 +183,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                 shown = {wanted: images[wanted] for wanted in metric.sets}
                 with stage("measure", stages, out):
                     write_json(memos[name], {k: {**s, "code": CODE} for k, s in metric(judge, shown).items()})
-            scores |= {k: cast(Score, {f: v for f, v in s.items() if f not in ("values", "code")}) for k, s in json.loads(memos[name].read_text()).items()}
+            scores |= {k: cast(Score, {f: v for f, v in s.items() if f not in ("values", "code")}) for k, s in read_json(memos[name]).items()}
 
         # Show.
         picture = out / "grid.png"
@@ -190,7 +195,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     result = {
         "run": run_id(cfg), "config": config, "scores": scores, "diagnostics": diagnostics, "stages": stages, "grid": str(picture), "tracker": where,
         "changed": {"tensors": len(weights), "parameters": sum(t.numel() for t in weights)}, "unmeasured": unmeasured, 
-        "environment": done["environment"] if done else environment(model.device.type),
+        "environment": done["environment"] if done else environment(model.device.type) | ({} if author == CODE else {"code": f"{author} drawn by {CODE}"}),
         "artifacts": {"edit": str((store / "edits" / edit_key).relative_to(root)), **{f"samples{w}": str(f.relative_to(root)) for w, f in folders.items()}},
     }  # fmt: skip
     write_json(record, result)
@@ -209,8 +214,8 @@ class Shown(dict[str, Images]):
         return self[name]
 
 
-def erased(cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Path, name: str, track: Callable[..., None]) -> tuple[Edit, dict[str, float]]:
-    """The edit of this config and its diagnostics, from the store or made now."""
+def erased(cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Path, name: str, track: Callable[..., None]) -> tuple[Edit, dict[str, float], str]:
+    """The edit of this config, its diagnostics and the code that made it, from the store or made now."""
     from safetensors.torch import load_file, save_file
 
     from advanchor.similarity import similarity
@@ -228,10 +233,11 @@ def erased(cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Pat
         tensors = method.erase(model, targets, cfg.seed, part, log_step)
         cost = {"cost/seconds": time.monotonic() - start} if fresh else {}  # of a resumed erasure only a part was seen
         each = [{**similarity(model, target), **target.report()} for target in targets]
-        diagnostics = {name: sum(one[name] for one in each) / len(each) for name in each[0]} | cost  # of several concepts the mean
+        mean = {name: sum(one[name] for one in each) / len(each) for name in each[0]}  # over the concepts
+        diagnostics = {name: value for name, value in mean.items() if math.isfinite(value)} | cost  # an anchor that nobody trained has no loss
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / "edit.safetensors")
         save_file({t.concept.name: t.condition(t.concept.templates).cpu().contiguous() for t in targets}, part / "anchor.safetensors")
-        write_json(part / "edit.json", {"diagnostics": diagnostics, "config": plain({g: cfg[g] for g in ("model", "concept", "anchor", "method", "seed")})})
+        write_json(part / "edit.json", {"diagnostics": diagnostics, "code": CODE, "config": plain({g: cfg[g] for g in ("model", "concept", "anchor", "method", "seed")})})
 
     made = cached(folder, name, make)
     for left in set(made.iterdir()) - {made / f for f in ("edit.safetensors", "edit.json", "anchor.safetensors", "train.jsonl")}:
@@ -239,4 +245,5 @@ def erased(cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Pat
     if not live and (made / "train.jsonl").exists():  # made by another run: the tracker still gets every scalar
         for i, line in enumerate((made / "train.jsonl").read_text().splitlines()):
             track(i, **json.loads(line))
-    return load_file(made / "edit.safetensors"), json.loads((made / "edit.json").read_text())["diagnostics"]
+    about = read_json(made / "edit.json")
+    return load_file(made / "edit.safetensors"), about["diagnostics"], about.get("code", "an older version")

@@ -42,7 +42,7 @@ def loaded(what: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (ImportError, ModuleNotFoundError) as error:
-        raise BadInput(f"judge=sd needs {error.name} for {what}: pip install 'advanchor[sd]'.") from None
+        raise BadInput(f"judge=sd needs {error.name or error} for {what}: pip install 'advanchor[sd]'.") from None
     except (OSError, RuntimeError) as error:  # urllib's and requests' errors are the first, open_clip's the second
         raise BadInput(
             f"the weights of {what} could not be loaded ({error}): without internet, copy the cache folders of torch.hub and Hugging Face from a machine that has fetched them."

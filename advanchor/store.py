@@ -12,6 +12,8 @@ from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from advanchor.core import BadInput
+
 # What identifies a run. Metrics, judge, tracker, paths and machine settings do not: they can change what is measured
 # or shown, never which weights are made or which images are looked at.
 IDENTITY = ("model", "concept", "anchor", "method", "sample", "seed")
@@ -20,7 +22,7 @@ IDENTITY = ("model", "concept", "anchor", "method", "sample", "seed")
 def plain(part: Any) -> Any:
     """The JSON form of a config, number, string or container of them, without `_target_` and descriptions of places.
 
-    Names identify options (moving a class renames nothing); `path` stays, since another folder is another model.
+    Names identify options (moving a class renames nothing); `path` stays, since another folder is another model. A whole number is itself however it is written, 4 or 4.0.
     """
     if OmegaConf.is_config(part):
         part = OmegaConf.to_container(part, resolve=True, throw_on_missing=True)
@@ -28,7 +30,7 @@ def plain(part: Any) -> Any:
         return {str(k): plain(v) for k, v in part.items() if k != "_target_"}
     if isinstance(part, list | tuple):
         return [plain(v) for v in part]
-    return part
+    return int(part) if isinstance(part, float) and part.is_integer() else part
 
 
 def key(*parts: Any) -> str:
@@ -46,6 +48,18 @@ def write_json(path: Path, value: Any) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(value, indent=1) + "\n")
     os.replace(part, path)
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+        BadInput: something else has damaged the file since.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise BadInput(f"{path} is damaged: delete it and run the same command again.") from None
 
 
 def cached(root: Path, name: str, build: Callable[[Path], None]) -> Path:

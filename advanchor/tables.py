@@ -32,7 +32,7 @@ from advanchor.core import BadInput, Score, share
 from advanchor.intervals import Means, above, by_prompt, interval
 from advanchor.report import ARROW
 from advanchor.run import build, sample_of
-from advanchor.store import key, plain, run_id
+from advanchor.store import key, plain, read_json, run_id
 
 FEWEST = 8  # prompts; fewer of them say too little about others, and single images are drawn again instead
 FORMS = ("markdown", "latex", "csv", "json")
@@ -177,7 +177,7 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
             alone = ["sweeps=[]"] if any(c.startswith("experiment=") for c in choice) else []  # its own settings are all in the choice
             sweep.missing.append(shlex.join(["advanchor", *choice, *alone]))
             continue
-        result = json.loads(file.read_text())
+        result = read_json(file)
         measured = scores(file.parent / "metrics", result, cfg)
         sweep.scores |= {*measured, *result["diagnostics"]}
         made = str(result["environment"]["code"])
@@ -189,13 +189,14 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
                 continue
             by = score.get("code", made)
             facts = {
-                "n": score["n"], "extractor": score.get("extractor"), "metric": metric, "judge": plain(cfg.judge) if metric else None, "images": dict(cfg.sample),
+                "n": score["n"], "extractor": score.get("extractor"), "metric": metric, "judge": plain(cfg.judge) if metric else None, "images": plain(cfg.sample),
                 "code": made if by == made else f"{made} measured by {by}",
             }  # fmt: skip
             for other, theirs in cell.facts.items():  # concepts may be measured on different numbers of images, the runs of one may not
                 if differing := [k for k in facts if facts[k] != theirs[k] and (k != "n" or other == cfg.concept.name)]:
                     said = " and ".join(str({k: f[k] for k in differing}) for f in (theirs, facts))
-                    raise BadInput(f"{' / '.join([*row, *column])}: the runs' {name} differ in {said}, and such numbers are not averaged: name one of them, or run them again.")
+                    which = " / ".join([*row, *column])
+                    raise BadInput(f"{which}: the runs' {name} differ in {said}, and such numbers are not averaged: name one of them, or run all of them again with another root.")
             cell.facts[cfg.concept.name], cell.better = facts, score.get("better", "")
             asked = prompts_of(cfg, name)
             single = score.get("values", [])
@@ -209,7 +210,7 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
             if facts[fact] is not None:  # extractor and metric belong to one score, the others to the table
                 kinds.setdefault(name if fact in ("extractor", "metric") else "", set()).add(json.dumps(facts[fact], sort_keys=True))
         if mixed := next((f"{name} " * bool(name) + f"{fact}: " + " ".join(sorted(values)) for name, values in kinds.items() if len(values) > 1), ""):
-            raise BadInput(f"the runs of this table differ in {mixed}: make a table of each, or run them again with one.")
+            raise BadInput(f"the runs of this table differ in {mixed}: make a table of each, or run all of them again with one and another root.")
     return sweep, first
 
 
@@ -353,7 +354,7 @@ def scores(folder: Path, result: Mapping[str, Any], cfg: DictConfig) -> dict[str
     for name, settings in metrics.items():
         file = folder / f"{name}-{key(settings, cfg.judge)}.json"
         if file.exists():
-            found |= {score: (settings, value) for score, value in json.loads(file.read_text()).items()}
+            found |= {score: (settings, value) for score, value in read_json(file).items()}
     return found
 
 

@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> float:
     options, overrides = parser.parse_known_args(arguments)
     cfg = compose(overrides)
     concept, sample = build(cfg.concept, "concept"), sample_of(cfg)
+    if getattr(concept, "kind", "") != "style":
+        parser.error(f"concept={concept.name} is no style: add concept=sd_style/van_gogh, whose kept styles are the others that the head tells.")
     names = {**concept.keep, concept.name: concept.phrase}
     classes = sorted(names)
     prompts = [Prompt(fill(concept.evaluate[i % len(concept.evaluate)], name, names[name]), FIRST_SEED + i, "style", name) for name in classes for i in range(options.images)]

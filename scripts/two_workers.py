@@ -7,6 +7,7 @@ Both sweeps start from an empty folder and go through the same launcher; only th
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -33,6 +34,7 @@ def seconds(workers: int) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     one, two = seconds(1), seconds(2)
     print(f"24 runs: one worker {one:.0f} s, two workers {two:.0f} s, ratio {one / two:.2f}")
     sys.exit(0 if one / two >= 1.7 else 1)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from conftest import TINY
 
+import advanchor
 from advanchor import trackers
 from advanchor.core import BadInput
 
@@ -107,6 +108,28 @@ def test_another_metric_on_a_finished_run_draws_nothing_and_keeps_the_other_scor
 def test_a_metric_with_other_settings_and_back_again_has_the_score_of_its_settings(tiny: Any) -> None:
     first, other, again = (tiny("metric=[kid]", f"metric.kid.subset_size={size}")["scores"]["kid/keep"]["value"] for size in (8, 3, 8))
     assert first == again != other
+
+
+def test_every_score_stands_in_the_closing_table(tiny: Any) -> None:
+    result = tiny("metric=[unlearncanvas,cmmd,precision_recall]")
+    shown = advanchor.table(result)
+    assert all(name in shown for name in result["scores"] if "@" not in name and ":" not in name)
+
+
+def test_an_edit_by_older_code_is_said_and_a_damaged_result_names_its_file(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tiny("metric=[]")["environment"]["code"]
+    monkeypatch.setattr("advanchor.run.CODE", "later")
+    later = tiny("metric=[]", "sample.erase=2")  # the same edit, other images
+    assert later["environment"]["code"] == f"{first} drawn by later"
+    file = tmp_path / later["run"] / "result.json"
+    file.write_text(file.read_text()[:100])
+    with pytest.raises(BadInput, match=rf"{later['run']}/result.json is damaged: delete it"):
+        tiny("metric=[]", "sample.erase=2")
+
+
+def test_erase_is_one_run() -> None:
+    with pytest.raises(BadInput, match="this is a sweep of 180"):
+        advanchor.erase("experiment=methods")
 
 
 def test_a_metric_that_one_image_is_too_few_for_says_so_before_anything_is_loaded(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from advanchor.core import Edit, Log, Model, Positive, Rate, Target, option
+from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Target, option
 from advanchor.pools import looked_at
 from advanchor.step import Step
 from advanchor.training import anchor_of, descend, leaves
@@ -39,7 +39,7 @@ class AblatingConcepts:
     """
 
     name: str
-    scope: str
+    scope: Scope
     steps: Annotated[int, Field(ge=0)]
     lr: Rate
     batch: Positive

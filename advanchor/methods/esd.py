@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from advanchor.core import Edit, Log, Model, Positive, Rate, Target, option
+from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Target, option
 from advanchor.pools import Latents, looked_at
 from advanchor.step import Step
 from advanchor.training import anchor_of, descend, leaves
@@ -40,7 +40,7 @@ class ErasedStableDiffusion:
     """
 
     name: str
-    scope: str
+    scope: Scope
     steps: Annotated[int, Field(ge=0)]
     lr: Rate
     batch: Positive

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.slot import Slot
-from advanchor.core import Edit, Log, Model, Positive, Rate, Target, option
+from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Target, option
 from advanchor.methods.guidance import away_from
 from advanchor.pools import looked_at
 from advanchor.step import Step
@@ -37,7 +37,7 @@ class ForgetMeNot:
     """
 
     name: str
-    scope: str
+    scope: Scope
     steps: Annotated[int, Field(ge=0)]
     lr: Rate
     batch: Positive

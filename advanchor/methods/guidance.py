@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -35,6 +35,7 @@ def away_from(model: Model, targets: Sequence[Target], method: str) -> torch.Ten
 class NegativePrompt:
     """The concept's phrase as the negative prompt of every image."""
 
+    guided: ClassVar = True
     name: str
     version: int = 1
 
@@ -54,6 +55,7 @@ class SafeLatentDiffusion:
         warmup: delta of the paper as a fraction of the sampling steps (its 10 of 50 is 0.2), rounded to whole steps.
     """
 
+    guided: ClassVar = True
     name: str
     scale: Annotated[float, Field(ge=0)]
     warmup: Annotated[float, Field(ge=0, le=1)]

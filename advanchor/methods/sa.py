@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from advanchor.concept import kept
-from advanchor.core import Edit, Log, Model, Positive, Rate, Target, option
+from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Target, option
 from advanchor.pools import Pool, Source, Turns
 from advanchor.step import Step
 from advanchor.training import descend, leaves, settle
@@ -44,7 +44,7 @@ class SelectiveAmnesia:
     """
 
     name: str
-    scope: str
+    scope: Scope
     steps: Annotated[int, Field(ge=0)]
     lr: Rate
     batch: Positive

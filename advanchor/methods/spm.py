@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from advanchor.core import Edit, Log, Model, Positive, Rate, Target, option
+from advanchor.core import Edit, Log, Model, Positive, Rate, Target, UNetScope, option
 from advanchor.pools import Latents, looked_at, random
 from advanchor.step import Step
 from advanchor.training import anchor_of, descend
@@ -41,7 +41,7 @@ class SemiPermeableMembrane:
     """
 
     name: str
-    scope: str
+    scope: UNetScope
     rank: Positive
     steps: Annotated[int, Field(ge=0)]
     lr: Rate
