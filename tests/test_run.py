@@ -327,10 +327,8 @@ def test_a_launcher_is_one_word_and_what_fails_in_its_workers_is_said_at_the_end
 
 
 def test_two_processes_with_the_same_sweep_share_its_cells(tmp_path: Path) -> None:
-    both = [
-        subprocess.Popen([sys.executable, "-m", "advanchor.cli", *TINY, "-m", "seed=0,1,2"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for _ in range(2)
-    ]
+    sweep, one = [sys.executable, "-m", "advanchor.cli", *TINY, "-m", "seed=0,1,2"], {**os.environ, "OMP_NUM_THREADS": "1"}  # as many threads as cores in each of two thrash
+    both = [subprocess.Popen(sweep, cwd=tmp_path, env=one, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
     said = "".join(process.communicate()[0] for process in both)
     assert [process.returncode for process in both] == [0, 0], said
     assert len(list(tmp_path.glob("outputs/*/result.json"))) == 3

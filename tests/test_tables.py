@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import random
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import TINY
 
+import advanchor
 from advanchor import plots
 from advanchor.compose import compose, expand
 from advanchor.core import BadInput
@@ -22,13 +24,19 @@ from advanchor.tables import Cell, Sweep, Value, label, latex, main, marked
 SWEEP = ["anchor=superclass,empty", "seed=0,1", "table.cells=[clip/keep]"]
 
 
-@pytest.fixture
-def swept(tiny: Any, tmp_path: Path) -> tuple[list[str], dict[tuple[str, int], float]]:
-    """Overrides of a sweep of four, of which the last run is missing, and the scores of the others."""
-    scores = {}
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, int], float]]:
+    root, scores = tmp_path_factory.mktemp("swept"), {}
     for anchor, seed in (("superclass", 0), ("superclass", 1), ("empty", 0)):
-        scores[anchor, seed] = tiny(f"anchor={anchor}", f"seed={seed}", "metric=[clip]")["scores"]["clip/keep"]["value"]
-    return [*TINY, f"root={tmp_path}", *SWEEP], scores
+        scores[anchor, seed] = advanchor.erase(*TINY, f"root={root}", f"anchor={anchor}", f"seed={seed}", "metric=[clip]")["scores"]["clip/keep"]["value"]
+    return root, scores
+
+
+@pytest.fixture
+def swept(made: tuple[Path, dict[tuple[str, int], float]], tmp_path: Path) -> tuple[list[str], dict[tuple[str, int], float]]:
+    """Overrides of a sweep of four, of which the last run is missing, and the scores of the others."""
+    shutil.copytree(made[0], tmp_path, dirs_exist_ok=True)
+    return [*TINY, f"root={tmp_path}", *SWEEP], made[1]
 
 
 def test_seeds_are_averaged_with_their_deviation_and_a_missing_run_leaves_the_others(swept: Any) -> None:
