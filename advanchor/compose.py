@@ -117,7 +117,7 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
                 for o in parser.parse_overrides(lines)
             }
         if empty := [name for name, values in axes.items() if not values]:
-            raise BadInput(f"{next(line for line in lines if line.startswith(empty[0]))} matches no option: see `advanchor --help`.")
+            raise BadInput(f"{next((line for line in lines if line.startswith(f'{empty[0]}=')), empty[0])} matches no option: see `advanchor --help`.")
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput(sentence(error)) from None
     return list(axes.values())

@@ -194,7 +194,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     weights = [t for name, t in edit.items() if not name.startswith("guidance.")]
     result = {
         "run": run_id(cfg), "config": config, "scores": scores, "diagnostics": diagnostics, "stages": stages, "grid": str(picture), "tracker": where,
-        "changed": {"tensors": len(weights), "parameters": sum(t.numel() for t in weights)}, "unmeasured": unmeasured, 
+        "changed": {"tensors": len(weights), "parameters": sum(t.numel() for t in weights)}, "unmeasured": unmeasured,
         "environment": done["environment"] if done else environment(model.device.type) | ({} if author == CODE else {"code": f"{author} drawn by {CODE}"}),
         "artifacts": {"edit": str((store / "edits" / edit_key).relative_to(root)), **{f"samples{w}": str(f.relative_to(root)) for w, f in folders.items()}},
     }  # fmt: skip
