@@ -219,10 +219,10 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
 
     Args:
         form: markdown, latex (booktabs), csv or json; the last two have a line for every score, with its interval.
-        strict: a missing run is an error.
+        strict: a missing run or score is an error.
 
     Raises:
-        BadInput: as `read`; with `strict`, a missing run, with the command that makes it.
+        BadInput: as `read`; a score that no run has; with `strict`, a missing run, with the command that makes it, or a missing score.
     """
     sweep, cfg = read(overrides)
     spec = cfg.table
