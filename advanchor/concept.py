@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from advanchor.core import BadInput, Head, Positive, Texts, option
+from advanchor.store import slug
 
 
 @plain_dataclass(frozen=True)
@@ -27,11 +27,10 @@ class Prompt:
     @property
     def file(self) -> str:
         """`<text>-<digest>_<seed>.png`: the same image has the same name for every concept and run, and no other text has it ("A fox!" is another image than "a fox?")."""
-        words = "".join(c if c.isascii() and c.isalnum() else "-" for c in self.text)
-        return f"{words[:60]}-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}_{self.seed:03d}.png"
+        return f"{slug(self.text)}_{self.seed:03d}.png"
 
 
-@option
+@option("sample")
 class Sample:
     """How images are drawn for measuring.
 
@@ -54,7 +53,7 @@ class Sample:
         return {"steps": self.steps, "guidance": self.guidance, "scheduler": self.scheduler}
 
 
-@option
+@option("concept")
 class Concept:
     """What is erased, what must stay, and the prompts for both. Data only: conf/concept/.
 
@@ -145,7 +144,7 @@ def rows(file: str) -> list[tuple[str, int]]:
     return found
 
 
-@option
+@option("concept")
 class Concepts:
     """Several concepts erased together. What one of them keeps and another erases is erased.
 

@@ -31,10 +31,22 @@ class BadInput(Exception):
     """Something the user can mend. The message is one sentence that says how; it is shown without a traceback."""
 
 
+Kind = Literal["model", "judge", "concept", "sample", "anchor", "method", "metric", "tracker"]
+
+
 @dataclass_transform(frozen_default=True, kw_only_default=True)
-def option(cls: C) -> C:
-    """A frozen dataclass whose signature is the schema of a yaml file: unknown keys and wrong types are refused."""
-    return _dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=False))(cls)  # type: ignore[return-value]
+def option(kind: Kind) -> Callable[[C], C]:
+    """A frozen dataclass whose signature is the schema of a yaml file of its kind: unknown keys, wrong types and numbers that are not finite are refused.
+
+    Only classes that bear this mark are built from a config (run.build), each in the place of its kind.
+    """
+
+    def mark(cls: C) -> C:
+        made = _dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=False, allow_inf_nan=False))(cls)
+        made.__option__ = kind  # type: ignore[attr-defined]
+        return made  # type: ignore[return-value]
+
+    return mark
 
 
 Positive = Annotated[int, Field(ge=1)]

@@ -37,7 +37,7 @@ def _clip() -> tuple[Any, Any]:
     return net.float().eval().requires_grad_(False), CLIPTokenizer.from_pretrained(ASSETS / "open_clip")
 
 
-@option
+@option("judge")
 class EmojiJudge:
     """Judges 32 px emoji. `extractor` names the features behind FID and KID: numbers of other extractors are not comparable."""
 
@@ -85,7 +85,7 @@ class EmojiJudge:
         return similarity
 
 
-@option
+@option("judge")
 class NoJudge:
     """Measures nothing: the run draws its pictures and says that no score was computed."""
 

@@ -31,7 +31,7 @@ SCOPES: dict[str, Callable[[str], bool]] = {
 Autocast = Literal["none", "bfloat16", "float16"]
 
 
-@option
+@option("model")
 class StableDiffusion:
     """A local folder in the diffusers layout, Stable Diffusion 1.x architecture, epsilon prediction.
 
@@ -73,7 +73,7 @@ class StableDiffusion:
         return LatentDiffusion(self.name, pipe, device, self.autocast)
 
 
-@option
+@option("model")
 class Random:
     """A tiny Stable Diffusion with random weights and the emoji tokenizer: draws noise, costs nothing. For tests."""
 

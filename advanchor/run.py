@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import importlib
 import json
 import logging
 import math
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,36 +17,58 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from advanchor import report
 from advanchor.concept import Concept, Concepts, Prompt, Sample, fill
-from advanchor.core import Anchor, BadInput, Edit, Images, Judge, Method, Metric, Score, Scores, Tracker
+from advanchor.core import Anchor, BadInput, Edit, Images, Judge, Kind, Method, Metric, Score, Scores, Tracker
 from advanchor.machine import CODE, device, environment, stage
 from advanchor.sampling import draw
 from advanchor.store import cached, key, plain, read_json, run_id, write_json
 
 log = logging.getLogger(__name__)
-GROUPS = ("model", "judge", "concept", "anchor", "method", "tracker")
+GROUPS: tuple[Kind, ...] = ("model", "judge", "concept", "anchor", "method", "tracker")
 TOP = ("metric", "sample", "seed", "batch", "device", "root", "study", "sweeps", "table", "paper")
 
 
-def build(node: DictConfig, where: str) -> Any:
+def build(node: DictConfig, kind: Kind, where: str = "") -> Any:
     """Make a component from its config. Constructing is free: nothing is loaded, everything is checked.
 
+    Args:
+        kind: what it must be; `where`: how its settings are called, if not by its kind.
+
     Raises:
-        BadInput: an unknown or missing setting, or a value of the wrong type or range.
+        BadInput: `_target_` is none of our options of this kind; an unknown or missing setting, or a value of the wrong type or range.
     """
-    settings, target = cast(dict[str, Any], plain(node)), node.get("_target_", "")
-    if not str(target).startswith("advanchor."):
-        raise BadInput(f"{where}._target_ is '{target}': it must name a class of advanchor.")
-    cls = get_class(target)
+    where = where or kind
+    settings, cls = cast(dict[str, Any], plain(node)), target(node.get("_target_"), kind, where)
     try:
-        return cls(**settings)
+        made = cls(**settings)
     except ValidationError as error:
         raise BadInput("; ".join(explain(e, where, settings, cls) for e in error.errors())) from None
+    for name, given in settings.items():  # pydantic takes true for 1 and "1" for 1
+        if isinstance(given, bool | str) and type(getattr(made, name)) in (int, float):
+            raise BadInput(f"{where}.{name}={given} will not do: it must be a number, without quotes.")
+    return made
+
+
+def target(name: Any, kind: Kind, where: str) -> type:
+    """The class that a config names, if it is one of our options of this kind: whatever else a name may lead to is not even looked up.
+
+    Raises:
+        BadInput: it is not.
+    """
+    module, _, leaf = str(name).rpartition(".")
+    try:
+        if not re.fullmatch(r"advanchor(\.\w+)+", module):
+            raise ImportError
+        found = vars(importlib.import_module(module)).get(leaf)
+    except ImportError:
+        found = None
+    if not isinstance(found, type) or found.__module__ != module or vars(found).get("__option__") != kind:
+        raise BadInput(f"{where}._target_ is '{name}', which is no {kind} of advanchor: leave it as the yaml files in conf/ have it.")
+    return found
 
 
 def explain(error: Any, where: str, settings: Mapping[str, Any], cls: type) -> str:
@@ -91,7 +115,7 @@ def check(cfg: DictConfig) -> None:
         if group == "concept":
             component.prompts(sample_of(cfg))
     for name, node in cfg.get("metric", {}).items():  # `metric=[]` leaves no such key
-        build(node, f"metric.{name}")
+        build(node, "metric", f"metric.{name}")
 
 
 def sample_of(cfg: DictConfig) -> Sample:
@@ -107,7 +131,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     check(cfg)
     root, store = Path(cfg.root), Path(cfg.root) / "store"
     concept, sample = cast(Concept | Concepts, build(cfg.concept, "concept")), sample_of(cfg)
-    metrics = cast(dict[str, Metric], {name: build(node, f"metric.{name}") for name, node in cfg.get("metric", {}).items()})
+    metrics = cast(dict[str, Metric], {name: build(node, "metric", f"metric.{name}") for name, node in cfg.get("metric", {}).items()})
     memos = {name: out / "metrics" / f"{name}-{key(cfg.metric[name], cfg.judge)}.json" for name in metrics}
 
     # A finished run that holds every asked-for score is read, not repeated: no model is loaded.

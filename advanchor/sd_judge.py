@@ -124,7 +124,7 @@ def style_features(images: Sequence[Image]) -> Tensor:
     return through(net, transform, images)
 
 
-@option
+@option("judge")
 class StableDiffusionJudge:
     """Judges images of Stable Diffusion.
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +17,7 @@ from advanchor.core import BadInput
 # What identifies a run. Metrics, judge, tracker, paths and machine settings do not: they can change what is measured
 # or shown, never which weights are made or which images are looked at.
 IDENTITY = ("model", "concept", "anchor", "method", "sample", "seed")
+SUMS = "SHA256SUMS"
 
 
 def plain(part: Any) -> Any:
@@ -60,6 +61,61 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except ValueError:
         raise BadInput(f"{path} is damaged: delete it and run the same command again.") from None
+
+
+def slug(words: str) -> str:
+    """A user's words as a file name: their letters and digits, at most sixty, and a digest of all they are; no two texts share one, and none leaves its folder."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in words)
+    return f"{plain[:60]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+
+
+def finish(*files: Path) -> None:
+    """Give written files their names, in one folder: `x.part` becomes `x`, and its digest stands in the folder's SHA256SUMS (the format of sha256sum) before it does.
+
+    A name therefore means that the file is complete and can be told from a damaged one, whatever was killed when. A file that is written again and again has several
+    digests there; that of any complete version is right.
+    """
+    sums = [f"{hashlib.sha256(part_of(file).read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+    with (files[0].parent / SUMS).open("a+") as lines:
+        lines.seek(max(0, lines.tell() - 1))
+        torn = lines.read(1) not in ("", "\n")  # a crash cut the last line off: the next one is a line of its own
+        lines.write("\n" * torn + "".join(sums))
+    for file in files:
+        os.replace(part_of(file), file)
+
+
+def part_of(file: Path) -> Path:
+    """Where a file is written before it has its name."""
+    return file.with_name(f"{file.name}.part")
+
+
+def digests(folder: Path) -> dict[str, set[str]]:
+    """What SHA256SUMS says of a folder's files. A line that a crash cut off counts for nothing."""
+    found: dict[str, set[str]] = {}
+    if (folder / SUMS).exists():
+        for line in (folder / SUMS).read_text(errors="replace").splitlines():
+            digest, _, name = line.partition("  ")
+            found.setdefault(name, set()).add(digest)
+    return found
+
+
+def verified(file: Path, known: Mapping[str, set[str]] | None = None, folder: Path | None = None) -> bytes:
+    """The bytes of a file that `finish` named.
+
+    Args:
+        known: the `digests` of its folder, if they are at hand.
+        folder: what is to be deleted if it is damaged, its own folder unless given.
+
+    Raises:
+        BadInput: they are not those that were written, or nobody wrote down what they were.
+    """
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        content = b""
+    if hashlib.sha256(content).hexdigest() not in (digests(file.parent) if known is None else known).get(file.name, ()):
+        raise BadInput(f"{file} is damaged: delete the folder {folder or file.parent} and run the same command again.")
+    return content
 
 
 def cached(root: Path, name: str, build: Callable[[Path], None]) -> Path:

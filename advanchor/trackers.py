@@ -15,7 +15,7 @@ from advanchor.core import Scores, option
 log = logging.getLogger(__name__)
 
 
-@option
+@option("tracker")
 class NoTracker:
     """Shows nothing."""
 
@@ -31,7 +31,7 @@ class NoTracker:
         return "none"
 
 
-@option
+@option("tracker")
 class JsonLines:
     """One line per event in <run folder>/<file>."""
 
@@ -54,7 +54,7 @@ class JsonLines:
             f.write(json.dumps(event) + "\n")
 
 
-@option
+@option("tracker")
 class WandB:
     """Weights & Biases through its client: online if logged in, else offline (`wandb sync <folder>` uploads it later).
 

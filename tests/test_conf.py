@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from advanchor.compose import CONF, compose, compose_all, expand, validate
 from advanchor.core import BadInput
-from advanchor.run import build, sample_of
+from advanchor.run import build, sample_of, target
 from advanchor.store import plain, run_id
 
 
@@ -38,7 +37,7 @@ def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
 def test_every_setting_stands_in_its_yaml_so_that_it_is_seen_overridden_and_part_of_the_key(group: str, option: str) -> None:
     node = OmegaConf.load(Path(CONF) / group / f"{option}.yaml")
     node = node[option] if group == "metric" else node
-    assert set(node) - {"_target_"} == {field.name for field in fields(get_class(node["_target_"]))}
+    assert set(node) - {"_target_"} == {field.name for field in fields(target(node["_target_"], group, group))}
 
 
 @pytest.mark.parametrize("option", options("concept"))
@@ -130,3 +129,25 @@ def test_a_mistake_gets_one_sentence_before_anything_is_loaded(mistake: str, mon
         validate(mistake.split(" "))
     assert MISTAKES[mistake] in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("group", ["model", "judge", "concept", "anchor", "method", "tracker", "metric"])
+@pytest.mark.parametrize(
+    "name",
+    ["advanchor.machine.subprocess.Popen", "subprocess.Popen", "os.system", "advanchor.run.run", "advanchor.core.BadInput", "advanchor.concept.Prompt", "advanchor.concept.Sample",
+     "advanchor.trackers.os.system", "advanchor.nope.X", "advanchor", "", "advanchor..x", "advanchor.judge.EmojiClassifier"],
+)  # fmt: skip
+def test_nothing_but_our_own_options_of_the_right_group_is_ever_built(group: str, name: str) -> None:
+    with pytest.raises(BadInput, match=f"which is no {group} of advanchor"):
+        compose(["model=random", f"{'metric.erasure' if group == 'metric' else group}._target_={name}"])
+
+
+def test_an_option_of_another_group_is_refused() -> None:
+    with pytest.raises(BadInput, match="no judge of advanchor"):
+        compose(["model=random", "judge._target_=advanchor.trackers.NoTracker"])
+
+
+@pytest.mark.parametrize("setting", ["method.lr=true", "method.lr=inf", "method.lr=nan", "anchor.stop=nan", "method.steps='5'", "sample.guidance=inf", "sample.erase=true"])
+def test_a_number_is_a_finite_number(setting: str) -> None:
+    with pytest.raises(BadInput, match=setting.partition("=")[0]):
+        compose(["model=random", setting])

@@ -6,7 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from advanchor.compose import compose
-from advanchor.store import IDENTITY, cached, key, lock, run_id
+from advanchor.core import BadInput
+from advanchor.store import IDENTITY, SUMS, cached, finish, key, lock, part_of, run_id, slug, verified
 
 
 def test_key_ignores_the_order_of_keys_and_where_a_class_lives() -> None:
@@ -55,3 +56,32 @@ def test_a_held_lock_is_seen_and_freed(tmp_path: Path) -> None:
         assert (first, second) == (True, False)
     with lock(tmp_path / "l", block=False) as again:
         assert again
+
+
+def test_a_file_has_its_name_only_when_its_digest_is_written_and_any_flipped_byte_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    for content in (b"first", b"second"):
+        part_of(file).write_bytes(content)
+        finish(file)
+        assert verified(file) == content
+    whole = file.read_bytes()
+    for i in range(len(whole)):
+        file.write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
+        with pytest.raises(BadInput, match=f"damaged: delete the folder {tmp_path}"):
+            verified(file)
+    file.unlink()
+    with pytest.raises(BadInput, match="damaged"):
+        verified(file)
+
+
+def test_a_digest_that_a_crash_cut_off_spoils_no_other(tmp_path: Path) -> None:
+    (tmp_path / SUMS).write_text("0123abc")
+    part_of(tmp_path / "x").write_text("1")
+    finish(tmp_path / "x")
+    assert verified(tmp_path / "x") == b"1"
+
+
+def test_a_users_words_never_leave_their_folder_and_no_two_texts_share_a_name() -> None:
+    names = [slug(words) for words in ("/elsewhere/x", "../../x", "AC/DC", "AC DC", "<script>", "", "a" * 300, "a" * 299, "müller")]
+    assert len(set(names)) == len(names)
+    assert all("/" not in name and not name.startswith(".") and len(name) < 80 for name in names)

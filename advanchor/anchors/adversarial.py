@@ -18,7 +18,7 @@ from advanchor.concept import Concept
 from advanchor.core import Model, Positive, Rate, option
 
 
-@option
+@option("anchor")
 class Adversarial:
     """Settings of the anchor's optimisation.
 

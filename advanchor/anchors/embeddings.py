@@ -15,7 +15,7 @@ from advanchor.concept import Concept, fill
 from advanchor.core import BadInput, Model, Target, option
 
 
-@option
+@option("anchor")
 class Random:
     """Each of the concept's tokens becomes a random direction of the same norm, drawn once from the seed: a point that means nothing."""
 
@@ -36,7 +36,7 @@ class Random:
         return Fixed(concept, condition, slot.ends, slot.subjects)
 
 
-@option
+@option("anchor")
 class Interpolate:
     """e_a = (1 - weight) e_c + weight e_other, whole sentences, position by position.
 
@@ -61,7 +61,7 @@ class Interpolate:
         return Fixed(concept, lambda templates: torch.lerp(own.condition(templates), other.condition(templates), self.weight), nearer.ends, nearer.subjects)
 
 
-@option
+@option("anchor")
 class Project:
     """The concept without the direction in which it differs from its superclass.
 

@@ -14,7 +14,7 @@ from advanchor.concept import Concept, fill
 from advanchor.core import Model, Positive, Rate, option
 
 
-@option
+@option("anchor")
 class Learned:
     """e_a = sum_k softmax(w / temperature)_k E(sentence with phrase k), with w found by search.py.
 

@@ -11,7 +11,7 @@ from advanchor.concept import Concept
 from advanchor.core import Model, option
 
 
-@option
+@option("anchor")
 class Noise(Adversarial):
     """An isotropic perturbation of the concept's tokens that has, at every step, the norm of the adversarial one found by the same search.
 

@@ -66,7 +66,7 @@ def phrase_of(concept: Concept, name: str) -> str:
     return concept.keep.get(name, concept.phrase.replace(concept.name, name))
 
 
-@option
+@option("anchor")
 class Superclass:
     """The concept's superclass: "an animal" for a fox (Kumari et al. 2023, arXiv 2303.13516)."""
 
@@ -77,7 +77,7 @@ class Superclass:
         return words(model, concept, concept.superclass)
 
 
-@option
+@option("anchor")
 class Empty:
     """The empty prompt (the neutral prediction of ESD, arXiv 2303.07345)."""
 
@@ -88,7 +88,7 @@ class Empty:
         return words(model, concept, None)
 
 
-@option
+@option("anchor")
 class Text:
     """Any words in the concept's place, for example anchor.text="a dog"."""
 
@@ -100,7 +100,7 @@ class Text:
         return words(model, concept, self.text)
 
 
-@option
+@option("anchor")
 class Same:
     """The concept itself: the identity, under which nothing is erased. A control."""
 
@@ -112,7 +112,7 @@ class Same:
         return Fixed(concept, slot.encode, slot.ends, slot.subjects)
 
 
-@option
+@option("anchor")
 class Sibling:
     """A look-alike: "a wolf" for a fox.
 
@@ -134,7 +134,7 @@ class Sibling:
         return words(model, concept, phrase_of(concept, concept.siblings[0] if self.of == "first" else self.of))
 
 
-@option
+@option("anchor")
 class Unrelated:
     """The concept's `unrelated` object or style: "a guitar" for a fox."""
 

@@ -26,7 +26,7 @@ from advanchor.step import Step
 from advanchor.training import anchor_of, descend, leaves, settle
 
 
-@option
+@option("method")
 class ConceptAblation:
     """Settings of the erasure.
 

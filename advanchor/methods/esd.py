@@ -25,7 +25,7 @@ from advanchor.step import Step
 from advanchor.training import anchor_of, descend, leaves
 
 
-@option
+@option("method")
 class ErasedStableDiffusion:
     """Settings of the erasure.
 

@@ -25,7 +25,7 @@ from advanchor.step import Step
 from advanchor.training import descend, leaves
 
 
-@option
+@option("method")
 class ForgetMeNot:
     """Settings of the erasure.
 

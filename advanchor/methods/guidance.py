@@ -31,7 +31,7 @@ def away_from(model: Model, targets: Sequence[Target], method: str) -> torch.Ten
     return model.encode([", ".join(t.concept.phrase for t in targets)])[0]
 
 
-@option
+@option("method")
 class NegativePrompt:
     """The concept's phrase as the negative prompt of every image."""
 
@@ -43,7 +43,7 @@ class NegativePrompt:
         return {"guidance.negative": away_from(model, targets, self.name)}
 
 
-@option
+@option("method")
 class SafeLatentDiffusion:
     """Safe Latent Diffusion (Schramowski et al. 2023, arXiv 2211.05105, eqs. 3-8).
 

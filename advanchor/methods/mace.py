@@ -37,7 +37,7 @@ from advanchor.step import Step
 from advanchor.training import descend, settle
 
 
-@option
+@option("method")
 class MassConceptErasure:
     """Settings of the erasure.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from advanchor.core import Edit, Log, Model, Target, option
 
 
-@option
+@option("method")
 class Nothing:
     """Changes no weight."""
 

@@ -27,7 +27,7 @@ from advanchor.step import Step
 from advanchor.training import anchor_of, descend
 
 
-@option
+@option("method")
 class RobustEraser:
     """Settings of the erasure.
 

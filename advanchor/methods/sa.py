@@ -29,7 +29,7 @@ from advanchor.step import Step
 from advanchor.training import descend, leaves, settle
 
 
-@option
+@option("method")
 class SelectiveAmnesia:
     """Settings of the erasure.
 

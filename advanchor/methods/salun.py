@@ -29,7 +29,7 @@ from advanchor.step import Step
 from advanchor.training import anchor_of, descend, leaves
 
 
-@option
+@option("method")
 class SaliencyUnlearning:
     """Settings of the erasure.
 

@@ -26,7 +26,7 @@ from advanchor.step import Step
 from advanchor.training import anchor_of, descend
 
 
-@option
+@option("method")
 class SemiPermeableMembrane:
     """Settings of the erasure.
 

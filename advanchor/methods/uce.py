@@ -25,7 +25,7 @@ from advanchor.pools import Pool
 from advanchor.training import settle
 
 
-@option
+@option("method")
 class UnifiedConceptEditing:
     """Settings of the edit.
 

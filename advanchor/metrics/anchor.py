@@ -8,7 +8,7 @@ from typing import ClassVar
 from advanchor.core import Images, Judge, Scores, option, share
 
 
-@option
+@option("metric")
 class AnchorHit:
     """`anchor/hit`: share of the images that the *unedited* model draws under the anchor in which the detector finds the concept.
 

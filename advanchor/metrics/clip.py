@@ -8,7 +8,7 @@ from typing import ClassVar
 from advanchor.core import Images, Judge, Scores, mean, option
 
 
-@option
+@option("metric")
 class Clip:
     """`clip/erase` (lower is better: the prompt names what should be gone), `clip/keep`, each also `@base`. Negative cosines count as they are."""
 

@@ -45,7 +45,7 @@ def pairs(judge: Judge, images: Mapping[str, Images]) -> dict[str, tuple[Tensor,
     return {name: (images[f"{name}@base"].seen("features", judge.features), images[name].seen("features", judge.features)) for name in ("erase", "keep")}
 
 
-@option
+@option("metric")
 class Fid:
     """`fid/erase`, `fid/keep` (Heusel et al. 2017, arXiv 1706.08500). With n below the feature dimension the covariance is singular; n is in the score."""
 
@@ -61,7 +61,7 @@ class Fid:
         return scores
 
 
-@option
+@option("metric")
 class Kid:
     """`kid/erase`, `kid/keep`, times 1000 (Binkowski et al. 2018, arXiv 1801.01401): unbiased, so usable at small n.
 
@@ -90,7 +90,7 @@ class Kid:
         return scores
 
 
-@option
+@option("metric")
 class Cmmd:
     """`cmmd/erase`, `cmmd/keep`: maximum mean discrepancy of CLIP embeddings of length 1 under a Gaussian kernel of width 10, times 1000 (Jayasumana et al. 2024,
     arXiv 2401.09603), by the judge's CLIP model, which the score names.
@@ -110,7 +110,7 @@ class Cmmd:
         return scores
 
 
-@option
+@option("metric")
 class PrecisionRecall:
     """`precision/keep`, `recall/keep` and the same for `erase` (Kynkaanniemi et al. 2019, arXiv 1904.06991): the share of the edited model's images inside the manifold of the
     unedited model's, and the other way round; the manifold is the union of balls around the features that reach to the `neighbours`-th nearest other.

@@ -8,7 +8,7 @@ from typing import ClassVar
 from advanchor.core import Images, Judge, Scores, option, share
 
 
-@option
+@option("metric")
 class Erasure:
     """`erasure/hit`, `keep/hit`, `keep/hit_in` (kept concepts of the erased one's kind), `keep/hit_cross` (other kind), each also `@base` for
     the unedited model's images of the same prompts and seeds, and `erasure/rate` = 1 - hit / hit@base. Of several erased concepts each has its own as well,

@@ -8,7 +8,7 @@ from typing import ClassVar
 from advanchor.core import Images, Judge, Scores, mean, option
 
 
-@option
+@option("metric")
 class PerceptualDistance:
     """`<distance>/erase` (higher is better), `<distance>/keep`: the judge's perceptual distance, under its own name: `lpips_emoji` is LPIPS' form on the emoji classifier."""
 

@@ -13,7 +13,7 @@ from advanchor.metrics.distance import fid
 Direction = Literal["higher", "lower"]
 
 
-@option
+@option("metric")
 class Released:
     """For the erased and for the kept concepts `released_accuracy/<set>` (share of images that are classified as what the prompt names), `released_fid/<set>` and
     `released_<distance>/<set>` (the judge's perceptual distance of same-seed pairs), sets `erase` and `keep`, and for each single concept `<set>:<name>`. FID is

@@ -8,7 +8,7 @@ from typing import ClassVar
 from advanchor.core import Images, Judge, Scores, option, share
 
 
-@option
+@option("metric")
 class UnlearnCanvas:
     """`unlearncanvas/ua`: unlearning accuracy, share of images of the erased concept that are classified as something else; `/ira`: in-domain retain accuracy, kept concepts
     of the same kind that are classified right; `/cra`: cross-domain retain accuracy, those of the other kind. Counted over all images, not per batch.
