@@ -46,17 +46,19 @@ def load(result: dict[str, Any]) -> tuple[Model, Edit]:
     Relative paths in the result (root, model.path) are those of the folder in which it ran.
 
     Raises:
-        BadInput: the model's folder is gone.
+        BadInput: the model's folder is gone or holds other weights; the edit is damaged.
     """
     from omegaconf import DictConfig, OmegaConf
-    from safetensors.torch import load_file
 
     from advanchor.compose import CONF
     from advanchor.machine import device
     from advanchor.run import build
+    from advanchor.store import key, read_tensors
 
     config = result["config"]
     node = OmegaConf.merge(OmegaConf.load(Path(CONF) / f"model/{config['model']['name']}.yaml"), config["model"])
     assert isinstance(node, DictConfig)
-    edit = load_file(Path(config["root"]) / result["artifacts"]["edit"] / "edit.safetensors")
+    if key(node) != result["weights"]:
+        raise BadInput(f"the weights of model={node.name} are not those of this run: put them back, or run it again.")
+    edit = read_tensors(Path(config["root"]) / result["artifacts"]["edit"] / "edit.safetensors")
     return build(node, "model").open(device(config["device"])), edit

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as _dataclass
@@ -21,10 +18,10 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and --cfg job do not 
     from torch import Tensor
 
     from advanchor.concept import Concept, Prompt
+    from advanchor.images import Images
     from advanchor.step import Step
 
 C = TypeVar("C", bound=type)
-T = TypeVar("T")
 
 
 class BadInput(Exception):
@@ -50,7 +47,7 @@ def option(kind: Kind) -> Callable[[C], C]:
 
 
 Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=1e30)]  # what is larger is no float32 after a few products
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
 UNetScope = Literal["attn2", "attn2.kv", "noxattn", "full", "transformers"]  # model.py says which weights
 Scope = Literal["attn2", "attn2.kv", "noxattn", "full", "transformers", "text_encoder"]
@@ -76,40 +73,6 @@ class Score(TypedDict, total=False):
 
 Scores = dict[str, Score]
 Log = Callable[..., None]  # log(step, loss=..., anchor_loss=...)
-
-
-@plain_dataclass(frozen=True)
-class Images:
-    """What was asked for, and the folder in which every one of those images is."""
-
-    root: Path
-    prompts: Sequence[Prompt]
-    record: Path | None = None  # where what one judge saw in them is kept
-
-    def load(self) -> list[Image]:
-        from PIL import Image
-
-        return [Image.open(self.root / p.file).convert("RGB") for p in self.prompts]
-
-    def seen(self, what: str, look: Callable[[list[Image]], T]) -> T:
-        """`look` at the images, once for all metrics and all runs that show the same ones."""
-        import torch
-
-        if self.record is None:
-            return look(self.load())
-        file = self.record / f"{what}-{hashlib.sha256(' '.join(p.file for p in self.prompts).encode()).hexdigest()[:12]}.pt"
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(f".{os.getpid()}.part")
-            torch.save(look(self.load()), part)
-            os.replace(part, file)
-        return cast(T, torch.load(file, weights_only=True))
-
-    def right(self, judge: Judge) -> list[bool]:
-        """Does the judge find in each image what its prompt names?"""
-        heads = sorted({p.head for p in self.prompts})
-        found = self.seen("find", lambda images: judge.find(images, heads))
-        return [found[p.head][i] == p.label for i, p in enumerate(self.prompts)]
 
 
 Edit = Mapping[str, "Tensor"]  # what was done to a model, as small as it is: edits.py says what a name means

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import platform
 import resource
@@ -16,18 +15,15 @@ from typing import Any
 from advanchor.core import BadInput
 from advanchor.store import write_json
 
-# The package's sources as this process found them: a run that ends after somebody edited a file is still the work of the older ones.
-CODE = hashlib.sha256(b"".join(f.read_bytes() for f in sorted(Path(__file__).parent.rglob("*.py")))).hexdigest()[:10]
-
 
 @contextmanager
-def stage(name: str, stages: dict[str, dict[str, float]], out: Path) -> Iterator[None]:
-    """Add a stage's seconds and its peak memory (resident on CPU, allocated on CUDA; MB) to stages.json."""
+def stage(name: str, stages: dict[str, dict[str, float]], out: Path, device: str) -> Iterator[None]:
+    """Add a stage's seconds and its peak memory (MB; allocated on `device` if that is CUDA, else resident) to stages.json."""
     import torch
 
-    cuda = torch.cuda.is_available()
+    cuda = device.startswith("cuda")
     if cuda:
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(device)
     else:
         try:
             Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts anew
@@ -36,7 +32,7 @@ def stage(name: str, stages: dict[str, dict[str, float]], out: Path) -> Iterator
     start = time.monotonic()
     yield
     before = stages.get(name, {"seconds": 0.0, "peak_mb": 0.0})
-    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_peak()
+    peak = torch.cuda.max_memory_allocated(device) / 2**20 if cuda else resident_peak()
     stages[name] = {"seconds": before["seconds"] + time.monotonic() - start, "peak_mb": max(before["peak_mb"], peak)}
     write_json(out / "stages.json", stages)
 
@@ -68,8 +64,7 @@ def device(wanted: str) -> str:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Commit, code, package versions and machine: what a number may depend on beyond its config. `code` is a digest of the package's sources: a commit that
-    changes a document changes no number."""
+    """Commit, code, package versions and machine: what a number may depend on beyond its config and the code of its stages (provenance.py)."""
 
     def git(*args: str) -> str | None:
         done = subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
@@ -81,6 +76,6 @@ def environment(device: str) -> dict[str, Any]:
         commit, dirty = None, False
     packages = ("advanchor", "torch", "diffusers", "transformers", "open-clip-torch", "torchmetrics", "numpy")
     return {
-        "commit": commit, "dirty": dirty, "code": CODE, "python": platform.python_version(), "machine": platform.platform(), "device": device,
+        "commit": commit, "dirty": dirty, "python": platform.python_version(), "machine": platform.platform(), "device": device,
         "packages": {p: importlib.metadata.version(p) for p in packages},
     }  # fmt: skip

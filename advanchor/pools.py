@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from advanchor.concept import Concept, fill
 from advanchor.core import Model, Target
+from advanchor.provenance import code
 from advanchor.step import Step
-from advanchor.store import cached, key
+from advanchor.store import cached, key, read_tensors, slug, write_tensors
 
 
 def random(seed: int, stream: int, use: int, i: int) -> torch.Generator:
@@ -38,12 +38,15 @@ def shuffled(n: int, i: int, batch: int, generator: Callable[[int], torch.Genera
 
 
 def once(model: Model, folder: Path, name: str, made_of: Sequence[object], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors that the frozen model draws once: for all runs if it has a shelf, otherwise for this folder. `made_of` is all that decides them."""
+    """Tensors that the frozen model draws once: for all runs if it has a shelf, otherwise for this folder. `made_of` is all that decides them, beside the code
+    that draws.
 
-    def build(part: Path) -> None:
-        save_file({k: v.cpu().contiguous() for k, v in make().items()}, part / "latents.safetensors")
-
-    return {k: v.to(model.device) for k, v in load_file(cached(model.shelf or folder, f"{name}-{key(*made_of)}", build) / "latents.safetensors").items()}
+    Raises:
+        BadInput: they are damaged, or not finite.
+    """
+    drawn_by = code("advanchor.pools", type(model).__module__)
+    place = cached(model.shelf or folder, f"{name}-{key(*made_of, drawn_by)}", lambda part: write_tensors(part / "latents.safetensors", make()))
+    return {k: v.to(model.device) for k, v in read_tensors(place / "latents.safetensors").items()}
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Pool:
             return {"latents": torch.cat(parts)}
 
         digest = hashlib.sha256(conditions.float().numpy().tobytes()).hexdigest() if conditions is not None else None
-        saved = once(model, folder, f"{concept.name}-{name}", ["images", texts, seed, steps, guidance, digest], make)
+        saved = once(model, folder, f"{slug(concept.name)}-{name}", ["images", texts, seed, steps, guidance, digest], make)
         return cls(model, concept, saved["latents"], templates, seed)
 
     def step(self, i: int, stream: int, batch: int) -> Step:
@@ -126,7 +129,7 @@ class Trajectories:
                 parts.append(latents)
             return {"latents": torch.cat(parts), "timesteps": timesteps}
 
-        saved = once(model, folder, f"{concept.name}-trajectories", ["trajectories", texts, seed, steps, guidance], make)
+        saved = once(model, folder, f"{slug(concept.name)}-trajectories", ["trajectories", texts, seed, steps, guidance], make)
         return cls(model, concept, saved["latents"], saved["timesteps"], templates, seed)
 
     def step(self, i: int, stream: int, batch: int) -> Step:

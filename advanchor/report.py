@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from advanchor.concept import Prompt
-from advanchor.core import Images, Scores
-
-if TYPE_CHECKING:
-    from PIL import Image
+from advanchor.core import Scores
+from advanchor.images import Images
+from advanchor.store import finish, part_of
 
 ARROW = {"higher": "↑", "lower": "↓"}
 
@@ -69,7 +68,7 @@ def grid(images: Mapping[str, Images], concept: str, path: Path) -> None:
     shown = {k: list(images[k].prompts) for k in ("erase", "keep")}
     keep_in, keep_cross = ([p for p in shown["keep"] if p.kept == where] for where in ("in", "cross"))
     bands = [(f"erased: {concept}", "erase", spread(shown["erase"], 12)), ("kept: same kind", "keep", spread(keep_in, 12)), ("kept: other kind", "keep", spread(keep_cross, 12))]
-    side = _open(images["erase"], shown["erase"][0]).width
+    side = images["erase"].pictures[0].width
     scale = max(1, 64 // side)
     cell = min(side * scale, 192)
     page = Image.new("RGB", (70 + 12 * (cell + 4), 6 + sum(2 * (cell + 4) + 22 for _, _, prompts in bands if prompts)), "white")
@@ -82,20 +81,15 @@ def grid(images: Mapping[str, Images], concept: str, path: Path) -> None:
         for label, which in (("before", f"{name}@base"), ("after", name)):
             draw.text((6, y + cell // 2 - 6), label, fill="black")
             for column, prompt in enumerate(prompts):
-                tile = _open(images[which], prompt).resize((cell, cell), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
+                tile = images[which].pictures.open(images[which].root / prompt.file)
+                tile = tile.resize((cell, cell), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
                 page.paste(tile, (70 + column * (cell + 4), y))
             y += cell + 4
         y += 6
-    page.save(path.with_suffix(".part"), format="PNG")
-    path.with_suffix(".part").replace(path)
+    page.save(part_of(path), format="PNG")
+    finish(path)
 
 
 def spread(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
     """Up to n prompts, evenly over the list, so that a row shows as many concepts and sentences as it can."""
     return [prompts[i * len(prompts) // n] for i in range(n)] if len(prompts) > n else list(prompts)
-
-
-def _open(images: Images, prompt: Prompt) -> Image.Image:
-    from PIL import Image
-
-    return Image.open(images.root / prompt.file).convert("RGB")

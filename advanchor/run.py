@@ -6,7 +6,6 @@ import dataclasses
 import difflib
 import hashlib
 import importlib
-import json
 import logging
 import math
 import re
@@ -22,10 +21,11 @@ from pydantic import ValidationError
 
 from advanchor import report
 from advanchor.concept import Concept, Concepts, Prompt, Sample, fill
-from advanchor.core import Anchor, BadInput, Edit, Images, Judge, Kind, Method, Metric, Score, Scores, Tracker
-from advanchor.machine import CODE, device, environment, stage
-from advanchor.sampling import draw
-from advanchor.store import cached, key, plain, read_json, run_id, write_json
+from advanchor.core import Anchor, BadInput, Edit, Judge, Kind, Method, Metric, Score, Scores, Tracker
+from advanchor.images import Images, draw
+from advanchor.machine import device, environment, stage
+from advanchor.provenance import code
+from advanchor.store import SUMS, cached, key, plain, read_json, read_tensors, run_id, write_json, write_tensors
 
 log = logging.getLogger(__name__)
 GROUPS: tuple[Kind, ...] = ("model", "judge", "concept", "anchor", "method", "tracker")
@@ -102,6 +102,8 @@ def check(cfg: DictConfig) -> None:
     for name in ("seed", "batch"):
         if not isinstance(cfg[name], int) or cfg[name] < (name == "batch"):
             raise BadInput(f"{name}={cfg[name]} will not do: it must be a whole number, at least {int(name == 'batch')}.")
+    if cfg.seed >= 10**11:
+        raise BadInput(f"seed={cfg.seed} will not do: it must be below 10^11, since every step's random numbers come from one that is 80 million times as large.")
     if "_target_" not in cfg.anchor:
         raise BadInput(f"nothing says which anchor method={cfg.method.name} was published with: add conf/anchor_of/published_{cfg.method.name}.yaml, or name an anchor.")
     for group in GROUPS:
@@ -122,31 +124,59 @@ def sample_of(cfg: DictConfig) -> Sample:
     return cast(Sample, build(cast(DictConfig, OmegaConf.merge({"_target_": "advanchor.concept.Sample"}, cfg.sample)), "sample"))
 
 
+def finished(cfg: DictConfig, out: Path) -> dict[str, Any] | None:
+    """The result in `out` if it holds every score that the config asks for, else None. Loads no model and writes nothing.
+
+    Raises:
+        BadInput: the result is that of another run, or damaged.
+    """
+    done, asked = result_in(cfg, out), cfg.get("metric", {})
+    if done is None or done["config"]["judge"] != plain(cfg.judge) or done["judge"] != key(cfg.judge):
+        return None
+    same = all(memo(cfg, out, name).exists() and done["config"].get("metric", {}).get(name) == plain(node) for name, node in asked.items())
+    return done if same or done["unmeasured"] else None
+
+
+def result_in(cfg: DictConfig, out: Path) -> dict[str, Any] | None:
+    """What a folder's result.json holds.
+
+    Raises:
+        BadInput: it is the result of another run, or damaged.
+    """
+    if not (out / "result.json").exists():
+        return None
+    done = cast(dict[str, Any], read_json(out / "result.json"))
+    if done["run"] != run_id(cfg):
+        raise BadInput(f"{out} holds the result of another run ({done['run']}, and this is {run_id(cfg)}): set another root, or move the folder away.")
+    return done
+
+
+def memo(cfg: DictConfig, out: Path, name: str) -> Path:
+    """Where a run keeps what one metric measured with these settings of it and of the judge."""
+    return out / "metrics" / f"{name}-{key(cfg.metric[name], cfg.judge)}.json"
+
+
 def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     """Carry out one run in `out` and return what result.json holds.
 
     Raises:
-        BadInput: as `check`; or the judge cannot measure this model or concept; or a loss is not finite.
+        BadInput: as `check`; or the judge cannot measure this model or concept; or a loss, a weight, an image or a score is not finite; or a file is damaged.
     """
+    if done := finished(cfg, out):
+        log.info("%s is complete: nothing to compute.", out)
+        return done
     check(cfg)
-    root, store = Path(cfg.root), Path(cfg.root) / "store"
+    root, store = Path(cfg.root).expanduser(), Path(cfg.root).expanduser() / "store"
     concept, sample = cast(Concept | Concepts, build(cfg.concept, "concept")), sample_of(cfg)
     metrics = cast(dict[str, Metric], {name: build(node, "metric", f"metric.{name}") for name, node in cfg.get("metric", {}).items()})
-    memos = {name: out / "metrics" / f"{name}-{key(cfg.metric[name], cfg.judge)}.json" for name in metrics}
-
-    # A finished run that holds every asked-for score is read, not repeated: no model is loaded.
-    record, config = out / "result.json", cast(dict[str, Any], plain(cfg))
-    done = read_json(record) if record.exists() else None
-    if done and done["config"]["judge"] != config["judge"]:
+    config = cast(dict[str, Any], plain(cfg))
+    done = result_in(cfg, out)
+    if done and (done["config"]["judge"] != config["judge"] or done["judge"] != key(cfg.judge)):
         done = None
-    same = done and all(memo.exists() and done["config"].get("metric", {}).get(name) == config["metric"][name] for name, memo in memos.items())
-    if done and (done["unmeasured"] or same):
-        log.info("%s is complete: nothing to compute.", out)
-        return cast(dict[str, Any], done)
     if done:  # asked for one more metric, it keeps the others
         config["metric"] = {**done["config"].get("metric", {}), **config["metric"]}
 
-    judge = cast(Judge, build(cfg.judge, "judge"))
+    judge, where = cast(Judge, build(cfg.judge, "judge")), device(cfg.device)
     prompts = concept.prompts(sample)
     for name, metric in metrics.items():
         fewest = getattr(metric, "fewest", 1)
@@ -159,70 +189,77 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     failed, picture = True, None
     tracker.start(run_id(cfg), config, out)
     try:
-        with stage("load", stages, out):
-            model = build(cfg.model, "model").open(device(cfg.device))
-            model.shelf = store / "latents" / key(cfg.model)
+        with stage("load", stages, out, where):
+            weights = key(cfg.model)
+            model = build(cfg.model, "model").open(where)
+            model.shelf = store / "latents" / weights
             judge.check([p for group in prompts.values() for p in group], model.pixels)
+            drawn_by, seen_by = code(type(model).__module__, "advanchor.images"), code(type(judge).__module__)
 
         # Erase: an edit is made once, whoever asks for it.
         edit_key = key(cfg.model, cfg.concept, cfg.anchor, cfg.method, cfg.seed)
-        with stage("erase", stages, out):
-            edit, diagnostics, author = erased(cfg, model, concept, store / "edits", edit_key, tracker.log)
+        with stage("erase", stages, out, where):
+            edit, diagnostics, made_by = erased(cfg, model, concept, store / "edits", edit_key, tracker.log)
 
         # Draw: the unedited model's images are shared by all runs of this model and these sampling settings.
-        folders = {"": store / "samples" / key(edit_key, sample.looks), "@base": store / "samples" / f"base-{key(cfg.model, sample.looks)}"}
+        folders = {
+            "": store / "samples" / key(edit_key, sample.looks, drawn_by),
+            "@base": store / "samples" / f"base-{key(cfg.model, sample.looks, drawn_by)}",
+        }
 
         def watched(shown: Images) -> Images:
             """What the judge sees in these images is kept beside them."""
-            return dataclasses.replace(shown, record=shown.root / f"seen-{key(cfg.judge)}")
+            return dataclasses.replace(shown, record=shown.root / f"seen-{key(cfg.judge, seen_by)}")
 
         def under_anchor() -> Images:
             """What the unedited model draws under the finished anchors, for each concept's own sentences; shared by all runs that have the same anchors."""
             import torch
-            from safetensors.torch import load_file
 
             file = store / "edits" / edit_key / "anchor.safetensors"
-            conditions = load_file(file)
+            conditions = read_tensors(file)
             cond = {fill(t, "", one.phrase): conditions[one.name][i] for one in concept.parts for i, t in enumerate(one.templates)}
             wanted = [Prompt(fill(t, "", one.phrase), seed, one.kind, one.name) for one in concept.parts for t in one.templates for seed in range(sample.erase)]
 
             def paint(group: Sequence[Prompt]) -> list[Any]:
                 return cast(list[Any], model.draw(group, cond=torch.stack([cond[p.text] for p in group]), **sample.looks))
 
-            folder = store / "samples" / f"anchor-{key(cfg.model, sample.looks, hashlib.sha256(file.read_bytes()).hexdigest())}"
-            with stage("draw@anchor", stages, out):
+            folder = store / "samples" / f"anchor-{key(cfg.model, sample.looks, drawn_by, hashlib.sha256(file.read_bytes()).hexdigest())}"
+            with stage("draw@anchor", stages, out, where):
                 return watched(draw(paint, wanted, folder, batch=cfg.batch, label="anchor"))
 
         images = Shown(anchor=under_anchor)
         for which, folder in folders.items():
-            with stage(f"draw{which}", stages, out), model.edited({} if which else edit):
+            with stage(f"draw{which}", stages, out, where), model.edited({} if which else edit):
                 for name, wanted in prompts.items():
                     images[name + which] = watched(draw(partial(model.draw, **sample.looks), wanted, folder, batch=cfg.batch, label=name + which))
+        if key(cfg.model) != weights:
+            raise BadInput(f"the weights in {cfg.model.path} were exchanged while the run was under way: run the same command again.")
 
         # Measure: one small file per metric, so that a new metric does not repeat the others.
         unmeasured = "" if cfg.judge.name != "none" else "judge=none: the pictures are drawn, no score is computed; judge=sd measures images of Stable Diffusion."
-        (out / "metrics").mkdir(exist_ok=True)
         for name, metric in metrics.items() if not unmeasured else ():
-            if not memos[name].exists():
+            if not memo(cfg, out, name).exists():
                 shown = {wanted: images[wanted] for wanted in metric.sets}
-                with stage("measure", stages, out):
-                    write_json(memos[name], {k: {**s, "code": CODE} for k, s in metric(judge, shown).items()})
-            scores |= {k: cast(Score, {f: v for f, v in s.items() if f not in ("values", "code")}) for k, s in read_json(memos[name]).items()}
+                with stage("measure", stages, out, where):
+                    measured_by = code(type(metric).__module__, type(judge).__module__)
+                    write_json(memo(cfg, out, name), {k: {**s, "code": measured_by} for k, s in metric(judge, shown).items()})
+            scores |= {k: cast(Score, {f: v for f, v in s.items() if f not in ("values", "code")}) for k, s in read_json(memo(cfg, out, name)).items()}
 
         # Show.
         picture = out / "grid.png"
         report.grid(images, concept.name, picture)
         failed = False
     finally:
-        where = tracker.finish(scores, picture, failed)
-    weights = [t for name, t in edit.items() if not name.startswith("guidance.")]
+        shown_at = tracker.finish(scores, picture, failed)
+    tensors = [t for name, t in edit.items() if not name.startswith("guidance.")]
     result = {
-        "run": run_id(cfg), "config": config, "scores": scores, "diagnostics": diagnostics, "stages": stages, "grid": str(picture), "tracker": where,
-        "changed": {"tensors": len(weights), "parameters": sum(t.numel() for t in weights)}, "unmeasured": unmeasured,
-        "environment": done["environment"] if done else environment(model.device.type) | ({} if author == CODE else {"code": f"{author} drawn by {CODE}"}),
+        "run": run_id(cfg), "config": config, "scores": scores, "diagnostics": diagnostics, "stages": stages, "grid": str(picture), "tracker": shown_at,
+        "changed": {"tensors": len(tensors), "parameters": sum(t.numel() for t in tensors)}, "unmeasured": unmeasured,
+        "weights": weights, "judge": key(cfg.judge), "provenance": {"edit": made_by, "images": drawn_by},
+        "environment": done["environment"] if done else environment(model.device.type),
         "artifacts": {"edit": str((store / "edits" / edit_key).relative_to(root)), **{f"samples{w}": str(f.relative_to(root)) for w, f in folders.items()}},
     }  # fmt: skip
-    write_json(record, result)
+    write_json(out / "result.json", result)
     return result
 
 
@@ -240,9 +277,8 @@ class Shown(dict[str, Images]):
 
 def erased(cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Path, name: str, track: Callable[..., None]) -> tuple[Edit, dict[str, float], str]:
     """The edit of this config, its diagnostics and the code that made it, from the store or made now."""
-    from safetensors.torch import load_file, save_file
-
     from advanchor.similarity import similarity
+    from advanchor.training import recorded
 
     live: list[int] = []
 
@@ -252,22 +288,29 @@ def erased(cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Pat
 
     def make(part: Path) -> None:
         method, anchor = cast(Method, build(cfg.method, "method")), cast(Anchor, build(cfg.anchor, "anchor"))
-        fresh, start = not any(part.iterdir()), time.monotonic()
-        targets = [anchor.start(model, one, cfg.seed) for one in concept.parts]
-        tensors = method.erase(model, targets, cfg.seed, part, log_step)
-        cost = {"cost/seconds": time.monotonic() - start} if fresh else {}  # of a resumed erasure only a part was seen
-        each = [{**similarity(model, target), **target.report()} for target in targets]
-        mean = {name: sum(one[name] for one in each) / len(each) for name in each[0]}  # over the concepts
-        diagnostics = {name: value for name, value in mean.items() if math.isfinite(value)} | cost  # an anchor that nobody trained has no loss
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / "edit.safetensors")
-        save_file({t.concept.name: t.condition(t.concept.templates).cpu().contiguous() for t in targets}, part / "anchor.safetensors")
-        write_json(part / "edit.json", {"diagnostics": diagnostics, "code": CODE, "config": plain({g: cfg[g] for g in ("model", "concept", "anchor", "method", "seed")})})
+        if not (part / "edit.json").exists():
+            begun = part / "begun"
+            fresh, start = not begun.exists(), time.monotonic()
+            own = code(*(type(component).__module__ for component in (model, method, anchor)), "advanchor.similarity")
+            if fresh:
+                begun.write_text(own)
+            targets = [anchor.start(model, one, cfg.seed) for one in concept.parts]
+            tensors = method.erase(model, targets, cfg.seed, part, log_step)
+            cost = {"cost/seconds": time.monotonic() - start} if fresh else {}  # of a resumed erasure only a part was seen
+            each = [{**similarity(model, target), **target.report()} for target in targets]
+            mean = {name: sum(one[name] for one in each) / len(each) for name in each[0]}  # over the concepts
+            diagnostics = {name: value for name, value in mean.items() if math.isfinite(value)} | cost  # an anchor that nobody trained has no loss
+            write_tensors(part / "edit.safetensors", tensors)
+            write_tensors(part / "anchor.safetensors", {t.concept.name: t.condition(t.concept.templates) for t in targets})
+            before = begun.read_text()
+            parts = plain({g: cfg[g] for g in ("model", "concept", "anchor", "method", "seed")})
+            write_json(part / "edit.json", {"diagnostics": diagnostics, "code": own if before == own else f"{before} and {own}", "config": parts})
+        for left in set(part.iterdir()) - {part / f for f in ("edit.safetensors", "edit.json", "anchor.safetensors", "train.jsonl", SUMS)}:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()  # what methods resume from; as large as the model for some
 
     made = cached(folder, name, make)
-    for left in set(made.iterdir()) - {made / f for f in ("edit.safetensors", "edit.json", "anchor.safetensors", "train.jsonl")}:
-        shutil.rmtree(left) if left.is_dir() else left.unlink()  # what methods resume from; as large as the model for some
-    if not live and (made / "train.jsonl").exists():  # made by another run: the tracker still gets every scalar
-        for i, line in enumerate((made / "train.jsonl").read_text().splitlines()):
-            track(i, **json.loads(line))
     about = read_json(made / "edit.json")
-    return load_file(made / "edit.safetensors"), about["diagnostics"], about.get("code", "an older version")
+    if not live:  # made by another run: the tracker still gets every scalar
+        for i, scalars in enumerate(recorded(made / "train.jsonl")):
+            track(i, **scalars)
+    return read_tensors(made / "edit.safetensors"), about["diagnostics"], about["code"]

@@ -1,4 +1,6 @@
-"""Content-addressed artifacts: where a stage's output lives is a function of the config that made it."""
+"""Content-addressed artifacts: where a stage's output lives is a function of the config that made it, and its files are what they were when they were written."""
+
+from __future__ import annotations
 
 import fcntl
 import hashlib
@@ -8,22 +10,29 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from advanchor.core import BadInput
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # What identifies a run. Metrics, judge, tracker, paths and machine settings do not: they can change what is measured
 # or shown, never which weights are made or which images are looked at.
 IDENTITY = ("model", "concept", "anchor", "method", "sample", "seed")
-SUMS = "SHA256SUMS"
+FILES = ("path", "styles", "prompts_csv")  # settings of a component that name a file or folder: what is in it identifies, not where it is
+SUMS = "SHA256SUMS"  # in every folder of the store and of results: what its files were when they were written
+LARGE = 2**26  # bytes; hashing so many takes long enough to remember the digest
+
+_digests: dict[str, str] = {}
 
 
 def plain(part: Any) -> Any:
-    """The JSON form of a config, number, string or container of them, without `_target_` and descriptions of places.
+    """The JSON form of a config, number, string or container of them, without `_target_`: names identify options, and moving a class renames nothing.
 
-    Names identify options (moving a class renames nothing); `path` stays, since another folder is another model. A whole number is itself however it is written, 4 or 4.0.
+    A whole number is itself however it is written, 4 or 4.0.
     """
     if OmegaConf.is_config(part):
         part = OmegaConf.to_container(part, resolve=True, throw_on_missing=True)
@@ -34,33 +43,117 @@ def plain(part: Any) -> Any:
     return int(part) if isinstance(part, float) and part.is_integer() else part
 
 
-def key(*parts: Any) -> str:
-    """Short digest of configs, numbers and other keys; the order of dict keys does not matter."""
-    return hashlib.sha256(json.dumps(plain(list(parts)), sort_keys=True).encode()).hexdigest()[:12]
+def key(*parts: Any, memory: Path | None = None) -> str:
+    """Short digest of configs, numbers and other keys; the order of dict keys does not matter. A component's setting that names a file stands for what is in it.
+
+    Args:
+        memory: a file in which the digests of large files are remembered.
+    """
+    return hashlib.sha256(json.dumps([_named(plain(part), memory) for part in parts], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _named(part: Any, memory: Path | None) -> Any:
+    if not isinstance(part, dict):
+        return part
+    part = {k: contents(v, memory) if k in FILES and isinstance(v, str) else v for k, v in part.items()}
+    if isinstance(part.get("several"), dict):  # a set of concepts
+        part["several"] = {name: _named(one, memory) for name, one in part["several"].items()}
+    return part
+
+
+def contents(place: str, memory: Path | None = None) -> str:
+    """Digest of a file, or of a folder's files and their names; of a diffusers folder those that are loaded. The same weights are the same model wherever they lie.
+
+    "bundled" is the emoji model; what is not there has the digest "missing", and is refused by those who need it.
+    """
+    folder = Path(__file__).parent / "assets/emoji" if place == "bundled" else Path(place).expanduser()
+    loaded = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    try:
+        if not folder.is_dir():
+            return file_digest(folder.resolve(strict=True), memory)
+        files = [f for f in folder.rglob("*") if f.is_file() and not any(part.startswith(".") for part in f.relative_to(folder).parts)]
+        if (folder / "model_index.json").exists():
+            files = [f for f in files if f.relative_to(folder).parts[0] in (*loaded, "model_index.json")]
+        lines = sorted(f"{f.relative_to(folder)} {file_digest(f.resolve(), memory)}" for f in files)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    except OSError:
+        return "missing"
+
+
+def file_digest(file: Path, memory: Path | None = None) -> str:
+    """sha256 of a file, computed once for its path, size and time: in this process, and for large ones in all that share `memory`."""
+    about = file.stat()
+    name = f"{file} {about.st_size} {about.st_mtime_ns}"
+    if name not in _digests and memory is not None and memory.exists():
+        try:
+            _digests.update(json.loads(memory.read_text()))
+        except ValueError:  # damaged: it is only a shortcut
+            pass
+    if name not in _digests:
+        with file.open("rb") as content:
+            _digests[name] = hashlib.file_digest(content, "sha256").hexdigest()
+        if memory is not None and about.st_size > LARGE:
+            large = {name: digest for name, digest in _digests.items() if int(name.split()[-2]) > LARGE}
+            try:
+                memory.parent.mkdir(parents=True, exist_ok=True)
+                part_of(memory).write_text(json.dumps(large))
+                os.replace(part_of(memory), memory)
+            except OSError:  # a store that can only be read
+                pass
+    return _digests[name]
 
 
 def run_id(_root_: DictConfig) -> str:
     """Digest of everything that decides which images a run looks at."""
-    return key(*(_root_[group] for group in IDENTITY))
+    return key(*(_root_[group] for group in IDENTITY), memory=Path(_root_.root) / "store" / "weights.json")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write, then name: a file that exists is complete. The caller holds the lock of the folder."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(part, path)
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that `read_json` can check; it has its name only when it is complete.
+
+    Raises:
+        BadInput: a number in it is not finite.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        part_of(path).write_text(json.dumps(content, indent=2, allow_nan=False))
+    except ValueError:
+        raise BadInput(f"a number for {path.name} is not finite: such a result is not kept; lower the learning rates or the guidance.") from None
+    finish(path)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, folder: Path | None = None) -> Any:
     """What `write_json` wrote.
 
     Raises:
-        BadInput: something else has damaged the file since.
+        BadInput: something else has changed the file since; see `verified`.
     """
-    try:
-        return json.loads(path.read_text())
-    except ValueError:
-        raise BadInput(f"{path} is damaged: delete it and run the same command again.") from None
+    return json.loads(verified(path, folder=folder))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file that `read_tensors` can check; it has its name only when it is complete.
+
+    Raises:
+        BadInput: a number in it is not finite.
+    """
+    from safetensors.torch import save_file
+
+    if wrong := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise BadInput(f"{wrong[0]} of {path.name} is not finite, and is not kept: lower the learning rates (method.lr, anchor.lr) or the guidance.")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part_of(path))
+    finish(path)
+
+
+def read_tensors(path: Path, folder: Path | None = None) -> dict[str, Tensor]:
+    """What `write_tensors` wrote, on the CPU.
+
+    Raises:
+        BadInput: something else has changed the file since; see `verified`.
+    """
+    from safetensors.torch import load
+
+    return load(verified(path, folder=folder))
 
 
 def slug(words: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +19,10 @@ from advanchor.concept import Concept
 from advanchor.core import BadInput, Edit, Log, Target
 from advanchor.pools import Source
 from advanchor.step import Step
+from advanchor.store import finish, part_of, slug, verified
 
-CHECKPOINT_SECONDS = 10.0
+CHECKPOINT_SECONDS = 10.0  # between checkpoints
+WRITING = 0.05  # the largest share of the time that goes into them
 
 
 class Carried(Protocol):
@@ -55,14 +57,14 @@ def descend(
         carried: what else learns inside `loss`, by any name.
 
     Raises:
-        BadInput: the loss is not finite.
+        BadInput: a loss or the last weights are not finite; the checkpoint is damaged.
     """
     learning: dict[str, Carried] = {**{f"anchor of {target.concept.name}": target for target in targets}, **(carried or {})}
     optimiser = torch.optim.Adam(theta.values() or [torch.zeros(0)], lr)
     checkpoint, record = folder / "checkpoint.pt", folder / "train.jsonl"
     first = 0
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        saved = torch.load(io.BytesIO(verified(checkpoint, folder=folder)), weights_only=True, map_location="cpu")
         with torch.no_grad():
             for name, tensor in theta.items():
                 tensor.copy_(saved["theta"][name])
@@ -72,12 +74,12 @@ def descend(
         for name, learner in learning.items():
             learner.load(saved["learning"][name])
         first = saved["step"]
-    lines = record.read_text().splitlines()[:first] if record.exists() else []
-    record.write_text("".join(line + "\n" for line in lines))
+    lines = recorded(record)[:first]
+    record.write_text("".join(json.dumps(line) + "\n" for line in lines))
     for i, line in enumerate(lines):
-        log(i, **json.loads(line))
+        log(i, **line)
     rehearsals, updates = len(targets) * targets[0].rehearsals(steps), len(targets) * steps
-    saved_at = time.monotonic()
+    saved_at, writing = time.monotonic(), 0.0
     with record.open("a") as lines_out, tqdm(total=rehearsals + updates, initial=first, desc="erase", unit="step", leave=False) as bar:
         for i in range(first, rehearsals + updates):
             step = source.step(i, 1, batch) if i < rehearsals else source.step(i - rehearsals, 0, batch)
@@ -104,15 +106,30 @@ def descend(
             lines_out.flush()
             bar.update()
             bar.set_postfix({k.removesuffix("/loss"): f"{v:.3g}" for k, v in scalars.items() if k.endswith("/loss")}, refresh=False)
-            if time.monotonic() - saved_at > CHECKPOINT_SECONDS or i == rehearsals + updates - 1:
-                saved_at = time.monotonic()
+            if time.monotonic() - saved_at > max(CHECKPOINT_SECONDS, writing / WRITING) or i == rehearsals + updates - 1:
+                begun = time.monotonic()
                 state = {
                     "theta": {k: v.detach() for k, v in theta.items()}, "gradients": {k: v.grad for k, v in theta.items() if v.grad is not None and not zero_grad},
                     "optimiser": optimiser.state_dict(), "learning": {name: learner.state() for name, learner in learning.items()},
                     "step": i + 1,
                 }  # fmt: skip
-                torch.save(state, checkpoint.with_suffix(".part"))
-                os.replace(checkpoint.with_suffix(".part"), checkpoint)
+                torch.save(state, part_of(checkpoint))
+                finish(checkpoint)
+                saved_at = time.monotonic()
+                writing = saved_at - begun
+    if not all(tensor.isfinite().all() for tensor in theta.values()):  # the last update was followed by no loss
+        raise BadInput(f"the weights are not finite after the last update: lower method.lr (now {lr:g}).")
+
+
+def recorded(record: Path) -> list[dict[str, float]]:
+    """The scalars of each step that a train.jsonl holds, up to the first line that cannot be read: they are shown, and no number is made of them."""
+    found = []
+    for line in record.read_text(errors="replace").splitlines() if record.exists() else ():
+        try:
+            found.append({str(name): float(value) for name, value in json.loads(line).items()})
+        except (ValueError, TypeError, AttributeError):
+            break
+    return found
 
 
 def settle(targets: Sequence[Target], draw: Callable[[Concept], Source], folder: Path, log: Log, *, steps: int, batch: int) -> list[Target]:
@@ -122,7 +139,7 @@ def settle(targets: Sequence[Target], draw: Callable[[Concept], Source], folder:
     """
     for target in targets:
         if target.state():
-            part = folder / f"anchor of {target.concept.name}"
+            part = folder / f"anchor-{slug(target.concept.name)}"
             part.mkdir(exist_ok=True)
             descend({}, lambda i, step: step.x, draw(target.concept), [target], part, log, steps=steps, lr=1.0, batch=batch)
     return [Fixed(t.concept, t.condition, t.ends, t.subjects) for t in targets]

@@ -23,7 +23,7 @@ from advanchor.compose import compose
 from advanchor.concept import Prompt, fill
 from advanchor.machine import device
 from advanchor.run import build, sample_of
-from advanchor.sampling import draw
+from advanchor.images import draw
 from advanchor.sd_judge import style_features
 from advanchor.store import key
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from advanchor.compose import compose
 from advanchor.concept import Prompt
-from advanchor.core import BadInput, Images, mean, share
+from advanchor.core import BadInput, mean, share
+from advanchor.images import Images
 from advanchor.metrics.clip import Clip
 from advanchor.metrics.distance import Cmmd, Fid, Kid, PrecisionRecall
 from advanchor.metrics.erasure import Erasure
@@ -112,7 +113,7 @@ def sets(tmp_path: Path, n: int = 60) -> dict[str, Images]:
 def test_fid_equals_the_frechet_distance_of_two_gaussians(tmp_path: Path) -> None:
     images = sets(tmp_path)
     scores = Fid(name="fid")(Reader(), images)  # type: ignore[arg-type]
-    a, b = (Reader().features(images[k].load()).double().numpy() for k in ("erase@base", "erase"))
+    a, b = (Reader().features(images[k].pictures).double().numpy() for k in ("erase@base", "erase"))
     s, t = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     values, vectors = np.linalg.eigh(s)
     root = vectors @ np.diag(np.sqrt(values)) @ vectors.T
@@ -128,7 +129,7 @@ def test_kid_equals_the_unbiased_estimator_on_the_whole_set_and_repeats_itself(t
     scores = Kid(name="kid", subsets=2, subset_size=1000)(Reader(), images)  # type: ignore[arg-type]
     torch.rand(7)  # its subsets must not depend on what was drawn before
     assert Kid(name="kid", subsets=2, subset_size=1000)(Reader(), images) == scores  # type: ignore[arg-type]
-    a, b = (Reader().features(images[k].load()).double().numpy() for k in ("erase@base", "erase"))
+    a, b = (Reader().features(images[k].pictures).double().numpy() for k in ("erase@base", "erase"))
 
     def kernel(x: Any, y: Any) -> Any:
         return (x @ y.T / x.shape[1] + 1) ** 3

@@ -1,23 +1,34 @@
 """A run is a value: computed once, resumed after any kill to the same numbers, and never lost to a tracker."""
 
+import concurrent.futures
 import importlib.util
 import json
 import multiprocessing
 import os
+import re
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import TINY
 
 import advanchor
-from advanchor import trackers
+from advanchor import provenance, trackers
+from advanchor.anchors.words import Superclass
+from advanchor.compose import compose
 from advanchor.core import BadInput
+from advanchor.pools import Pool
+from advanchor.run import run
+from advanchor.store import write_json, write_tensors
+from advanchor.training import descend
 
 # Where a run can be killed: the n-th time that something of this name is about to get its final name.
 MOMENTS = [
@@ -34,7 +45,7 @@ def work(root: str, overrides: list[str], moment: tuple[str, int] | None) -> Non
     from advanchor import erase, training
 
     torch.set_num_threads(1)
-    training.CHECKPOINT_SECONDS = 0.0
+    training.CHECKPOINT_SECONDS, training.WRITING = 0.0, float("inf")
     replace, seen = os.replace, [0]
 
     def rename(source: Any, target: Any, **kw: Any) -> None:
@@ -116,15 +127,88 @@ def test_every_score_stands_in_the_closing_table(tiny: Any) -> None:
     assert all(name in shown for name in result["scores"] if "@" not in name and ":" not in name)
 
 
-def test_an_edit_by_older_code_is_said_and_a_damaged_result_names_its_file(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = tiny("metric=[]")["environment"]["code"]
-    monkeypatch.setattr("advanchor.run.CODE", "later")
-    later = tiny("metric=[]", "sample.erase=2")  # the same edit, other images
-    assert later["environment"]["code"] == f"{first} drawn by later"
-    file = tmp_path / later["run"] / "result.json"
-    file.write_text(file.read_text()[:100])
-    with pytest.raises(BadInput, match=rf"{later['run']}/result.json is damaged: delete it"):
-        tiny("metric=[]", "sample.erase=2")
+def test_an_edit_by_older_code_is_said(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tiny("metric=[]")["provenance"]
+    sources = {name: text + b"# later" if name == "advanchor.images" else text for name, text in provenance.SOURCES.items()}
+    monkeypatch.setattr(provenance, "SOURCES", sources)
+    later = tiny("metric=[]", "sample.erase=2")["provenance"]  # the same edit, other images
+    assert later["edit"] == first["edit"]
+    assert later["images"] != first["images"]
+
+
+FILES = ("*/result.json", "*/metrics/*.json", "store/edits/*/edit.safetensors", "store/edits/*/edit.json", "store/edits/*/anchor.safetensors", "store/samples/base-*/a-wolf*.png",
+         "store/samples/base-*/seen-*/*.pt", "store/latents/*/*/latents.safetensors")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("whole")
+    advanchor.erase(*TINY, f"root={root}", "metric=[erasure,clip,anchor]")
+    return root
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_names_itself_and_the_folder_whose_deletion_mends_it(name: str, whole: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(whole, tmp_path / "out")
+    call = partial(advanchor.erase, *TINY, f"root={root}", "metric=[erasure,clip,anchor]")
+    (first,) = root.glob("*/result.json")
+    scores = json.loads(first.read_text())["scores"]
+    for file in root.glob(name):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    if "result.json" not in name:  # otherwise nothing else would be read
+        shutil.rmtree(first.parent) if "metrics" not in name else first.unlink()
+    if "latents" in name:
+        shutil.rmtree(root / "store" / "edits")
+    if "seen" not in name:
+        shutil.rmtree(next((root / "store" / "samples").glob("base-*/seen-*")))
+    with pytest.raises(BadInput, match="damaged: delete the folder") as said:
+        call()
+    shutil.rmtree(re.search(r"delete the folder (\S+) and run", str(said.value))[1])  # type: ignore[index]
+    assert call()["scores"] == scores
+
+
+def test_damaged_scalars_stop_nothing(whole: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(whole, tmp_path / "out")
+    for file in root.glob("store/edits/*/train.jsonl"):
+        file.write_bytes(b"\xff\xfe{" + file.read_bytes())
+    shutil.rmtree(next(root.glob("*/result.json")).parent)
+    advanchor.erase(*TINY, f"root={root}", "metric=[erasure,clip,anchor]")
+
+
+def test_the_result_of_another_run_is_never_shown_as_this_ones(tiny: Any, tmp_path: Path) -> None:
+    first = tiny("metric=[]")
+    cfg = compose([*TINY, f"root={tmp_path}", "seed=1", "metric=[]"])
+    with pytest.raises(BadInput, match="another run"):
+        run(cfg, tmp_path / first["run"])
+
+
+def test_a_last_update_that_is_not_finite_is_refused_also_when_it_is_resumed(model: Any, concept: Any, tmp_path: Path) -> None:
+    target = Superclass(name="superclass").start(model, concept, 0)
+    source = Pool(model, concept, torch.zeros(2, 4, 8, 8), concept.templates[:1] * 2, 0)
+    for _ in range(2):
+        theta = {"w": torch.zeros(1, requires_grad=True)}
+        with pytest.raises(BadInput, match="not finite after the last update: lower method.lr"):  # the slope of a root at 0 is infinite, its value is not
+            descend(theta, lambda i, step: theta["w"].sqrt().sum(), source, [target], tmp_path, lambda i, **s: None, steps=1, lr=1.0, batch=1)  # noqa: B023
+
+
+def test_no_number_that_is_not_finite_is_written(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="not finite"):
+        write_json(tmp_path / "x.json", {"value": float("nan")})
+    with pytest.raises(BadInput, match="w of x.safetensors is not finite"):
+        write_tensors(tmp_path / "x.safetensors", {"w": torch.tensor([1.0, float("inf")])})
+    assert not list(tmp_path.iterdir()) or not (tmp_path / "x.json").exists()
+
+
+def share_an_edit(what: tuple[str, int]) -> Any:
+    return advanchor.erase(*TINY, f"root={what[0]}", "metric=[]", f"sample.steps={what[1]}")["provenance"]
+
+
+def test_two_runs_that_share_an_edit_both_end_whatever_the_order(tmp_path: Path) -> None:
+    with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("forkserver")) as pool:
+        first, second = pool.map(share_an_edit, [(str(tmp_path), steps) for steps in (2, 3)])
+    assert first == second
 
 
 def test_erase_is_one_run() -> None:
@@ -169,9 +253,9 @@ def test_a_result_names_its_commit_versions_costs_and_sizes(tiny: Any) -> None:
 
 
 def test_the_images_behind_a_mean_are_kept_one_by_one_beside_the_result(tiny: Any, tmp_path: Path) -> None:
-    result = tiny("metric=[erasure,clip]")
+    result = tiny("metric=[erasure,clip,anchor]")
     kept: dict[str, Any] = {}
-    for file in (tmp_path / result["run"] / "metrics").iterdir():
+    for file in (tmp_path / result["run"] / "metrics").glob("*.json"):
         kept |= json.loads(file.read_text())
     for name in ("erasure/hit", "keep/hit_cross@base", "clip/keep"):
         assert len(kept[name]["values"]) == result["scores"][name]["n"]
@@ -270,7 +354,7 @@ def test_a_tracker_is_closed_as_failed_when_the_run_fails(tiny: Any, monkeypatch
     ends: list[bool] = []
     monkeypatch.setattr(trackers.NoTracker, "finish", lambda self, scores, grid, failed: ends.append(failed) or "none")
     with pytest.raises(BadInput, match=r"lower method\.lr"):
-        tiny("method.lr=1e30", "method.steps=6")
+        tiny("method.lr=1e39", "method.steps=6")
     assert ends == [True]
 
 

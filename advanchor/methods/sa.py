@@ -10,7 +10,6 @@ F is the diagonal Fisher information of the frozen model, the mean over single r
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,13 +18,13 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from advanchor.concept import kept
 from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Target, option
 from advanchor.pools import Pool, Source, Turns
 from advanchor.step import Step
+from advanchor.store import read_tensors, write_tensors
 from advanchor.training import descend, leaves, settle
 
 
@@ -64,9 +63,8 @@ class SelectiveAmnesia:
         replay = Turns([draw(t.concept, sentences=kept(t.concept), name="kept") for t in finished])
         file = folder / "fisher.safetensors"
         if not file.exists():
-            save_file(self.information(model, replay), file.with_suffix(".part"))
-            os.replace(file.with_suffix(".part"), file)
-        information = {name: f.to(model.device) for name, f in load_file(file).items()}
+            write_tensors(file, self.information(model, replay))
+        information = {name: f.to(model.device) for name, f in read_tensors(file).items()}
         theta = leaves(model.weights(self.scope))
 
         def loss(i: int, step: Step) -> Tensor:

@@ -10,7 +10,6 @@ of the guided forgetting loss -MSE( e0(empty) + g (e0(e_c) - e0(empty)), noise )
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,13 +18,13 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from advanchor.concept import kept
 from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Target, option
 from advanchor.pools import Pool, Source, Turns
 from advanchor.step import Step
+from advanchor.store import read_tensors, write_tensors
 from advanchor.training import anchor_of, descend, leaves
 
 
@@ -61,10 +60,9 @@ class SaliencyUnlearning:
         retain = Turns([draw(t.concept, sentences=kept(t.concept), name="kept") for t in targets])
         file = folder / "mask.safetensors"
         if not file.exists():
-            save_file(self.mask(model, forget, len(targets) * -(-self.pool // self.batch)), file.with_suffix(".part"))
-            os.replace(file.with_suffix(".part"), file)
+            write_tensors(file, self.mask(model, forget, len(targets) * -(-self.pool // self.batch)))
         theta = leaves(model.weights(self.scope))
-        for name, mask in load_file(file).items():
+        for name, mask in read_tensors(file).items():
             theta[name].register_hook(partial(torch.mul, mask.to(model.device)))
 
         def loss(i: int, step: Step) -> Tensor:

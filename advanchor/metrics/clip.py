@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from advanchor.core import Images, Judge, Scores, mean, option
+from advanchor.core import Judge, Scores, mean, option
+from advanchor.images import Images
 
 
 @option("metric")
@@ -20,6 +21,6 @@ class Clip:
         scores: Scores = {}
         for name in self.sets:
             shown = images[name]
-            values = 100 * judge.similarity(shown.load(), [p.text for p in shown.prompts])
+            values = 100 * judge.similarity(shown.pictures, [p.text for p in shown.prompts])
             scores[f"clip/{name}"] = mean(values.tolist(), "lower" if name.startswith("erase") else "higher")
         return scores

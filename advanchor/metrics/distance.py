@@ -17,7 +17,8 @@ import advanchor.torchvision_ops  # noqa: F401  (before torchmetrics)
 from torchmetrics.image.fid import FrechetInceptionDistance  # isort: skip
 from torchmetrics.image.kid import KernelInceptionDistance  # isort: skip
 
-from advanchor.core import Images, Judge, Positive, Rate, Score, Scores, option, share
+from advanchor.core import Judge, Positive, Rate, Score, Scores, option, share
+from advanchor.images import Images
 
 
 class Ready(nn.Module):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from advanchor.core import Images, Judge, Scores, option, share
+from advanchor.core import Judge, Scores, option, share
+from advanchor.images import Images
 
 
 @option("metric")

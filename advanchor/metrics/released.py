@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from advanchor.core import BadInput, Images, Judge, Scores, mean, option, share
+from advanchor.core import BadInput, Judge, Scores, mean, option, share
+from advanchor.images import Images
 from advanchor.metrics.distance import fid
 
 Direction = Literal["higher", "lower"]
@@ -32,7 +33,7 @@ class Released:
             shown, before = images[which], images[f"{which}@base"]
             right = shown.right(judge)
             was, now = before.seen("features", judge.features), shown.seen("features", judge.features)
-            moved = judge.distance(before.load(), shown.load()).tolist()
+            moved = judge.distance(before.pictures, shown.pictures).tolist()
             accuracy: Direction = "lower" if which == "erase" else "higher"
             distance: Direction = "higher" if which == "erase" else "lower"
             fids: dict[str, float] = {}

@@ -1,0 +1,123 @@
+"""Sets of images: what was asked for, drawn once into a folder, checked whenever it is looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, cast, overload
+
+from tqdm import tqdm
+
+from advanchor.concept import Prompt
+from advanchor.core import BadInput, Judge
+from advanchor.store import digests, finish, lock, part_of, verified
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+T = TypeVar("T")
+
+
+class Pictures(Sequence["Image"]):
+    """Images of a folder, each checked and decoded when it is looked at; a set that fits in memory only once."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files, self.known = files, digests(files[0].parent) if files else {}
+        self.decoded: dict[Path, Image] = {}
+        self.room = 2**28  # bytes
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, place: int) -> Image: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Image]: ...
+    def __getitem__(self, place: int | slice) -> Image | list[Image]:
+        return [self.open(file) for file in self.files[place]] if isinstance(place, slice) else self.open(self.files[place])
+
+    def open(self, file: Path) -> Image:
+        """RGB.
+
+        Raises:
+            BadInput: the file is not what was drawn.
+        """
+        from PIL import Image
+
+        if file in self.decoded:
+            return self.decoded[file]
+        image = Image.open(io.BytesIO(verified(file, self.known))).convert("RGB")
+        self.room -= image.width * image.height * 3
+        if self.room > 0:
+            self.decoded[file] = image
+        return image
+
+
+@dataclass(frozen=True)
+class Images:
+    """What was asked for, and the folder in which every one of those images is."""
+
+    root: Path
+    prompts: Sequence[Prompt]
+    record: Path | None = None  # where what one judge saw in them is kept
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        return Pictures([self.root / p.file for p in self.prompts])
+
+    def seen(self, what: str, look: Callable[[Sequence[Image]], T]) -> T:
+        """`look` at the images, once for all metrics and all runs that show the same ones. `what` says all that the answer depends on beside them.
+
+        Raises:
+            BadInput: an image or a record of what was seen is damaged; an answer is not finite.
+        """
+        import torch
+
+        def finite(answer: T) -> T:
+            if isinstance(answer, torch.Tensor) and not answer.isfinite().all():
+                raise BadInput(f"what the judge says of {what} in {self.root} is not finite: no score can be made of it.")
+            return answer
+
+        if self.record is None:
+            return finite(look(self.pictures))
+        shown = [f"{p.file} {sorted(self.pictures.known.get(p.file, ()))}" for p in self.prompts]
+        file = self.record / f"{what.partition(' ')[0]}-{hashlib.sha256(chr(10).join([what, *shown]).encode()).hexdigest()[:12]}.pt"
+        with lock(file.with_suffix(".lock")):
+            if not file.exists():
+                torch.save(finite(look(self.pictures)), part_of(file))
+                finish(file)
+        return cast(T, torch.load(io.BytesIO(verified(file)), weights_only=True))
+
+    def right(self, judge: Judge) -> list[bool]:
+        """Does the judge find in each image what its prompt names?"""
+        heads = sorted({p.head for p in self.prompts})
+        found = self.seen(f"find {' '.join(heads)}", lambda images: judge.find(images, heads))
+        return [found[p.head][i] == p.label for i, p in enumerate(self.prompts)]
+
+
+def draw(paint: Callable[[Sequence[Prompt]], list[Image]], prompts: Sequence[Prompt], folder: Path, *, batch: int, label: str) -> Images:
+    """Let `paint` draw what `folder` does not hold yet and return all of it.
+
+    Prompts are cut into batches at fixed places and a batch with a missing file is drawn whole, so that a resumed run
+    computes the same batches as an undisturbed one. (Another batch size changes an image by rounding only.)
+    """
+    with lock(folder / ".lock"):
+        known = digests(folder)
+        missing = {p.file for p in prompts if p.file not in known or not (folder / p.file).exists()}
+        batches = [prompts[i : i + batch] for i in range(0, len(prompts), batch)]
+        waiting = [group for group in batches if any(p.file in missing for p in group)]
+        with tqdm(total=sum(map(len, waiting)), desc=f"draw {label}", unit="image", leave=False) as bar:
+            for group in waiting:
+                fresh: dict[Path, Image] = {}
+                for prompt, image in zip(group, paint(group), strict=True):
+                    if prompt.file in missing:
+                        fresh[folder / prompt.file] = image
+                for file, image in fresh.items():
+                    image.save(part_of(file), format="PNG")
+                finish(*fresh)
+                bar.update(len(group))
+    return Images(folder, prompts)
