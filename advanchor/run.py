@@ -42,6 +42,8 @@ def build(node: DictConfig, kind: Kind, where: str = "") -> Any:
         BadInput: `_target_` is none of our options of this kind; an unknown or missing setting, or a value of the wrong type or range.
     """
     where = where or kind
+    if not isinstance(node, DictConfig):
+        raise BadInput(f"{where}={node} will not do: name one of the options that `advanchor --help` lists.")
     settings, cls = cast(dict[str, Any], plain(node)), target(node.get("_target_"), kind, where)
     try:
         made = cls(**settings)
@@ -99,16 +101,23 @@ def check(cfg: DictConfig) -> None:
         if name not in known:
             close = difflib.get_close_matches(name, sorted(known), 1)
             raise BadInput(f"there is no setting '{name}'" + (f": did you mean {close[0]}?" if close else f": choose from {', '.join(sorted(known))}."))
-    for name in ("seed", "batch"):
-        if not isinstance(cfg[name], int) or cfg[name] < (name == "batch"):
-            raise BadInput(f"{name}={cfg[name]} will not do: it must be a whole number, at least {int(name == 'batch')}.")
+    for name, kinds, what in (
+        ("seed", int, "a whole number"), ("batch", int, "a whole number"), ("device", str, "auto, cpu, cuda, cuda:1 or mps"), ("root", str, "a folder"),
+        ("study", str, "a name"), ("sample", DictConfig, "settings, as conf/config.yaml has them"), ("table", DictConfig, "settings, as conf/config.yaml has them"),
+        ("metric", DictConfig, "metrics, such as metric=[erasure,fid]"),
+    ):  # fmt: skip
+        value = cfg.get(name, OmegaConf.create() if name == "metric" else None)  # `metric=[]` leaves no such key
+        if not isinstance(value, kinds) or isinstance(value, bool) or value == "":
+            raise BadInput(f"{name}={value} will not do: it must be {what}.")
+    for name, least in (("seed", 0), ("batch", 1)):
+        if cfg[name] < least:
+            raise BadInput(f"{name}={cfg[name]} will not do: it must be at least {least}.")
     if cfg.seed >= 10**11:
         raise BadInput(f"seed={cfg.seed} will not do: it must be below 10^11, since every step's random numbers come from one that is 80 million times as large.")
-    if "_target_" not in cfg.anchor:
-        raise BadInput(f"nothing says which anchor method={cfg.method.name} was published with: add conf/anchor_of/published_{cfg.method.name}.yaml, or name an anchor.")
+    if isinstance(cfg.anchor, DictConfig) and "_target_" not in cfg.anchor and isinstance(cfg.method, DictConfig):
+        name = cfg.method.get("name")
+        raise BadInput(f"nothing says which anchor method={name} was published with: add conf/anchor_of/published_{name}.yaml, or name an anchor.")
     for group in GROUPS:
-        if cfg[group] is None:
-            raise BadInput(f"{group}=null will not do: name one, as `advanchor --help` lists them.")
         component = build(cfg[group], group)
         if group == "method" and getattr(component, "guided", False) and cfg.sample.guidance == 1:
             raise BadInput(f"method={cfg.method.name} changes classifier-free guidance, and sample.guidance=1 is none: raise it.")

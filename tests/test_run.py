@@ -189,14 +189,14 @@ def test_a_last_update_that_is_not_finite_is_refused_also_when_it_is_resumed(mod
     source = Pool(model, concept, torch.zeros(2, 4, 8, 8), concept.templates[:1] * 2, 0)
     for _ in range(2):
         theta = {"w": torch.zeros(1, requires_grad=True)}
-        with pytest.raises(BadInput, match="not finite after the last update: lower method.lr"):  # the slope of a root at 0 is infinite, its value is not
+        with pytest.raises(BadInput, match=r"not finite after the last update: lower method\.lr"):  # the slope of a root at 0 is infinite, its value is not
             descend(theta, lambda i, step: theta["w"].sqrt().sum(), source, [target], tmp_path, lambda i, **s: None, steps=1, lr=1.0, batch=1)  # noqa: B023
 
 
 def test_no_number_that_is_not_finite_is_written(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not finite"):
         write_json(tmp_path / "x.json", {"value": float("nan")})
-    with pytest.raises(BadInput, match="w of x.safetensors is not finite"):
+    with pytest.raises(BadInput, match=r"w of x\.safetensors is not finite"):
         write_tensors(tmp_path / "x.safetensors", {"w": torch.tensor([1.0, float("inf")])})
     assert not list(tmp_path.iterdir()) or not (tmp_path / "x.json").exists()
 
