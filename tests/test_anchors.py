@@ -147,7 +147,7 @@ def test_similarity_is_one_for_the_concept_and_falls_with_distance(model: Any, c
 
 UNSUITABLE = [
     (Sibling(name="sibling", of="first"), {"siblings": ()}, "names no siblings: set anchor.of"),
-    (Sibling(name="sibling", of="nearest"), {"keep": {}}, "keeps nothing of its own kind to take the nearest of"),
+    (Sibling(name="sibling", of="nearest"), {"keep": {}}, "keeps nothing to take the nearest of"),
     (Unrelated(name="unrelated"), {"unrelated": None}, "names nothing unrelated"),
     (Interpolate(name="interpolate", other="sibling", weight=0.5), {"siblings": ()}, "has no sibling: choose another anchor.other"),
     (Interpolate(name="interpolate", other="unrelated", weight=0.5), {"unrelated": None}, "has no unrelated: choose another anchor.other"),
@@ -157,9 +157,7 @@ UNSUITABLE = [
 
 
 @pytest.mark.parametrize(("anchor", "changes", "sentence"), UNSUITABLE)
-def test_an_anchor_that_a_concept_has_not_is_known_without_a_model_and_refused_at_the_start(
-    anchor: Any, changes: dict[str, Any], sentence: str, model: Any, concept: Any
-) -> None:
+def test_an_anchor_that_a_concept_has_not_is_known_without_a_model_and_refused_at_the_start(anchor: Any, changes: dict[str, Any], sentence: str, model: Any, concept: Any) -> None:
     anchor.suits(concept)
     poorer = replace(concept, **changes)
     for act in (lambda: anchor.suits(poorer), lambda: anchor.start(model, poorer, 0)):

@@ -140,6 +140,22 @@ def test_a_batch_of_four_is_four_of_one(method: str, model: Any, concept: Any, t
     assert whole == pytest.approx(combined, rel=1e-4)
 
 
+@pytest.mark.parametrize("method", ["sa", "salun", "mace"])
+def test_a_method_that_preserves_refuses_a_concept_that_keeps_nothing_before_anything_is_drawn(
+    method: str, model: Any, concept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ["method.preserve_scale=1"] if method == "mace" else []
+    cfg = compose(["model=random", f"method={method}", "anchor=adversarial", *more])
+    built, lonely = build(cfg.method, "method"), replace(concept, keep={})
+    built.suits(concept)
+    with pytest.raises(BadInput, match="fill `keep`"):
+        built.suits(lonely)
+    monkeypatch.setattr(model, "_sample", None)
+    with pytest.raises(BadInput, match="fill `keep`"):
+        built.erase(model, [build(cfg.anchor, "anchor").start(model, lonely, 0)], 0, tmp_path, lambda i, **s: None)
+    assert not list(tmp_path.iterdir())
+
+
 # --- several concepts -------------------------------------------------------------------------------------------
 
 

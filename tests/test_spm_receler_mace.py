@@ -195,8 +195,8 @@ def test_spm_refuses_settings_that_would_not_be_used(settings: str, sentence: st
         ("mace", {"mask_side": 16}, "no cross-attention of this model has 16 x 16 pixels: set method.mask_side to one of 4, 8"),
         ("receler", {"mask_side": 16}, "no cross-attention of this model has 16 x 16 pixels: set method.mask_side to one of 4, 8"),
         ("receler", {"adversary": 20}, "method.adversary=20 does not fit behind the longest sentence"),
-        ("mace", {"rank": 33}, "method.rank=33 is no low rank: the largest that a matrix of keys or values can have is 32"),
-        ("spm", {"rank": 65}, "method.rank=65 is no low rank: the largest that a matrix of method.scope can have is"),
+        ("mace", {"rank": 33}, "method.rank=33 is no low rank: no matrix of keys or values has more than 32"),
+        ("spm", {"rank": 65}, "method.rank=65 is no low rank: no matrix of method.scope has more than"),
         ("spm_faithful", {"rank": 65}, "method.rank=65 is no low rank"),
     ],
 )

@@ -56,7 +56,7 @@ class Interpolate:
             raise BadInput(f"concept {concept.name} has no {self.other}: choose another anchor.other, or add it to the concept's yaml.")
 
     def _name(self, concept: Concept) -> str | None:
-        return {"superclass": None, "empty": None, "sibling": (concept.siblings or (None,))[0], "unrelated": concept.unrelated}[self.other]
+        return {"sibling": (concept.siblings or (None,))[0], "unrelated": concept.unrelated}.get(self.other)
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
         self.suits(concept)
@@ -86,7 +86,7 @@ class Project:
         spans = [model.span(fill(t, "", concept.superclass), concept.superclass) for t in concept.templates]
         mean = torch.stack([e[s].mean(0) for e, s in zip(e_b, spans, strict=True)]).mean(0)
         if not (own - mean).norm() > 0:
-            raise BadInput(f"concept {concept.name} and its superclass '{concept.superclass}' do not differ in what anchor=project takes away: correct concept.superclass.")
+            raise BadInput(f"'{concept.superclass}' leaves anchor=project nothing to take from {concept.name}: correct concept.superclass.")
         v = (own - mean) / (own - mean).norm()
 
         def condition(templates: Sequence[str]) -> Tensor:

@@ -27,7 +27,8 @@ class Learned:
     Attributes:
         loss, schedule, steps, lr, stop: see search.py.
         words: size of the vocabulary, at most: the nearest so many, or all where a concept has fewer around it.
-        temperature: of the softmax; the mixture starts uniform. As a divisor of w it acts as Adam's learning rate does: lr / temperature is what counts.
+        temperature: of the softmax; the mixture starts uniform. As a divisor of w it acts as Adam's learning rate does:
+            lr / temperature is what counts.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Learned:
     def suits(self, concept: Concept) -> None:
         """Raise BadInput if there is nothing to mix: known before a model is loaded."""
         if len(vocabulary(concept, around(concept))) < 2:
-            raise BadInput(f"anchor=learned mixes phrases around {concept.name}, and there are no two: fill `keep` in the concept's yaml, or take another anchor.")
+            raise BadInput(f"anchor=learned mixes phrases around {concept.name}, and there are no two: fill `keep`, or take another.")
 
     def start(self, model: Model, concept: Concept, seed: int) -> Search:
         self.suits(concept)

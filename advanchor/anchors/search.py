@@ -81,7 +81,7 @@ class Search:
             if self.taken == 0:
                 self.first_loss = self.last_loss
             if not torch.isfinite(loss):
-                raise BadInput(f"the anchor's loss is not finite after {self.taken} updates: lower anchor.lr (now {self.lr:g}), or raise anchor.temperature where there is one.")
+                raise BadInput(f"the anchor's loss is not finite after {self.taken} updates: lower anchor.lr (now {self.lr:g}).")
             if self.last_loss < self.stop:
                 break
             (gradient,) = torch.autograd.grad(loss, self.parameter)

@@ -90,7 +90,7 @@ class Empty:
 
 @option("anchor")
 class Text:
-    """Any words in the concept's place, for example anchor.text="a dog"; anchor.text="" leaves the rest of the sentence."""
+    """Any words in the concept's place, for example anchor.text="a dog"; no words leave the rest of the sentence."""
 
     name: str
     text: str
@@ -129,7 +129,7 @@ class Sibling:
         if self.of == "first" and not concept.siblings:
             raise BadInput(f"concept {concept.name} names no siblings: set anchor.of to a name, or to nearest.")
         if self.of == "nearest" and not concept.keep:
-            raise BadInput(f"concept {concept.name} keeps nothing of its own kind to take the nearest of: set anchor.of to a name, or fill `keep` in its yaml.")
+            raise BadInput(f"concept {concept.name} keeps nothing to take the nearest of: set anchor.of to a name, or fill `keep`.")
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
         self.suits(concept)

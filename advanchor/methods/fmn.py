@@ -4,8 +4,9 @@ Minimised over theta, with A_l the cross-attention probabilities of layer l and 
 
     L = sqrt( sum over layers, latents, heads, pixels and s in S of A_l[..., s]^2 )          on z_t from images of the concept
 
-The paper first finds the concept's tokens by textual inversion; like the release without that option, S are the tokens of the name. Against the release: Adam without
-its weight decay of 0.01, which at its rate and 35 steps takes a millionth of a weight.
+The paper first finds the concept's tokens by textual inversion; like the release without that option, S are the tokens
+of the name. Against the release: Adam without its weight decay of 0.01, which at its rate and 35 steps takes a
+millionth of a weight.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class ForgetMeNot:
     Attributes:
         scope: the U-Net weights that are trained.
         steps, lr, batch: Adam updates, learning rate, latents per update.
-        pooler: every end token belongs to S too: the sentence's own and the padding, which Stable Diffusion 1 makes of end tokens.
+        pooler: every end token belongs to S too: the sentence's own and the padding, which Stable Diffusion 1 makes of
+            end tokens.
         pool: images of the concept that the frozen model draws once; pool_steps, pool_guidance: how.
     """
 

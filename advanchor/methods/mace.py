@@ -11,8 +11,9 @@ For the keys and values W of all cross-attention layers, in three stages:
        W2 = argmin  lamb |W - W1|^2 + sum over concepts of sum |W e - (W1 + LoRA) e|^2 + preserve sum |W k - W0 k|^2
 
 Against the release: M is read off the frozen model's own cross-attention (masks.py) instead of Grounded-SAM; kept sentences of the concept take the place of COCO captions; the
-concept's templates that of its 30 prompts; images are drawn by the frozen model and noised, Adam has no weight decay. The release's concept is a bare name, so an article
-before it counts among the words around and is refined where the anchor's sentence shares it; here it belongs to the phrase ("a fox") and is left alone.
+concept's templates that of its 30 prompts; images are drawn by the frozen model and noised, Adam has no weight decay.
+The release's concept is a bare name, so an article before it counts among the words around and is refined where the
+anchor's sentence shares it; here it belongs to the phrase ("a fox") and is left alone.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class MassConceptErasure:
         preserve_scale: weight of the kept sentences, in both; 0 leaves them out.
         all_words: the refinement moves the concept's own words too, not only those around it.
         pooler: S holds the end and padding tokens too.
-        mask_side, threshold: see masks.py; threshold null is no mask, as the release has it for styles, and mask_side is not used then; 0 marks the whole image.
+        mask_side, threshold: see masks.py; threshold null is no mask, as the release has it for styles, and mask_side
+            is not used then; 0 marks the whole image.
         pool: images of the concept; pool_steps, pool_guidance: how they are drawn.
         anchor_steps: batches on which an anchor that learns learns first; not used by other anchors.
     """
@@ -146,7 +148,7 @@ def loras(weights: Edit, concepts: Sequence[str], rank: int, generator: torch.Ge
         BadInput: no matrix has sides as long as the rank.
     """
     if rank > (longest := max(min(w.shape) for w in weights.values())):
-        raise BadInput(f"method.rank={rank} is no low rank: the largest that a matrix of keys or values can have is {longest}.")
+        raise BadInput(f"method.rank={rank} is no low rank: no matrix of keys or values has more than {longest}.")
     theta: dict[str, Tensor] = {}
     for concept in concepts:
         for name, w in weights.items():

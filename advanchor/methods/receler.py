@@ -35,7 +35,8 @@ class RobustEraser:
         rank: width of an eraser.
         steps, lr, batch: Adam updates, learning rate, latents per update.
         eta: negative guidance.
-        regularise: weight of the term that keeps erasers quiet outside the concept; 0 leaves it out, and the next two are not used.
+        regularise: weight of the term that keeps erasers quiet outside the concept; 0 leaves it out, and the next two
+            are not used.
         mask_side, threshold: see masks.py; 16 on Stable Diffusion. A threshold of 0 leaves no outside.
         adversary: adversarial embeddings behind the sentence; attacks: their updates before each update of the erasers, 0 for no adversary.
         attack_lr, attack_decay: of their Adam; with attacks=0 neither they nor `adversary` are used.
@@ -91,7 +92,8 @@ class RobustEraser:
         if self.regularise == 0:
             return erased
         with torch.no_grad():
-            where = mask(model.attention(step.x, step.t, model.encode(step.texts(concept.phrase))), Slot(model, concept).spans(step.templates), self.mask_side, self.threshold)
+            maps = model.attention(step.x, step.t, model.encode(step.texts(concept.phrase)))
+            where = mask(maps, Slot(model, concept).spans(step.templates), self.mask_side, self.threshold)
         quiet = []
         for output in seen:
             outside = 1 - resized(where, output.shape[1])

@@ -40,7 +40,8 @@ class SelectiveAmnesia:
         lamb: weight of elastic weight consolidation.
         fisher: latents for the Fisher information.
         pool: surrogate images, and as many replayed ones; pool_steps, pool_guidance: how they are drawn.
-        anchor_steps: batches on which an anchor that learns learns, on as many images of the concept, before it draws the surrogates; not used by other anchors.
+        anchor_steps: batches on which an anchor that learns learns, on as many images of the concept, before it draws
+            the surrogates; not used by other anchors.
     """
 
     name: str

@@ -5,8 +5,8 @@ Minimised over theta (the whole U-Net), with every gradient multiplied by a mask
     L = MSE( e(x_t, e_c), sg[e(x_t, e_a)] ) + alpha * MSE( e(r_t, e_r), noise )
 
 x are images of the concept, r images of kept concepts under their own sentences e_r. The mask is 1 for the `salient` share of all weights with the largest |gradient|
-of the guided forgetting loss -MSE( e0(empty) + g (e0(e_c) - e0(empty)), noise ), summed over the concept's images. The released code writes its guidance as
-(1 + 7.5) e0(e_c) - 7.5 e0(empty): g = 8.5.
+of the guided forgetting loss -MSE( e0(empty) + g (e0(e_c) - e0(empty)), noise ), summed over the concept's images. The
+released code writes its guidance as (1 + 7.5) e0(e_c) - 7.5 e0(empty): g = 8.5.
 """
 
 from __future__ import annotations

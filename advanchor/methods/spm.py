@@ -6,9 +6,11 @@ Minimised over rank-r factors of the weight matrices in the U-Net's transformer 
 
 r are random embeddings around the concept ("latent anchoring"): Gaussian directions of whole sentences, kept with probability 1 - cos(r, e_c), of 0.8 to 1.2 times its norm.
 
-Three habits of the released code (Con6924/SPM, train_spm.py) are settings, off unless asked for, all on in conf/method/spm_faithful.yaml: `latents: training`,
-`above` and `half_empty`. Not offered: "facilitated transport" at inference (it scales each membrane by each prompt's similarity: here they are always open), and AdamW
-with warm-up and cosine restarts (training.py's loop is Adam at one rate). The release scales its factors by 1 / rank, which is nothing at its rank of 1.
+Three habits of the released code (Con6924/SPM, train_spm.py) are settings, off unless asked for, all on in
+conf/method/spm_faithful.yaml: `latents: training`, `above` and `half_empty`. Not offered: "facilitated transport" at
+inference (it scales each membrane by each prompt's similarity: here they are always open), and AdamW with warm-up and
+cosine restarts (training.py's loop is Adam at one rate). The release scales its factors by 1 / rank, which is nothing
+at its rank of 1.
 """
 
 from __future__ import annotations
@@ -41,9 +43,12 @@ class SemiPermeableMembrane:
         eta: negative guidance.
         surround: weight of latent anchoring; 0 leaves it out, and the next two are not used.
         surroundings: random embeddings per update.
-        half_empty: every other one (the first of an even number) is the empty prompt's, as the release is left with when it halves its doubled batch.
-        latents: where it looks (pools.looked_at), or training: the network in training denoises to a random step after the first for each update.
-        above: with latents=training, the loss is at the t that the release computes, T - 1 - floor(k T / pool_steps) after k steps: 32 to 42 above the latents' own at 30 steps.
+        half_empty: every other one (the first of an even number) is the empty prompt's, as the release is left with
+            when it halves its doubled batch.
+        latents: where it looks (pools.looked_at), or training: the network in training denoises to a random step after
+            the first for each update.
+        above: with latents=training, the loss is at the t that the release computes, T - 1 - floor(k T / pool_steps)
+            after k steps: 32 to 42 above the latents' own at 30 steps.
         pool: how many runs or images are drawn; not used by denoise and training. pool_steps, pool_guidance: how.
     """
 
@@ -66,14 +71,15 @@ class SemiPermeableMembrane:
 
     def __post_init__(self) -> None:
         if self.above and self.latents != "training":
-            raise ValueError("above is how the release places its loss on latents of the network in training: set latents=training too, or leave it out")
+            raise ValueError("above is the release's way with latents of the network in training: set latents=training too")
         if self.latents == "training" and self.pool_steps < 2:
             raise ValueError("latents=training looks after the first of pool_steps steps: set pool_steps to at least 2")
 
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         theta = factors(model.weights(self.scope), self.rank, random(seed, 3, 0, 0))
         if self.latents == "training":
-            source = Turns([Training(model, t.concept, seed, self.pool_steps, self.pool_guidance, theta, self.above) for t in targets])
+            how = self.pool_steps, self.pool_guidance, theta, self.above
+            source = Turns([Training(model, t.concept, seed, *how) for t in targets])
         else:
             source = looked_at(self.latents, model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance)
 
@@ -102,7 +108,10 @@ class SemiPermeableMembrane:
 
 @dataclass(frozen=True)
 class Training:
-    """The release's own latents: for each update the network in training denoises fresh noise for k of `steps` steps, k uniform on 1 to steps - 1."""
+    """The release's own latents: for each update the network in training denoises fresh noise for k of `steps` steps.
+
+    k is uniform on 1 to steps - 1; the batch shares it.
+    """
 
     model: Model
     concept: Concept
@@ -113,7 +122,7 @@ class Training:
     above: bool
 
     def step(self, i: int, stream: int, batch: int) -> Step:
-        """Step i of a stream; the batch shares k. Depends on (seed, stream, i) and theta alone."""
+        """Step i of a stream. Depends on (seed, stream, i) and theta alone."""
         k = 1 + int(torch.randint(self.steps - 1, (1,), generator=random(self.seed, stream, 1, i)))
         templates = [self.concept.templates[(i * batch + j) % len(self.concept.templates)] for j in range(batch)]
         seeds = [1_000_000 * (self.seed + 1) + (i * batch + j) * 4 + stream for j in range(batch)]
@@ -133,7 +142,7 @@ def factors(weights: Edit, rank: int, generator: torch.Generator) -> dict[str, T
     """
     longest = max(min(len(w), w[0].numel()) for w in weights.values() if w.ndim > 1)
     if rank > longest:
-        raise BadInput(f"method.rank={rank} is no low rank: the largest that a matrix of method.scope can have is {longest}.")
+        raise BadInput(f"method.rank={rank} is no low rank: no matrix of method.scope has more than {longest}.")
     theta: dict[str, Tensor] = {}
     for name, w in weights.items():
         if w.ndim > 1:

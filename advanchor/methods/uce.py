@@ -4,8 +4,9 @@ For every key and value matrix W0 of the cross-attention, with c the embedding o
 
     W = (lamb W0 + erase W0 sum c_a c^T + preserve W0 sum c_p c_p^T) (lamb I + erase sum c c^T + preserve sum c_p c_p^T)^-1
 
-The released code's defaults, with one sentence per concept. Its expand_prompts ("image of a fox" is guided to "image of ", kept concepts stay bare names) is
-conf/method/uce_expanded.yaml: more `templates` with an empty word as the anchor and one of `preserve_templates`, in our sentences instead of its own five.
+The released code's defaults, with one sentence per concept. Its expand_prompts ("image of a fox" is guided to "image of",
+kept concepts stay bare names) is conf/method/uce_expanded.yaml: more `templates` with an empty word as the anchor and
+one of `preserve_templates`, in our sentences instead of its own five.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class UnifiedConceptEditing:
         erase_scale, preserve_scale: weights of the concept, of the kept concepts of its kind.
         templates: how many of the concept's sentences are edited.
         preserve_templates: in how many of them kept concepts are preserved; not used with preserve_scale=0.
-        anchor_steps, anchor_batch: batches on which an anchor that learns may learn first, on `pool` images; not used by other anchors.
+        anchor_steps, anchor_batch: batches on which an anchor that learns may learn first, on `pool` images; not used
+            by other anchors.
         pool_steps, pool_guidance: how those are drawn.
     """
 
@@ -73,7 +75,8 @@ class UnifiedConceptEditing:
         """Raise BadInput if more sentences are asked for than the concept has: known before a model is loaded."""
         for name in ("templates", "preserve_templates"):
             if getattr(self, name) > len(concept.templates):
-                raise BadInput(f"method.{name}={getattr(self, name)}, and concept {concept.name} has {len(concept.templates)}: set it to that at most, or add sentences to concept.templates.")
+                there = f"concept {concept.name} has {len(concept.templates)} templates"
+                raise BadInput(f"method.{name}={getattr(self, name)}, and {there}: set it to that at most, or add some.")
 
     def solve(self, w: Tensor, c: Tensor, c_a: Tensor, c_p: Tensor) -> Tensor:
         """The formula above for one matrix w (out, d), with rows c, c_a (n, d) and c_p (m, d); in float64."""
@@ -82,7 +85,10 @@ class UnifiedConceptEditing:
 
 
 def refit(w: Tensor, lamb: float, pairs: Sequence[tuple[float, Tensor, Tensor]]) -> Tensor:
-    """The W (out, d) that minimises  lamb |W - w|^2 + sum over pairs of scale * sum over rows of |W c - v|^2,  for (scale, c (n, d), v (n, out)) in float64.
+    """The W (out, d) that minimises  lamb |W - w|^2 + sum over pairs of scale * sum over rows of |W c - v|^2.
+
+    Args:
+        pairs: (scale, c (n, d), v (n, out)) in float64.
 
     Raises:
         BadInput: what it is made of is not finite, or float64 leaves less than three digits of the solution.
