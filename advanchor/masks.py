@@ -8,7 +8,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from advanchor.core import BadInput
+from advanchor.core import BadInput, Model
+
+
+def fits(model: Model, side: int) -> None:
+    """Raise BadInput if no cross-attention of the model has side x side pixels: one U-Net call on noise tells."""
+    x, t = model.trajectory([""], [0], steps=1, guidance=1.0, until=0)
+    with torch.no_grad():
+        of_side(model.attention(x[:, 0], t, model.encode([""])), side)
+
+
+def of_side(maps: Sequence[Tensor], side: int) -> list[Tensor]:
+    """Those of the layers with side x side pixels.
+
+    Raises:
+        BadInput: there are none.
+    """
+    chosen = [a for a in maps if a.shape[2] == side * side]
+    if not chosen:
+        sides = sorted({round(a.shape[2] ** 0.5) for a in maps})
+        among = ", ".join(map(str, sides))
+        raise BadInput(f"no cross-attention of this model has {side} x {side} pixels: set method.mask_side to one of {among}.")
+    return chosen
 
 
 def mask(maps: Sequence[Tensor], spans: Sequence[Sequence[int]], side: int, threshold: float) -> Tensor:
@@ -23,10 +44,7 @@ def mask(maps: Sequence[Tensor], spans: Sequence[Sequence[int]], side: int, thre
     Raises:
         BadInput: no layer has side x side pixels.
     """
-    chosen = [a for a in maps if a.shape[2] == side * side]
-    if not chosen:
-        sides = sorted({round(a.shape[2] ** 0.5) for a in maps})
-        raise BadInput(f"no cross-attention of this model has {side} x {side} pixels: set method.mask_side to one of {', '.join(map(str, sides))}.")
+    chosen = of_side(maps, side)
     each = torch.stack([torch.stack([a[i, :, :, list(span)].mean((0, 2)) for i, span in enumerate(spans)]) for a in chosen]).mean(0)
     low, high = each.amin(1, keepdim=True), each.amax(1, keepdim=True)
     return ((each - low) / (high - low).clamp(min=1e-12) >= threshold).float().unflatten(1, (side, side))

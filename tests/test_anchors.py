@@ -13,10 +13,12 @@ from advanchor.anchors.embeddings import Interpolate, Project, Random
 from advanchor.anchors.learned import Learned, nearest
 from advanchor.anchors.noise import Noise
 from advanchor.anchors.words import Empty, Sibling, Superclass, Text, Unrelated
+from advanchor.compose import compose
 from advanchor.core import BadInput
 from advanchor.similarity import similarity
 
 FIELDS = {k: v for k, v in vars(ANCHOR).items() if k in ANCHOR.__dataclass_fields__}  # type: ignore[attr-defined]
+LEARNED = Learned(name="learned", loss="direction", schedule="alternating", steps=8, lr=0.1, stop=-1e9, words=3, temperature=1.0)
 
 
 def condition(anchor: Any, model: Any, concept: Any, seed: int = 0) -> Tensor:
@@ -115,8 +117,7 @@ def test_projection_leaves_nothing_along_the_defining_direction_and_everything_e
 
 
 def test_the_learned_anchor_is_a_mixture_of_its_vocabulary_that_lowers_the_loss(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
-    anchor = Learned(name="learned", loss="direction", schedule="alternating", steps=8, lr=0.1, stop=-1e9, words=3, temperature=1.0)
-    target = anchor.start(model, concept, 0)
+    target = LEARNED.start(model, concept, 0)
     phrases = nearest(model, concept, [*concept.keep.values(), concept.superclass])[:3]
     assert concept.phrase not in phrases
     e = torch.stack([encode(model, p) for p in phrases])
@@ -140,3 +141,56 @@ def test_similarity_is_one_for_the_concept_and_falls_with_distance(model: Any, c
     assert same["anchor/shift"] == pytest.approx(0, abs=1e-6)
     assert near["anchor/cosine_span"] > far["anchor/cosine_span"]
     assert near["anchor/shift"] < far["anchor/shift"]
+
+
+# --- what cannot work is said at the start -----------------------------------------------------------------------
+
+UNSUITABLE = [
+    (Sibling(name="sibling", of="first"), {"siblings": ()}, "names no siblings: set anchor.of"),
+    (Sibling(name="sibling", of="nearest"), {"keep": {}}, "keeps nothing to take the nearest of"),
+    (Unrelated(name="unrelated"), {"unrelated": None}, "names nothing unrelated"),
+    (Interpolate(name="interpolate", other="sibling", weight=0.5), {"siblings": ()}, "has no sibling: choose another anchor.other"),
+    (Interpolate(name="interpolate", other="unrelated", weight=0.5), {"unrelated": None}, "has no unrelated: choose another anchor.other"),
+    (LEARNED, {"keep": {}}, "there are no two: fill `keep`"),
+    (LEARNED, {"keep": {"butterfly": "a butterfly"}}, "there are no two: fill `keep`"),
+]
+
+
+@pytest.mark.parametrize(("anchor", "changes", "sentence"), UNSUITABLE)
+def test_an_anchor_that_a_concept_has_not_is_known_without_a_model_and_refused_at_the_start(anchor: Any, changes: dict[str, Any], sentence: str, model: Any, concept: Any) -> None:
+    anchor.suits(concept)
+    poorer = replace(concept, **changes)
+    for act in (lambda: anchor.suits(poorer), lambda: anchor.start(model, poorer, 0)):
+        with pytest.raises(BadInput, match=sentence):
+            act()
+
+
+@pytest.mark.parametrize(("anchor", "changes", "sentence"), [
+    (Project(name="project"), {"superclass": ""}, "correct concept.superclass"),
+    (ANCHOR, {"templates": ("{}", "an emoji of a {}ish thing")}, "are not among the first 24 tokens"),
+    (replace(ANCHOR, span="words"), {"templates": ("{}", "a " * 30 + "{}")}, "has not the same tokens in all of concept.templates"),
+])  # fmt: skip
+def test_an_anchor_without_a_place_in_every_sentence_is_refused_at_the_start(anchor: Any, changes: dict[str, Any], sentence: str, model: Any, concept: Any) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        anchor.start(model, replace(concept, **changes), 0)
+
+
+@pytest.mark.parametrize("anchor", [ANCHOR, LEARNED, Noise(**{**FIELDS, "name": "noise"})], ids=lambda a: a.name)
+def test_an_anchor_that_is_not_finite_is_refused_when_it_is_used(anchor: Any, model: Any, concept: Any) -> None:
+    target = anchor.start(model, concept, 0)
+    with torch.no_grad():
+        target.parameter.fill_(float("inf"))
+    with pytest.raises(BadInput, match=r"the anchor is not finite after 0 updates: lower anchor\.lr"):
+        target.condition(TEMPLATES)
+
+
+def test_the_last_update_of_an_anchor_is_looked_at_though_no_loss_follows_it(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+    target = replace(LEARNED, steps=1, lr=1e30, temperature=1e-30).start(model, concept, 0)
+    with pytest.raises(BadInput, match=r"the anchor is not finite after 1 updates"):
+        target.embed(step)
+
+
+@pytest.mark.parametrize("setting", ["anchor.lr=1e39", "method.lr=1e39", "method.pool_steps=1000", "anchor=learned anchor.words=1"])
+def test_a_number_that_no_run_could_use_is_refused_before_anything_is_loaded(setting: str) -> None:
+    with pytest.raises(BadInput, match=rf"{setting.split()[-1].partition('=')[0]}=.* will not do"):
+        compose(["model=random", *setting.split()])

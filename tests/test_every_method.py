@@ -21,7 +21,8 @@ from advanchor.step import Step
 
 METHODS = options("method")
 AT_INFERENCE = ("none", "negative_prompt", "sld_medium", "sld_strong", "sld_max")
-TRAINED = [m for m in METHODS if m not in (*AT_INFERENCE, "uce")]
+CLOSED = ("uce", "uce_expanded")
+TRAINED = [m for m in METHODS if m not in (*AT_INFERENCE, *CLOSED)]
 NO_ANCHOR = (*AT_INFERENCE[1:], "fmn")  # push away from the concept itself
 
 
@@ -80,7 +81,7 @@ def test_without_steps_nothing_changes(method: str, model: Any, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("scope", ["attn2.kv", "noxattn", "text_encoder"])
-@pytest.mark.parametrize("method", [m for m in TRAINED if "scope" in compose([f"method={m}", "anchor=published"]).method and m != "spm"])
+@pytest.mark.parametrize("method", [m for m in TRAINED if "scope" in compose([f"method={m}", "anchor=published"]).method and not m.startswith("spm")])
 def test_only_the_declared_scope_changes(method: str, scope: str, model: Any, tmp_path: Path) -> None:
     edit, frozen = erase(model, tmp_path / "edit", method, scope=scope), model.weights(scope)
     assert edit.keys() == frozen.keys()
@@ -137,6 +138,22 @@ def test_a_batch_of_four_is_four_of_one(method: str, model: Any, concept: Any, t
     whole, single = loss(four), [loss(one_of(four, i)) for i in range(4)]
     combined = sum(v**2 for v in single) ** 0.5 if method == "fmn" else sum(single) / 4
     assert whole == pytest.approx(combined, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["sa", "salun", "mace"])
+def test_a_method_that_preserves_refuses_a_concept_that_keeps_nothing_before_anything_is_drawn(
+    method: str, model: Any, concept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ["method.preserve_scale=1"] if method == "mace" else []
+    cfg = compose(["model=random", f"method={method}", "anchor=adversarial", *more])
+    built, lonely = build(cfg.method, "method"), replace(concept, keep={})
+    built.suits(concept)
+    with pytest.raises(BadInput, match="fill `keep`"):
+        built.suits(lonely)
+    monkeypatch.setattr(model, "_sample", None)
+    with pytest.raises(BadInput, match="fill `keep`"):
+        built.erase(model, [build(cfg.anchor, "anchor").start(model, lonely, 0)], 0, tmp_path, lambda i, **s: None)
+    assert not list(tmp_path.iterdir())
 
 
 # --- several concepts -------------------------------------------------------------------------------------------

@@ -10,18 +10,23 @@ from safetensors.torch import load_file
 from test_advanchor import ANCHOR, encode, predict, step, texts  # noqa: F401  (a fixture)
 
 from advanchor.anchors.words import Empty, Same, Superclass
+from advanchor.compose import compose
 from advanchor.concept import Prompt, kept
+from advanchor.core import BadInput
 from advanchor.methods.ac_kumari import ConceptAblation
 from advanchor.methods.esd import ErasedStableDiffusion
 from advanchor.methods.fmn import ForgetMeNot
 from advanchor.methods.guidance import NegativePrompt, SafeLatentDiffusion
 from advanchor.methods.sa import SelectiveAmnesia
 from advanchor.methods.salun import SaliencyUnlearning
-from advanchor.methods.uce import UnifiedConceptEditing
+from advanchor.methods.uce import UnifiedConceptEditing, refit
 from advanchor.pools import Denoising, Pool, Trajectories
+from advanchor.run import build
 
 ESD = ErasedStableDiffusion(name="esd", scope="attn2", steps=3, lr=1e-3, batch=2, eta=1.5, erase_from=None, latents="pool", pool=4, pool_steps=3, pool_guidance=2.0)
-UCE = UnifiedConceptEditing(name="uce", lamb=0.5, erase_scale=1.0, preserve_scale=1.0, templates=1, anchor_steps=2, anchor_batch=2, pool=4, pool_steps=2, pool_guidance=2.0)
+UCE = UnifiedConceptEditing(
+    name="uce", lamb=0.5, erase_scale=1.0, preserve_scale=1.0, templates=1, preserve_templates=1, anchor_steps=2, anchor_batch=2, pool=4, pool_steps=2, pool_guidance=2.0
+)
 
 
 def quiet(i: int, **scalars: float) -> None: ...
@@ -39,7 +44,7 @@ def test_esds_loss_and_gradient_equal_equation_7(model: Any, concept: Any, step:
     trained = texts(erase_from or "a butterfly")
     with torch.no_grad():
         n_a, n_c, n_f = (predict(model, step, e) for e in (e_a, encode(model, texts("a butterfly")), encode(model, trained)))
-        goal = (n_a if erase_from is None else n_f) - 1.5 * (n_c - n_a)
+        goal = n_a - 1.5 * (n_c - n_a) if erase_from is None else n_f - 2.5 * (n_c - n_a)
     with model.edited(theta):
         parameters = [model.unet.get_parameter(name).requires_grad_() for name in theta]
         expected = (predict(model, step, encode(model, trained)) - goal).square().mean()
@@ -49,12 +54,28 @@ def test_esds_loss_and_gradient_equal_equation_7(model: Any, concept: Any, step:
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(gradient, reference, strict=True))
 
 
-def test_esd_as_released_is_the_papers_with_eta_1(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
-    """The release: e0(c) - 2 (e0(c) - e0(empty)), as for `erase_from` equal to the concept."""
+@pytest.mark.parametrize("erase_from", ["a butterfly", "a red bug"])
+def test_esd_as_it_is_configured_subtracts_twice_the_concept_as_the_release_does(
+    model: Any, concept: Any, step: Any, erase_from: str,  # noqa: F811
+) -> None:  # fmt: skip
+    """The release, whatever it erases from: e0(f) - 2 (e0(c) - e0(empty))."""
     e_a = encode(model, ["", "", ""]).detach()
-    ours = replace(ESD, eta=1.0).loss(step, model.weights("attn2"), e_a)
-    released = replace(ESD, eta=2.0, erase_from="a butterfly").loss(step, model.weights("attn2"), e_a)
-    assert ours.item() == pytest.approx(released.item(), rel=1e-5)
+    released = build(compose(["model=random", "method=esd", "anchor=published"]).method, "method")
+    got = replace(released, erase_from=erase_from).loss(step, model.weights("attn2"), e_a)
+    n_a, n_c, n_f = (predict(model, step, e) for e in (e_a, encode(model, texts("a butterfly")), encode(model, texts(erase_from))))
+    assert got.item() == pytest.approx((n_f - (n_f - 2 * (n_c - n_a))).square().mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0, 3.0])
+def test_esd_erasing_a_concept_from_itself_is_erasing_it(model: Any, concept: Any, step: Any, eta: float) -> None:  # noqa: F811
+    e_a = encode(model, ["", "", ""]).detach()
+    plain, itself = (replace(ESD, eta=eta, erase_from=f).loss(step, model.weights("attn2"), e_a).item() for f in (None, "a butterfly"))
+    assert plain == pytest.approx(itself, rel=1e-5)
+
+
+def test_esd_cannot_erase_from_nothing() -> None:
+    with pytest.raises(BadInput, match=r"method\.erase_from= will not do"):
+        compose(["model=random", "method=esd", "anchor=published", "method.erase_from=''"])
 
 
 @pytest.mark.parametrize("latents", ["pool", "images", "denoise"])
@@ -126,9 +147,9 @@ def test_steps_on_trajectories_depend_on_seed_and_number_alone(model: Any, conce
 # --- UCE --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_uce_equals_a_literal_transcription_of_equation_7(model: Any, concept: Any, tmp_path: Path, count: int) -> None:
-    edit = replace(UCE, templates=count).erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet)
+@pytest.mark.parametrize(("count", "kept_in"), [(1, 1), (3, 3), (3, 1), (1, 2)])
+def test_uce_equals_a_literal_transcription_of_equation_7(model: Any, concept: Any, tmp_path: Path, count: int, kept_in: int) -> None:
+    edit = replace(UCE, templates=count, preserve_templates=kept_in).erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet)
 
     def last(text: str) -> Any:
         """The embedding of a sentence's last word piece, as a column; every sentence here ends with its subject."""
@@ -142,6 +163,7 @@ def test_uce_equals_a_literal_transcription_of_equation_7(model: Any, concept: A
         for template in concept.templates[:count]:
             c, goal = last(template.format("a butterfly")), w @ last(template.format("a bug"))
             left, right = left + goal @ c.T, right + c @ c.T
+        for template in concept.templates[:kept_in]:
             for phrase in concept.keep.values():
                 c = last(template.format(phrase))
                 left, right = left + w @ c @ c.T, right + c @ c.T
@@ -164,6 +186,55 @@ def test_uce_with_the_concept_as_anchor_changes_nothing_and_learns_an_anchor_tha
     assert target.report()["anchor/steps"] > 0
 
 
+def test_uce_expanded_guides_a_sentence_to_what_is_left_of_it_and_preserves_bare_names_as_the_release_does(model: Any, concept: Any, tmp_path: Path) -> None:
+    """Written out, token by token: "an emoji of a butterfly" becomes "an emoji of", its last token; the bare name becomes the empty prompt's start token."""
+    cfg = compose(["model=random", "method=uce_expanded", "anchor=published"])
+    method, target = build(cfg.method, "method"), build(cfg.anchor, "anchor").start(model, concept, 0)
+    edit = method.erase(model, [target], 0, tmp_path, quiet)
+    assert concept.templates[:3] == ("{}", "an emoji of {}", "a picture of {}")
+
+    def at(text: str, behind: int) -> Any:
+        ids = model.tokenizer(text).input_ids
+        return model.encode([text])[0, len(ids) - 1 - behind].double()
+
+    pairs = [(at("a butterfly", 1), at("", 1)), (at("an emoji of a butterfly", 1), at("an emoji of", 1)), (at("a picture of a butterfly", 1), at("a picture of", 1))]
+    pairs += [(at(phrase, 1), at(phrase, 1)) for phrase in concept.keep.values()]
+    for name, got in edit.items():
+        w = model.unet.get_parameter(name).double()
+        left, right = 0.5 * w, 0.5 * torch.eye(w.shape[1]).double()
+        for c, goal in pairs:
+            left, right = left + torch.outer(w @ goal, c), right + torch.outer(c, c)
+        assert torch.allclose(got, (left @ torch.inverse(right)).float(), atol=1e-5)
+
+
+@pytest.mark.parametrize("setting", ["templates", "preserve_templates"])
+def test_uce_refuses_more_sentences_than_the_concept_has_before_anything_is_drawn(setting: str, model: Any, concept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = replace(UCE, **{setting: 12})
+    monkeypatch.setattr(model, "latents", None)
+    for act in (lambda: method.suits(concept), lambda: method.erase(model, [ANCHOR.start(model, concept, 0)], 0, tmp_path, quiet)):
+        with pytest.raises(BadInput, match=rf"method\.{setting}=12, and concept butterfly has 11"):
+            act()
+
+
+def test_a_closed_form_without_a_finite_solution_says_so() -> None:
+    w, c = torch.eye(4).double(), torch.ones(1, 4).double()
+    assert torch.allclose(refit(w, 1e-6, [(1.0, c, c)]), w, atol=1e-6)
+    for lamb in (1e-300, 1e-20):
+        with pytest.raises(BadInput, match=r"method\.lamb=1e-\d+ leaves the closed form singular .* raise it"):
+            refit(w, lamb, [(1.0, c, c)])
+    for bad in (float("inf"), float("nan")):
+        for rows in ((c * bad, c), (c, c * bad)):
+            with pytest.raises(BadInput, match=r"not finite: lower anchor\.lr"):
+                refit(w, 1.0, [(1.0, *rows)])
+
+
+@pytest.mark.parametrize("method", ["uce", "uce_expanded", "mace"])
+def test_every_closed_form_refuses_to_be_singular(method: str, model: Any, concept: Any, tmp_path: Path) -> None:
+    cfg = compose(["model=random", f"method={method}", "anchor=published", "method.lamb=1e-200"])
+    with pytest.raises(BadInput, match=r"raise it"):
+        build(cfg.method, "method").erase(model, [build(cfg.anchor, "anchor").start(model, concept, 0)], 0, tmp_path, quiet)
+
+
 # --- AC as its own paper has it ---------------------------------------------------------------------------------
 
 KUMARI = ConceptAblation(name="ac_kumari", scope="attn2.kv", steps=3, lr=1e-3, batch=2, prior=0.0, pool=4, pool_steps=2, pool_guidance=2.0, anchor_steps=2)
@@ -184,6 +255,19 @@ def test_ac_kumaris_loss_and_gradient_have_the_teacher_in_training_and_no_gradie
         model.unet.requires_grad_(False)
     assert got.item() == pytest.approx(expected.item(), abs=1e-6)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(gradient, reference, strict=True))
+
+
+def test_ac_kumaris_prior_weighs_what_the_releases_does(model: Any, concept: Any, tmp_path: Path) -> None:
+    """The release: 4 MSE + 1 prior, at twice the learning rate. Adam does not see the factor of four."""
+    plain_, prior = (build(compose(["model=random", f"method={m}", "anchor=published"]).method, "method") for m in ("ac_kumari", "ac_kumari_prior"))
+    s = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, phrase="a bug").step(0, 0, 2)
+    theta = {k: (v * 1.1).requires_grad_() for k, v in model.weights("attn2.kv").items()}
+    e_a = encode(model, [t.replace("{}", "a bug") for t in s.templates]).detach()
+    with model.edited(theta), torch.no_grad():
+        n_a = predict(model, s, e_a)
+        released = 4 * (plain(model, s, "a butterfly") - n_a).square().mean() + (n_a - s.noise).square().mean()
+    assert 4 * prior.loss(s, theta, e_a).item() == pytest.approx(released.item(), rel=1e-5)
+    assert prior.lr == 2 * plain_.lr
 
 
 @pytest.mark.parametrize("anchor", [Superclass(name="superclass"), ANCHOR])
@@ -231,6 +315,27 @@ def test_saluns_mask_is_the_salient_share_of_the_guided_forgetting_gradient(mode
     agree = sum(int(((g >= threshold).float() == mask[k]).sum()) for k, g in gradients.items())
     assert agree >= 0.9999 * len(ranked)  # a gradient at the threshold may fall to either side by rounding
     assert sum(float(m.sum()) for m in mask.values()) == pytest.approx(0.4 * len(ranked), abs=2)
+
+
+def test_saluns_mask_as_it_is_configured_is_guided_as_the_releases_is(model: Any, concept: Any, tmp_path: Path) -> None:
+    """The release: (1 + 7.5) e(e_c) - 7.5 e(empty)."""
+    pool = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0)
+    method = replace(build(compose(["model=random", "method=salun", "anchor=published"]).method, "method"), scope="attn2.kv")
+    mask = method.mask(model, pool, 1)
+    parameters = {name: model.unet.get_parameter(name).requires_grad_() for name in mask}
+    s = pool.step(0, 3, 2)
+    guided = (1 + 7.5) * plain(model, s, "a butterfly") - 7.5 * predict(model, s, encode(model, ["", ""]))
+    gradients = [g.abs() for g in torch.autograd.grad((guided - s.noise).square().mean(), list(parameters.values()))]
+    model.unet.requires_grad_(False)
+    median = torch.cat([g.flatten() for g in gradients]).median()
+    agree = sum(int(((g > median).float() == m).sum()) for g, m in zip(gradients, mask.values(), strict=True))
+    assert agree >= 0.999 * sum(m.numel() for m in mask.values())
+
+
+def test_salun_refuses_a_share_that_holds_no_weight_before_anything_is_drawn(model: Any, concept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "latents", None)
+    with pytest.raises(BadInput, match=r"method\.salient=1e-09 of \d+ weights is none: raise it"):
+        replace(SALUN, salient=1e-9).erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet)
 
 
 def test_saluns_loss_and_gradient_equal_the_formula(model: Any, concept: Any, tmp_path: Path) -> None:
@@ -363,13 +468,21 @@ def test_fmns_loss_and_gradient_are_the_norm_of_the_concepts_attention(model: An
         total = torch.zeros(())
         for heads in attention(model, step, encode(model, sentences)):
             for row, sentence in enumerate(sentences):
-                span = model.span(sentence, "butterfly") + [len(model.tokenizer(sentence).input_ids) - 1] * pooler
+                ids = model.tokenizer(sentence, padding="max_length").input_ids
+                ends = [p for p, i in enumerate(ids) if i == model.tokenizer.eos_token_id]  # of Stable Diffusion 1 all of the padding
+                span = model.span(sentence, "butterfly") + ends * pooler
                 total = total + sum((a[row][:, p] ** 2).sum() for a in heads for p in span)
         reference = torch.autograd.grad(total.sqrt(), parameters, allow_unused=True)
         model.unet.requires_grad_(False)
     assert got.item() == pytest.approx(total.sqrt().item(), rel=1e-5)
     for a, b in zip(gradient, reference, strict=True):
         assert torch.allclose(*(torch.zeros(()) if g is None else g for g in (a, b)), atol=1e-5)
+
+
+def test_fmn_as_it_is_configured_marks_end_tokens_and_trains_the_whole_unet_as_the_release_does() -> None:
+    released, emoji = (compose([f"model={m}", "method=fmn", "anchor=published"]).method for m in ("random", "emoji"))
+    assert (released.scope, released.pooler) == ("full", True)
+    assert (emoji.scope, emoji.pooler) == ("attn2", False)  # those of the README's table
 
 
 def test_watching_attention_changes_no_prediction_and_probabilities_sum_to_one(model: Any, step: Any) -> None:  # noqa: F811

@@ -12,6 +12,7 @@ from test_advanchor import encode, predict, step, texts  # noqa: F401  (a fixtur
 from test_methods import attention, quiet
 
 from advanchor.anchors.words import Empty, Same, Superclass
+from advanchor.compose import compose
 from advanchor.concept import kept
 from advanchor.core import BadInput
 from advanchor.masks import mask
@@ -19,10 +20,12 @@ from advanchor.methods.mace import MassConceptErasure, focus, loras
 from advanchor.methods.receler import Adversary, RobustEraser, erasers
 from advanchor.methods.spm import SemiPermeableMembrane, factors, surrounding
 from advanchor.pools import Pool, Trajectories, random
+from advanchor.run import build
 
 SPM = SemiPermeableMembrane(
-    name="spm", scope="transformers", rank=2, steps=3, lr=1e-2, batch=2, eta=1.5, surround=30.0, surroundings=3, latents="pool", pool=4, pool_steps=3, pool_guidance=2.0
-)
+    name="spm", scope="transformers", rank=2, steps=3, lr=1e-2, batch=2, eta=1.5, surround=30.0, surroundings=3, half_empty=False, latents="pool", above=False,
+    pool=4, pool_steps=3, pool_guidance=2.0,
+)  # fmt: skip
 RECELER = RobustEraser(
     name="receler", rank=4, steps=3, lr=1e-2, batch=2, eta=1.5, regularise=0.3, mask_side=8, threshold=0.5, adversary=2, attacks=3, attack_lr=0.1, attack_decay=0.1,
     latents="pool", pool=4, pool_steps=3, pool_guidance=2.0,
@@ -101,6 +104,119 @@ def test_three_steps_of_spm_equal_plain_adam_and_draw_as_branches_do(model: Any,
     assert torch.allclose(merged, beside, atol=1e-4)
     assert not torch.allclose(merged, before, atol=1e-4)
     assert torch.equal(model.latents(["a butterfly"], [3], steps=3, guidance=2.0), before)
+
+
+def released_spm(model: Any, theta: dict[str, Any], words: str, start: Any, k: int, steps: int, vectors: Any, eta: float, strength: float) -> Any:
+    """One update's loss as the released code computes it: two rows for each latent, the guided half kept; vectors (n, L, d) are its random embeddings."""
+    empty, c = model.encode([""]), model.encode([words])
+
+    def predicted(t: Any, x: Any, embeddings: Any) -> Any:
+        uncond, text = model.unet(torch.cat([x, x]), t, encoder_hidden_states=embeddings).sample.chunk(2)
+        return uncond, text
+
+    with torch.no_grad(), Membranes(model, theta):  # the network in training draws
+        model.pipe.scheduler.set_timesteps(steps)
+        x = start
+        for t in model.pipe.scheduler.timesteps[:k]:
+            uncond, text = predicted(t, x, torch.cat([empty, c]))
+            x = model.pipe.scheduler.step(uncond + 3 * (text - uncond), t, x).prev_sample
+    t = torch.arange(model.timesteps).flip(0)[int(k * 1000 / steps)]
+    repeated, pairs = x.repeat(len(vectors), 1, 1, 1), torch.cat([torch.cat([empty, v[None]]) for v in vectors])
+    with torch.no_grad():
+        neutral, positive = predicted(t, x, torch.cat([empty, c]))
+        _, before = predicted(t, repeated, pairs)
+    with Membranes(model, theta):
+        _, target = predicted(t, x, torch.cat([empty, c]))
+        _, after = predicted(t, repeated, pairs)
+    return F.mse_loss(target, neutral - eta * (positive - neutral)) + strength * F.mse_loss(after, before)
+
+
+def surroundings_drawn(model: Any, words: str, n: int, generator: torch.Generator) -> Any:
+    """The release's draws in our generator's order, two for each of n: it halves the doubled batch and so drops the first half."""
+    e_c, found = model.encode([words])[0], []
+    while len(found) < n:
+        noise = torch.randn(e_c.shape, generator=generator)
+        if float(torch.rand((), generator=generator)) < 1 - float(F.cosine_similarity(noise.flatten(), e_c.flatten(), dim=0)):
+            found.append((0.8 + 0.4 * float(torch.rand((), generator=generator))) * e_c.norm() * noise / noise.norm())
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_spm_faithful_equals_the_release_written_out_for_three_updates(model: Any, concept: Any, tmp_path: Path, n: int) -> None:
+    concept = replace(concept, templates=("{}",))
+    cfg = compose(["model=random", "method=spm_faithful", "anchor=published"])
+    method = replace(build(cfg.method, "method"), steps=3, batch=1, lr=1e-2, pool_steps=30, surroundings=n)
+    target = build(cfg.anchor, "anchor").start(model, concept, 0)
+    losses: list[float] = []
+    edit = method.erase(model, [target], 0, tmp_path, lambda i, **s: losses.append(s["train/loss"]))
+    theta = factors(model.weights("transformers"), 1, random(0, 3, 0, 0))
+    adam = torch.optim.Adam(theta.values(), 1e-2)
+    for i in range(3):
+        k = 1 + int(torch.randint(29, (1,), generator=random(0, 0, 1, i)))
+        own = surroundings_drawn(model, "a butterfly", n, random(0, 3, 1, i))
+        # Rows n and up of [empty, v0, empty, v1, ...] are kept: of our n draws those take the places that are not the empty prompt's.
+        vectors, kept_rows = torch.zeros(n, *own.shape[1:]), [divmod(n + j, 2) for j in range(n)]
+        for j, (which, is_vector) in enumerate(kept_rows):
+            if is_vector:
+                vectors[which] = own[j]
+        start = model._noise(["a butterfly"], [1_000_000 + i * 4])
+        loss = released_spm(model, theta, "a butterfly", start, k, 30, vectors, 1.0, 1000.0)
+        assert losses[i] == pytest.approx(loss.item(), rel=1e-3)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    near = torch.cat([((edit[name] - theta[name]).abs() < 1e-4).flatten() for name in theta])
+    assert near.float().mean() > 0.995  # Adam's first step is the sign of a gradient, and where that is rounding so is the step
+
+
+def test_spms_habits_of_the_release_are_each_a_setting_that_changes_the_edit(model: Any, concept: Any, tmp_path: Path) -> None:
+    plain = replace(SPM, latents="denoise", surroundings=4, batch=1)
+    variants = [plain, replace(plain, half_empty=True), replace(plain, latents="training"), replace(plain, latents="training", above=True)]
+    edits = []
+    for i, method in enumerate(variants):
+        (tmp_path / str(i)).mkdir()
+        edits.append(method.erase(model, [Empty(name="empty").start(model, concept, 0)], 0, tmp_path / str(i), quiet))
+    for i, a in enumerate(edits):
+        assert not any(all(torch.equal(a[k], b[k]) for k in a) for b in edits[:i])
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [("method.above=true", "set latents=training too"), ("method.latents=training method.pool_steps=1", "set pool_steps to at least 2")],
+)
+def test_spm_refuses_settings_that_would_not_be_used(settings: str, sentence: str) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        compose(["model=random", "method=spm", "anchor=published", *settings.split()])
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "sentence"),
+    [
+        ("mace", {"mask_side": 16}, "no cross-attention of this model has 16 x 16 pixels: set method.mask_side to one of 4, 8"),
+        ("receler", {"mask_side": 16}, "no cross-attention of this model has 16 x 16 pixels: set method.mask_side to one of 4, 8"),
+        ("receler", {"adversary": 20}, "method.adversary=20 does not fit behind the longest sentence"),
+        ("mace", {"rank": 33}, "method.rank=33 is no low rank: no matrix of keys or values has more than 32"),
+        ("spm", {"rank": 65}, "method.rank=65 is no low rank: no matrix of method.scope has more than"),
+        ("spm_faithful", {"rank": 65}, "method.rank=65 is no low rank"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_refused_before_anything_is_drawn_or_learned(
+    method: str, changes: dict[str, Any], sentence: str, model: Any, concept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = compose(["model=random", f"method={method}", "anchor=adversarial", *(f"method.{k}={v}" for k, v in changes.items())])
+    target = build(cfg.anchor, "anchor").start(model, concept, 0)
+    monkeypatch.setattr(model, "_sample", None)
+    with pytest.raises(BadInput) as error:
+        build(cfg.method, "method").erase(model, [target], 0, tmp_path, quiet)
+    assert sentence in str(error.value)
+    assert target.state()["taken"] == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mask_that_is_not_used_need_not_fit(model: Any, concept: Any, tmp_path: Path) -> None:
+    for i, method in enumerate([replace(MACE, mask_side=16, threshold=None), replace(RECELER, mask_side=16, regularise=0.0)]):
+        (tmp_path / str(i)).mkdir()
+        assert method.erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path / str(i), quiet)
 
 
 def test_surroundings_have_the_concepts_norm_within_a_fifth_and_another_direction(model: Any, concept: Any, step: Any) -> None:  # noqa: F811

@@ -2,7 +2,8 @@
 
 A perturbation delta (s, d) of the embeddings of the concept's tokens, one for all images, that makes the frozen model predict noise unlike the
 concept's; losses and schedules are those of search.py. Where the released code leaves a choice open or holds a slip, the option says so;
-conf/anchor/adversarial_faithful.yaml keeps them all.
+conf/anchor/adversarial_faithful.yaml keeps them all. The release also halves its loss (which Adam does not see) and has
+an option, `--att_size`, that takes several named attributes with weights as references beside the concept: not here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pydantic import Field
 from advanchor.anchors.search import Loss, Schedule, Search
 from advanchor.anchors.slot import Slot
 from advanchor.concept import Concept
-from advanchor.core import Model, Positive, Rate, option
+from advanchor.core import BadInput, Model, Positive, Rate, option
 
 
 @option("anchor")
@@ -56,6 +57,9 @@ class Adversarial:
     def start(self, model: Model, concept: Concept, seed: int) -> Search:
         slot = Slot(model, concept, self.suffix, self.span)
         tokens = slot.tokens()
+        length = model.encode([""]).shape[1]
+        if any(len(span) != len(tokens) or span[-1] >= length for span in slot.spans(concept.templates)):
+            raise BadInput(f"'{concept.name}{self.suffix}' has not the same tokens in all of concept.templates: reword them.")
         # float32 always: a start at 1e-7 would vanish in half precision.
         delta = (self.init * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(seed))).to(model.device, torch.float32).requires_grad_()
 

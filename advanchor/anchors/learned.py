@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.search import Loss, Schedule, Search
 from advanchor.anchors.words import Fixed, words
 from advanchor.concept import Concept, fill
-from advanchor.core import Model, Positive, Rate, option
+from advanchor.core import BadInput, Model, Positive, Rate, option
 
 
 @option("anchor")
@@ -24,8 +26,9 @@ class Learned:
 
     Attributes:
         loss, schedule, steps, lr, stop: see search.py.
-        words: size of the vocabulary.
-        temperature: of the softmax; the mixture starts uniform.
+        words: size of the vocabulary, at most: the nearest so many, or all where a concept has fewer around it.
+        temperature: of the softmax; the mixture starts uniform. As a divisor of w it acts as Adam's learning rate does:
+            lr / temperature is what counts.
     """
 
     name: str
@@ -34,12 +37,18 @@ class Learned:
     steps: Positive
     lr: Rate
     stop: float
-    words: Positive
+    words: Annotated[int, Field(ge=2)]
     temperature: Rate
     version: int = 1
 
+    def suits(self, concept: Concept) -> None:
+        """Raise BadInput if there is nothing to mix: known before a model is loaded."""
+        if len(vocabulary(concept, around(concept))) < 2:
+            raise BadInput(f"anchor=learned mixes phrases around {concept.name}, and there are no two: fill `keep`, or take another.")
+
     def start(self, model: Model, concept: Concept, seed: int) -> Search:
-        phrases = nearest(model, concept, [*concept.keep.values(), concept.superclass])[: self.words]
+        self.suits(concept)
+        phrases = nearest(model, concept, around(concept))[: self.words]
         w = torch.zeros(len(phrases), device=model.device, requires_grad=True)
 
         def mixture(templates: Sequence[str]) -> Tensor:
@@ -56,6 +65,16 @@ class Learned:
         )  # fmt: skip
 
 
+def around(concept: Concept) -> list[str]:
+    """What a mixture is made of: the concept's kept neighbours of the same kind and its superclass."""
+    return [*concept.keep.values(), concept.superclass]
+
+
+def vocabulary(concept: Concept, phrases: Sequence[str]) -> list[str]:
+    """The distinct phrases that are not the concept's own."""
+    return [p for p in dict.fromkeys(phrases) if p != concept.phrase]
+
+
 def nearest(model: Model, concept: Concept, phrases: Sequence[str]) -> list[str]:
     """The phrases, most similar to the concept first: cosine of the embeddings of whole sentences, mean over the templates."""
 
@@ -64,5 +83,4 @@ def nearest(model: Model, concept: Concept, phrases: Sequence[str]) -> list[str]
         return model.encode(texts)[torch.arange(len(texts)), [model.end(t) for t in texts]]
 
     own = pooled(concept.phrase)
-    distinct = [p for p in dict.fromkeys(phrases) if p != concept.phrase]
-    return sorted(distinct, key=lambda p: -float(F.cosine_similarity(pooled(p), own).mean()))
+    return sorted(vocabulary(concept, phrases), key=lambda p: -float(F.cosine_similarity(pooled(p), own).mean()))

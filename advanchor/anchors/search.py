@@ -63,7 +63,10 @@ class Search:
 
     @torch.no_grad()
     def condition(self, templates: Sequence[str]) -> Tensor:
-        return self.shown(templates)
+        e_a = self.shown(templates)
+        if not e_a.isfinite().all():  # the last update is followed by no loss
+            raise BadInput(f"the anchor is not finite after {self.taken} updates: lower anchor.lr (now {self.lr:g}).")
+        return e_a
 
     def descend(self, step: Step, updates: int) -> None:
         """Up to `updates` Adam steps for one batch, fewer if the loss falls below `stop`."""
@@ -78,7 +81,7 @@ class Search:
             if self.taken == 0:
                 self.first_loss = self.last_loss
             if not torch.isfinite(loss):
-                raise BadInput("the anchor's loss is not finite: lower anchor.lr.")
+                raise BadInput(f"the anchor's loss is not finite after {self.taken} updates: lower anchor.lr (now {self.lr:g}).")
             if self.last_loss < self.stop:
                 break
             (gradient,) = torch.autograd.grad(loss, self.parameter)

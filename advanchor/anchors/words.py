@@ -90,7 +90,7 @@ class Empty:
 
 @option("anchor")
 class Text:
-    """Any words in the concept's place, for example anchor.text="a dog"."""
+    """Any words in the concept's place, for example anchor.text="a dog"; no words leave the rest of the sentence."""
 
     name: str
     text: str
@@ -124,13 +124,19 @@ class Sibling:
     of: str
     version: int = 1
 
+    def suits(self, concept: Concept) -> None:
+        """Raise BadInput if the concept has none: known before a model is loaded."""
+        if self.of == "first" and not concept.siblings:
+            raise BadInput(f"concept {concept.name} names no siblings: set anchor.of to a name, or to nearest.")
+        if self.of == "nearest" and not concept.keep:
+            raise BadInput(f"concept {concept.name} keeps nothing to take the nearest of: set anchor.of to a name, or fill `keep`.")
+
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
+        self.suits(concept)
         if self.of == "nearest":
             from advanchor.anchors.learned import nearest
 
             return words(model, concept, nearest(model, concept, list(concept.keep.values()))[0])
-        if self.of == "first" and not concept.siblings:
-            raise BadInput(f"concept {concept.name} names no siblings: set anchor.of to a name, or to nearest.")
         return words(model, concept, phrase_of(concept, concept.siblings[0] if self.of == "first" else self.of))
 
 
@@ -141,7 +147,12 @@ class Unrelated:
     name: str
     version: int = 1
 
-    def start(self, model: Model, concept: Concept, seed: int) -> Target:
+    def suits(self, concept: Concept) -> None:
+        """Raise BadInput if the concept has none: known before a model is loaded."""
         if concept.unrelated is None:
             raise BadInput(f"concept {concept.name} names nothing unrelated: add `unrelated` to its yaml, or use anchor=text.")
+
+    def start(self, model: Model, concept: Concept, seed: int) -> Target:
+        self.suits(concept)
+        assert concept.unrelated is not None
         return words(model, concept, phrase_of(concept, concept.unrelated))

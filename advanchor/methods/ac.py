@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Target, option
+from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Steps, Target, option
 from advanchor.pools import looked_at
 from advanchor.step import Step
 from advanchor.training import anchor_of, descend, leaves
@@ -45,7 +45,7 @@ class AblatingConcepts:
     batch: Positive
     preserve: Annotated[float, Field(ge=0)]
     pool: Positive
-    pool_steps: Positive
+    pool_steps: Steps
     pool_guidance: Annotated[float, Field(ge=1)]
     zero_grad: bool = True
     version: int = 1

@@ -6,6 +6,12 @@ Minimised over theta, the trained weights (e; sg a stopped gradient):
 
 The teacher is the network in training, the images are drawn by the frozen model under the anchor and captioned as the concept, and the optional prior term holds the
 anchor where it is: the differences from the form of the AdvAnchor release in ac.py.
+
+Against the released code (nupurkmr9/concept-ablation, diffusers): its loss is 4 MSE + prior, so its prior weight of 1
+is 0.25 here, and it doubles its learning rate with the prior (conf/method/ac_kumari_prior.yaml); its prior looks at
+other noised images; no gradient passes through the start token's key and value; images are augmented (scaled down, with
+a caption that says so, and masked borders); gradients are clipped at a norm of 1; AdamW has weight decay. None of these
+is offered.
 """
 
 from __future__ import annotations
@@ -20,7 +26,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Target, option
+from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Steps, Target, option
 from advanchor.pools import Pool, Turns
 from advanchor.step import Step
 from advanchor.training import anchor_of, descend, leaves, settle
@@ -35,7 +41,8 @@ class ConceptAblation:
         steps, lr, batch: Adam updates, learning rate, latents per update.
         prior: weight of the prior term; 0 leaves it out.
         pool: images of the anchor that the frozen model draws once; pool_steps, pool_guidance: how.
-        anchor_steps: batches on which an anchor that learns learns, on as many images of the concept, before it is drawn.
+        anchor_steps: batches on which an anchor that learns learns, on as many images of the concept, before it is
+            drawn; not used by other anchors.
     """
 
     name: str
@@ -45,7 +52,7 @@ class ConceptAblation:
     batch: Positive
     prior: Annotated[float, Field(ge=0)]
     pool: Positive
-    pool_steps: Positive
+    pool_steps: Steps
     pool_guidance: Annotated[float, Field(ge=1)]
     anchor_steps: Annotated[int, Field(ge=0)]
     version: int = 1

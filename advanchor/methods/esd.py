@@ -4,8 +4,11 @@ Minimised over theta, the trained weights (e; e0 is the frozen model):
 
     L = MSE( e(e_c), e0(e_a) - eta * (e0(e_c) - e0(e_a)) )
 
-With anchor=empty this is the paper's. The released code writes it as e0(e_c) - 2 (e0(e_c) - e0(empty)): the same for eta = 1. With `erase_from` the concept is
-taken out of another phrase f, as in the release:  L = MSE( e(e_f), e0(e_f) - eta * (e0(e_c) - e0(e_a)) ), on latents of f.
+With anchor=empty this is the paper's. With `erase_from` the concept is taken out of another phrase f, on latents of f:
+
+    L = MSE( e(e_f), e0(e_f) - (1 + eta) * (e0(e_c) - e0(e_a)) )          the formula above for f = c
+
+The released code has the second formula alone and calls 1 + eta, its 2, negative guidance: our eta = 1.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Target, option
+from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Steps, Target, option
 from advanchor.pools import Latents, looked_at
 from advanchor.step import Step
 from advanchor.training import anchor_of, descend, leaves
@@ -32,10 +35,10 @@ class ErasedStableDiffusion:
     Attributes:
         scope: the U-Net weights that are trained: attn2 is ESD-x, noxattn ESD-u, full ESD-all, attn2.kv ESD-x-strict.
         steps, lr, batch: Adam updates, learning rate, latents per update.
-        eta: negative guidance.
+        eta: negative guidance, of the paper; the release's number is one more.
         erase_from: a phrase that keeps everything but the concept ("a cowboy" for the concept "hat"); null erases the concept itself.
         latents: where it looks: denoise as published, pool or images (pools.looked_at).
-        pool: how many runs or images; nothing for denoise.
+        pool: how many runs or images; not used by denoise.
         pool_steps, pool_guidance: how they are drawn.
     """
 
@@ -45,12 +48,12 @@ class ErasedStableDiffusion:
     lr: Rate
     batch: Positive
     eta: float
-    erase_from: str | None
+    erase_from: Annotated[str, Field(min_length=1)] | None
     latents: Latents
     pool: Positive
-    pool_steps: Positive
+    pool_steps: Steps
     pool_guidance: Annotated[float, Field(ge=1)]
-    version: int = 1
+    version: int = 2
 
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         theta = leaves(model.weights(self.scope))
@@ -66,7 +69,8 @@ class ErasedStableDiffusion:
         """The formula above; `anchor` is e_a (b, L, d)."""
         model, phrase = step.model, self.erase_from or step.concept.phrase
         with torch.no_grad():
-            e_a = model.eps(step.x, step.t, anchor)
-            e_f = e_a if self.erase_from is None else step.frozen(self.erase_from)
-            goal = e_f - self.eta * (step.frozen(step.concept.phrase) - e_a)
+            e_a, e_c = model.eps(step.x, step.t, anchor), step.frozen(step.concept.phrase)
+            goal = e_a - self.eta * (e_c - e_a)
+            if self.erase_from is not None:
+                goal = step.frozen(self.erase_from) - (1 + self.eta) * (e_c - e_a)
         return F.mse_loss(model.eps(step.x, step.t, model.encode(step.texts(phrase), weights=theta), theta), goal)

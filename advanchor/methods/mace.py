@@ -12,6 +12,8 @@ For the keys and values W of all cross-attention layers, in three stages:
 
 Against the release: M is read off the frozen model's own cross-attention (masks.py) instead of Grounded-SAM; kept sentences of the concept take the place of COCO captions; the
 concept's templates that of its 30 prompts; images are drawn by the frozen model and noised, Adam has no weight decay.
+The release's concept is a bare name, so an article before it counts among the words around and is refined where the
+anchor's sentence shares it; here it belongs to the phrase ("a fox") and is left alone.
 """
 
 from __future__ import annotations
@@ -27,13 +29,14 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.slot import Slot
-from advanchor.concept import fill, kept
-from advanchor.core import Edit, Log, Model, Positive, Rate, Target, option
+from advanchor.concept import Concept, fill, kept
+from advanchor.core import BadInput, Edit, Log, Model, Positive, Rate, Steps, Target, option
 from advanchor.edits import parameters, part
-from advanchor.masks import mask, resized
+from advanchor.masks import fits, mask, resized
 from advanchor.methods.uce import refit
 from advanchor.pools import Pool, Turns, random
 from advanchor.step import Step
+from advanchor.store import slug
 from advanchor.training import descend, settle
 
 
@@ -46,12 +49,13 @@ class MassConceptErasure:
         steps, lr, batch: Adam updates, learning rate, latents per update, for each concept.
         clip: largest norm of a gradient.
         lamb: weight of staying, in refinement and fusion; positive, or the systems may be singular.
-        preserve_scale: weight of the kept sentences, in both.
+        preserve_scale: weight of the kept sentences, in both; 0 leaves them out.
         all_words: the refinement moves the concept's own words too, not only those around it.
         pooler: S holds the end and padding tokens too.
-        mask_side, threshold: see masks.py; threshold null is no mask, as the release has it for styles.
+        mask_side, threshold: see masks.py; threshold null is no mask, as the release has it for styles, and mask_side
+            is not used then; 0 marks the whole image.
         pool: images of the concept; pool_steps, pool_guidance: how they are drawn.
-        anchor_steps: batches on which an anchor that learns learns first.
+        anchor_steps: batches on which an anchor that learns learns first; not used by other anchors.
     """
 
     name: str
@@ -67,15 +71,20 @@ class MassConceptErasure:
     mask_side: Positive
     threshold: Annotated[float, Field(ge=0, le=1)] | None
     pool: Positive
-    pool_steps: Positive
+    pool_steps: Steps
     pool_guidance: Annotated[float, Field(ge=1)]
     anchor_steps: Annotated[int, Field(ge=0)]
     version: int = 1
 
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
+        for target in targets:
+            self.suits(target.concept)
+        if self.threshold is not None:
+            fits(model, self.mask_side)
+        frozen = model.weights("attn2.kv")
+        theta = loras(frozen, [t.concept.name for t in targets], self.rank, random(seed, 3, 0, 0))
         draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
         finished = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.batch)
-        frozen = model.weights("attn2.kv")
         sentences = dict.fromkeys(text for t in finished for text in kept(t.concept)) if self.preserve_scale else [""]
         k = torch.cat([model.encode([text])[0] for text in sentences]).double()
 
@@ -83,16 +92,20 @@ class MassConceptErasure:
         old, new = (torch.cat(rows).double() for rows in zip(*pairs, strict=True))
         refined = {name: self.fit(w, w, old, new @ w.double().T, k) for name, w in frozen.items()}
 
-        theta = loras(frozen, [t.concept.name for t in finished], self.rank, random(seed, 3, 0, 0))
         pools = Turns([replace(draw(t.concept), times=focus(model.timesteps)) for t in finished])
         descend(theta, lambda i, step: self.loss(step, theta, refined), pools, finished, folder, log, steps=self.steps, lr=self.lr, batch=self.batch, clip=self.clip)
 
         words = [model.encode([fill(text, "", t.concept.phrase) for text in t.concept.templates]).flatten(0, 1).double() for t in finished]
-        tuned = [parameters(refined | part(theta, f"{t.concept.name}/"), frozen) for t in finished]
+        tuned = [parameters(refined | part(theta, f"{slug(t.concept.name)}/"), frozen) for t in finished]
         return {
             name: self.fit(w, refined[name], torch.cat(words), torch.cat([e @ own[name].detach().double().T for e, own in zip(words, tuned, strict=True)]), k)
             for name, w in frozen.items()
         }
+
+    def suits(self, concept: Concept) -> None:
+        """Raise BadInput if it preserves sentences and the concept has none: known before a model is loaded."""
+        if self.preserve_scale:
+            kept(concept)
 
     def fit(self, frozen: Tensor, start: Tensor, c: Tensor, v: Tensor, k: Tensor) -> Tensor:
         """The closed form of stages 1 and 3, from `start`."""
@@ -117,7 +130,7 @@ class MassConceptErasure:
         model, slot = step.model, Slot(step.model, step.concept)
         e_c, spans = slot.encode(step.templates), slot.spans(step.templates)
         watched = [span + list(range(end, e_c.shape[1])) * self.pooler for span, end in zip(spans, slot.ends(step.templates), strict=True)]
-        maps = model.attention(step.x, step.t, e_c, {**refined, **part(theta, f"{step.concept.name}/")})
+        maps = model.attention(step.x, step.t, e_c, {**refined, **part(theta, f"{slug(step.concept.name)}/")})
         where = None
         if self.threshold is not None:
             with torch.no_grad():
@@ -130,7 +143,13 @@ class MassConceptErasure:
 
 
 def loras(weights: Edit, concepts: Sequence[str], rank: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Leaves "<concept>/lowrank.<name>.down" (r, in), normal with deviation 1/r as diffusers starts it, and ".up" (out, r), zero."""
+    """Leaves "<concept>/lowrank.<name>.down" (r, in), normal with deviation 1/r as diffusers starts it, and ".up" (out, r), zero.
+
+    Raises:
+        BadInput: no matrix has sides as long as the rank.
+    """
+    if rank > (longest := max(min(w.shape) for w in weights.values())):
+        raise BadInput(f"method.rank={rank} is no low rank: no matrix of keys or values has more than {longest}.")
     theta: dict[str, Tensor] = {}
     for concept in concepts:
         for name, w in weights.items():

@@ -20,8 +20,8 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.slot import Slot
-from advanchor.core import BadInput, Edit, Log, Model, Positive, Rate, Target, option
-from advanchor.masks import mask, resized
+from advanchor.core import BadInput, Edit, Log, Model, Positive, Rate, Steps, Target, option
+from advanchor.masks import fits, mask, resized
 from advanchor.pools import Latents, looked_at, random
 from advanchor.step import Step
 from advanchor.training import anchor_of, descend
@@ -35,11 +35,13 @@ class RobustEraser:
         rank: width of an eraser.
         steps, lr, batch: Adam updates, learning rate, latents per update.
         eta: negative guidance.
-        regularise: weight of the term that keeps erasers quiet outside the concept.
-        mask_side, threshold: see masks.py; 16 on Stable Diffusion.
+        regularise: weight of the term that keeps erasers quiet outside the concept; 0 leaves it out, and the next two
+            are not used.
+        mask_side, threshold: see masks.py; 16 on Stable Diffusion. A threshold of 0 leaves no outside.
         adversary: adversarial embeddings behind the sentence; attacks: their updates before each update of the erasers, 0 for no adversary.
-        attack_lr, attack_decay: of their Adam.
-        latents: where it looks (pools.looked_at); pool, pool_steps, pool_guidance: how many runs or images and how they are drawn.
+        attack_lr, attack_decay: of their Adam; with attacks=0 neither they nor `adversary` are used.
+        latents: where it looks (pools.looked_at).
+        pool: how many runs or images are drawn; not used by denoise. pool_steps, pool_guidance: how.
     """
 
     name: str
@@ -57,11 +59,13 @@ class RobustEraser:
     attack_decay: Annotated[float, Field(ge=0)]
     latents: Latents
     pool: Positive
-    pool_steps: Positive
+    pool_steps: Steps
     pool_guidance: Annotated[float, Field(ge=1)]
     version: int = 1
 
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
+        if self.regularise:
+            fits(model, self.mask_side)
         theta = erasers(model, self.rank, random(seed, 3, 0, 0))
         adversaries = {t.concept.name: Adversary(model, t, self, random(seed, 3, 1, i)) for i, t in enumerate(targets)}
         source = looked_at(self.latents, model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance)
@@ -81,15 +85,20 @@ class RobustEraser:
         seen: list[Tensor] = []
         with torch.no_grad():
             e_a, e_c = model.eps(step.x, step.t, anchor), step.frozen(concept.phrase)
-            where = mask(model.attention(step.x, step.t, model.encode(step.texts(concept.phrase))), Slot(model, concept).spans(step.templates), self.mask_side, self.threshold)
         predicted = model.eps(step.x, step.t, adversary.behind(step) if self.attacks else model.encode(step.texts(concept.phrase)), theta, seen)
         if self.attacks:
             adversary.learn(predicted, e_c)
+        erased = F.mse_loss(predicted, e_a - self.eta * (e_c - e_a))
+        if self.regularise == 0:
+            return erased
+        with torch.no_grad():
+            maps = model.attention(step.x, step.t, model.encode(step.texts(concept.phrase)))
+            where = mask(maps, Slot(model, concept).spans(step.templates), self.mask_side, self.threshold)
         quiet = []
         for output in seen:
             outside = 1 - resized(where, output.shape[1])
             quiet.append((output * outside[..., None]).square().mean(-1).sum() / (outside.sum() + 1e-9))
-        return F.mse_loss(predicted, e_a - self.eta * (e_c - e_a)) + self.regularise * torch.stack(quiet).mean()
+        return erased + self.regularise * torch.stack(quiet).mean()
 
 
 class Adversary:

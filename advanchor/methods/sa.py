@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from advanchor.concept import kept
-from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Target, option
+from advanchor.concept import Concept, kept
+from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Steps, Target, option
 from advanchor.pools import Pool, Source, Turns
 from advanchor.step import Step
 from advanchor.store import read_tensors, write_tensors
@@ -39,7 +39,8 @@ class SelectiveAmnesia:
         lamb: weight of elastic weight consolidation.
         fisher: latents for the Fisher information.
         pool: surrogate images, and as many replayed ones; pool_steps, pool_guidance: how they are drawn.
-        anchor_steps: batches on which an anchor that learns learns, on as many images of the concept, before it draws the surrogates.
+        anchor_steps: batches on which an anchor that learns learns, on as many images of the concept, before it draws
+            the surrogates; not used by other anchors.
     """
 
     name: str
@@ -51,12 +52,14 @@ class SelectiveAmnesia:
     lamb: Annotated[float, Field(ge=0)]
     fisher: Positive
     pool: Positive
-    pool_steps: Positive
+    pool_steps: Steps
     pool_guidance: Annotated[float, Field(ge=1)]
     anchor_steps: Annotated[int, Field(ge=0)]
     version: int = 1
 
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
+        for target in targets:
+            self.suits(target.concept)
         draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
         finished = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.batch)
         surrogate = Turns([draw(t.concept, under=t, name="surrogates") for t in finished])
@@ -72,6 +75,10 @@ class SelectiveAmnesia:
 
         descend(theta, loss, surrogate, finished, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
         return theta
+
+    def suits(self, concept: Concept) -> None:
+        """Raise BadInput if the concept keeps nothing: known before a model is loaded."""
+        kept(concept)
 
     def loss(self, surrogate: Step, replay: Step, theta: Edit, information: dict[str, Tensor]) -> Tensor:
         """The formula above."""

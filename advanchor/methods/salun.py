@@ -5,7 +5,8 @@ Minimised over theta (the whole U-Net), with every gradient multiplied by a mask
     L = MSE( e(x_t, e_c), sg[e(x_t, e_a)] ) + alpha * MSE( e(r_t, e_r), noise )
 
 x are images of the concept, r images of kept concepts under their own sentences e_r. The mask is 1 for the `salient` share of all weights with the largest |gradient|
-of the guided forgetting loss -MSE( e0(empty) + g (e0(e_c) - e0(empty)), noise ), summed over the concept's images.
+of the guided forgetting loss -MSE( e0(empty) + g (e0(e_c) - e0(empty)), noise ), summed over the concept's images. The
+released code writes its guidance as (1 + 7.5) e0(e_c) - 7.5 e0(empty): g = 8.5.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from advanchor.concept import kept
-from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Target, option
+from advanchor.concept import Concept, kept
+from advanchor.core import BadInput, Edit, Log, Model, Positive, Rate, Scope, Steps, Target, option
 from advanchor.pools import Pool, Source, Turns
 from advanchor.step import Step
 from advanchor.store import read_tensors, write_tensors
@@ -33,10 +34,10 @@ class SaliencyUnlearning:
     """Settings of the erasure.
 
     Attributes:
-        scope: the U-Net weights among which the salient ones are chosen; the paper's is full.
+        scope: the weights among which the salient ones are chosen; the paper's is full.
         steps, lr, batch: Adam updates, learning rate, latents per update of each kind.
         alpha: weight of the retaining loss.
-        salient: share of the weights that is trained.
+        salient: share of the weights that is trained, of which at least one.
         saliency_guidance: g in the mask's loss.
         pool: images of the concept, and as many of kept concepts, drawn by the frozen model; pool_steps, pool_guidance: how.
     """
@@ -50,11 +51,16 @@ class SaliencyUnlearning:
     salient: Annotated[float, Field(gt=0, le=1)]
     saliency_guidance: float
     pool: Positive
-    pool_steps: Positive
+    pool_steps: Steps
     pool_guidance: Annotated[float, Field(ge=1)]
     version: int = 1
 
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
+        total = sum(w.numel() for w in model.weights(self.scope).values())
+        if round(self.salient * total) == 0:
+            raise BadInput(f"method.salient={self.salient:g} of {total} weights is none: raise it.")
+        for target in targets:
+            self.suits(target.concept)
         draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
         forget = Turns([draw(t.concept) for t in targets])
         retain = Turns([draw(t.concept, sentences=kept(t.concept), name="kept") for t in targets])
@@ -70,6 +76,10 @@ class SaliencyUnlearning:
 
         descend(theta, loss, forget, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch)
         return theta
+
+    def suits(self, concept: Concept) -> None:
+        """Raise BadInput if the concept keeps nothing: known before a model is loaded."""
+        kept(concept)
 
     def loss(self, forget: Step, retain: Step, theta: Edit, anchor: Tensor) -> Tensor:
         """The formula above; `anchor` is e_a (b, L, d)."""

@@ -4,7 +4,9 @@ For every key and value matrix W0 of the cross-attention, with c the embedding o
 
     W = (lamb W0 + erase W0 sum c_a c^T + preserve W0 sum c_p c_p^T) (lamb I + erase sum c c^T + preserve sum c_p c_p^T)^-1
 
-The released code's defaults, with one sentence per concept; `templates` takes more of them, as its expand_prompts does.
+The released code's defaults, with one sentence per concept. Its expand_prompts ("image of a fox" is guided to "image of",
+kept concepts stay bare names) is conf/method/uce_expanded.yaml: more `templates` with an empty word as the anchor and
+one of `preserve_templates`, in our sentences instead of its own five.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.slot import Slot
-from advanchor.concept import fill
-from advanchor.core import Edit, Log, Model, Positive, Rate, Target, option
+from advanchor.concept import Concept, fill
+from advanchor.core import BadInput, Edit, Log, Model, Positive, Rate, Steps, Target, option
 from advanchor.pools import Pool
 from advanchor.training import settle
 
@@ -33,7 +35,10 @@ class UnifiedConceptEditing:
         lamb: weight of staying at W0; positive, or the system is singular.
         erase_scale, preserve_scale: weights of the concept, of the kept concepts of its kind.
         templates: how many of the concept's sentences are edited.
-        anchor_steps, anchor_batch: batches on which an anchor that learns may learn first; `pool` images drawn as below.
+        preserve_templates: in how many of them kept concepts are preserved; not used with preserve_scale=0.
+        anchor_steps, anchor_batch: batches on which an anchor that learns may learn first, on `pool` images; not used
+            by other anchors.
+        pool_steps, pool_guidance: how those are drawn.
     """
 
     name: str
@@ -41,14 +46,17 @@ class UnifiedConceptEditing:
     erase_scale: Annotated[float, Field(ge=0)]
     preserve_scale: Annotated[float, Field(ge=0)]
     templates: Positive
+    preserve_templates: Positive
     anchor_steps: Annotated[int, Field(ge=0)]
     anchor_batch: Positive
     pool: Positive
-    pool_steps: Positive
+    pool_steps: Steps
     pool_guidance: Annotated[float, Field(ge=1)]
     version: int = 1
 
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
+        for target in targets:
+            self.suits(target.concept)
         draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
         finished = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.anchor_batch)
         gone, goals = [], []
@@ -58,10 +66,17 @@ class UnifiedConceptEditing:
             slot, rows = Slot(model, concept), torch.arange(len(templates))
             gone.append(slot.encode(templates)[rows, slot.subjects(templates)])
             goals.append(target.condition(templates)[rows, target.subjects(templates)])
-            kept |= {fill(t, "", phrase): name for name, phrase in concept.told.items() for t in templates}
+            kept |= {fill(t, "", phrase): name for name, phrase in concept.told.items() for t in concept.templates[: self.preserve_templates]}
         c, c_a = torch.cat(gone), torch.cat(goals)
         c_p = model.encode(list(kept))[torch.arange(len(kept)), [model.span(text, name)[-1] for text, name in kept.items()]] if kept else c[:0]
         return {name: self.solve(w, c, c_a, c_p) for name, w in model.weights("attn2.kv").items()}
+
+    def suits(self, concept: Concept) -> None:
+        """Raise BadInput if more sentences are asked for than the concept has: known before a model is loaded."""
+        for name in ("templates", "preserve_templates"):
+            if getattr(self, name) > len(concept.templates):
+                there = f"concept {concept.name} has {len(concept.templates)} templates"
+                raise BadInput(f"method.{name}={getattr(self, name)}, and {there}: set it to that at most, or add some.")
 
     def solve(self, w: Tensor, c: Tensor, c_a: Tensor, c_p: Tensor) -> Tensor:
         """The formula above for one matrix w (out, d), with rows c, c_a (n, d) and c_p (m, d); in float64."""
@@ -70,7 +85,18 @@ class UnifiedConceptEditing:
 
 
 def refit(w: Tensor, lamb: float, pairs: Sequence[tuple[float, Tensor, Tensor]]) -> Tensor:
-    """The W (out, d) that minimises  lamb |W - w|^2 + sum over pairs of scale * sum over rows of |W c - v|^2,  for (scale, c (n, d), v (n, out)) in float64."""
+    """The W (out, d) that minimises  lamb |W - w|^2 + sum over pairs of scale * sum over rows of |W c - v|^2.
+
+    Args:
+        pairs: (scale, c (n, d), v (n, out)) in float64.
+
+    Raises:
+        BadInput: what it is made of is not finite, or float64 leaves less than three digits of the solution.
+    """
+    if not all(bool(x.isfinite().all()) for _, *rows in pairs for x in rows):
+        raise BadInput("the embeddings that the closed form maps are not finite: lower anchor.lr, or take another anchor.")
     inner = lamb * torch.eye(w.shape[1], dtype=torch.float64, device=w.device) + torch.stack([scale * c.T @ c for scale, c, _ in pairs]).sum(0)
     outer = lamb * w + torch.stack([scale * v.T @ c for scale, c, v in pairs]).sum(0)
+    if not (condition := float(torch.linalg.cond(inner, 1))) * torch.finfo(torch.float64).eps < 1e-3:
+        raise BadInput(f"method.lamb={lamb:g} leaves the closed form singular (its condition is {condition:.0e}): raise it.")
     return torch.linalg.solve(inner, outer, left=False)
