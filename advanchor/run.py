@@ -271,3 +271,16 @@ def erased(cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Pat
             track(i, **json.loads(line))
     about = read_json(made / "edit.json")
     return load_file(made / "edit.safetensors"), about["diagnostics"], about.get("code", "an older version")
+
+
+def finished(cfg: DictConfig) -> dict[str, Any] | None:
+    """The result of a run that has every score that a checked config asks for, or None. Needs no torch and writes nothing."""
+    out = Path(cfg.root) / run_id(cfg)
+    if not (out / "result.json").exists():
+        return None
+    done, config = cast(dict[str, Any], read_json(out / "result.json")), cast(dict[str, Any], plain(cfg))
+    if done["config"]["judge"] != config["judge"]:
+        return None
+    asked = config.get("metric", {})
+    there = all((out / "metrics" / f"{name}-{key(cfg.metric[name], cfg.judge)}.json").exists() and done["config"].get("metric", {}).get(name) == asked[name] for name in asked)
+    return done if done["unmeasured"] or there else None
