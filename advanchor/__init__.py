@@ -55,7 +55,7 @@ def load(result: dict[str, Any], config_dir: str | Path | None = None) -> tuple[
     Raises:
         BadInput: this is no result, or the model's folder is gone.
     """
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
     from safetensors.torch import load_file
 
     from advanchor.compose import composed, names, read
@@ -70,5 +70,6 @@ def load(result: dict[str, Any], config_dir: str | Path | None = None) -> tuple[
     if model not in names("model", own):
         raise BadInput(f"model={model} is none of advanchor's own: say config_dir=<the folder that has it>.")
     node = OmegaConf.merge({"_target_": composed([*own, f"model={model}"]).model._target_}, config["model"])
+    assert isinstance(node, DictConfig)
     edit = load_file(Path(config["root"]) / edited / "edit.safetensors")
     return build(node, "model").open(device(config["device"])), edit

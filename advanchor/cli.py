@@ -82,7 +82,8 @@ def command(words: Sequence[str]) -> str | None:
         print(f"advanchor {version('advanchor')}")
         return None
     if any(w.partition("=")[0] in PRINTING for w in flags):
-        return printed(words, folder)
+        printed(words, folder)
+        return None
     if unknown := [w for w in flags if w not in ("-m", "--multirun")]:
         raise BadInput(f"{unknown[0]} is no flag of advanchor: there are -m, --config-dir=<folder>, --cfg job, --help and --version; settings are key=value.")
     return runs_of([*folder, *plain], bool(flags))
@@ -209,7 +210,8 @@ def reason(error: Exception, out: Path) -> str:
         return f"{getattr(error, 'filename', None) or out} cannot be written ({os.strerror(number)}): allow it, or choose another root=<folder>."
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return "memory does not suffice: lower batch, method.batch or sample.erase, or take another device; the same command goes on from where it was."
-    return f"failed ({type(error).__name__}: {text}), which nobody foresaw: the traceback is in {out / 'error.txt'}, please report it with the command; the same command goes on from where it was."
+    what = f"failed ({type(error).__name__}: {text}), which nobody foresaw"
+    return f"{what}: the traceback is in {out / 'error.txt'}, please report it with the command; the same command goes on from where it was."
 
 
 def writable(root: Path) -> None:
@@ -232,8 +234,9 @@ def job(cfg: DictConfig) -> None:
     from advanchor.run import finished
 
     speak()
+    (out,) = folders([cfg])
     if not finished(cfg):
-        attempt(cfg, folders([cfg])[0].absolute())
+        log.info("%s: %s", out, "done" if attempt(cfg, out.absolute()) else "no result")
 
 
 def hydra_main(words: Sequence[str]) -> None:
@@ -264,7 +267,9 @@ def printed(words: Sequence[str], folder: Sequence[str]) -> None:
     """What Hydra prints without running anything: a config, its options, the completion of a shell. The command is checked as that of a run."""
     from advanchor.compose import expand, hydras, read, validate
 
-    flags, plain, left = [], [], list(words)
+    flags: list[str] = []
+    plain: list[str] = []
+    left = list(words)
     while left:
         word = left.pop(0)
         (flags if word.startswith("-") else plain).append(word)

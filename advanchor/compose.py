@@ -15,7 +15,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,7 +45,7 @@ LAUNCHERS = {
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
     "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
 }
-COMMANDS = ("setup", "srun_args", "additional_parameters", "ray")  # launchers' settings that can run programs: for the command line alone
+COMMANDS = ("setup", "additional_parameters", "ray")  # launchers' settings that can run programs: for the command line alone
 
 
 def read(words: Sequence[str]) -> list[str]:
@@ -100,9 +100,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         if name in MERGED and "=" in line and f"~{name}" not in deleted:
             group, _, leaf = name.partition(".")
             if leaf in known_keys(group, [o for o in overrides if o != line]):
-                raise BadInput(
-                    f"{name}=... would be merged with what the concept has: replace it whole with `~{name} +{name}={{...}}`, or edit the concept's yaml."
-                )
+                raise BadInput(f"{name}=... would be merged with what the concept has: replace it whole with `~{name} +{name}={{...}}`, or edit the concept's yaml.")
     cfg = composed(overrides)
     with sentences(overrides):
         guard(cfg.hydra, overrides)
@@ -161,7 +159,8 @@ def shape(cfg: DictConfig) -> None:
         raise BadInput(f"study={show(cfg.get('study'))} will not do: it is a name, such as study=trial.")
     for name in ("rows", "columns", "cells"):
         if not isinstance(cfg.table.get(name), ListConfig) or not all(isinstance(one, str) for one in cfg.table[name]):
-            raise BadInput(f"table.{name}={show(cfg.table.get(name))} will not do: it is a list of names, such as table.{name}=[{'erasure/hit' if name == 'cells' else 'anchor'}].")
+            example = "[erasure/hit]" if name == "cells" else "[method,anchor]"
+            raise BadInput(f"table.{name}={show(cfg.table.get(name))} will not do: it must be a list, such as {example}.")
     if "metric" in cfg and not isinstance(cfg.metric, DictConfig):
         raise BadInput(f"metric={show(cfg.metric)} will not do: it is a list of options, such as metric=[erasure,fid].")
     OmegaConf.to_container(cfg, resolve=True)
@@ -209,7 +208,7 @@ def guard(node: DictConfig, overrides: Sequence[str]) -> None:
             raise BadInput(f"hydra.{name} can run programs, so a config file may not set it: give it on the command line.")
 
 
-@lru_cache(maxsize=None)
+@cache
 def reference(launcher: str) -> Any:
     """The `hydra` node of the default config with a launcher, as it is written."""
     with hydra.initialize_config_dir(CONF, version_base="1.3"):
@@ -269,7 +268,7 @@ def groups() -> list[str]:
     """What a user chooses an option of, in the order of the config."""
     folders = sorted(p.name for p in Path(CONF).iterdir() if p.is_dir() and p.name not in (*INTERNAL, "hydra"))
     order = ["model", "concept", "anchor", "method", "judge", "metric", "tracker", "experiment"]
-    return sorted(folders, key=lambda g: (order.index(g) if g in order else len(order), g)) + ["hydra/launcher"]
+    return [*sorted(folders, key=lambda g: (order.index(g) if g in order else len(order), g)), "hydra/launcher"]
 
 
 def names(group: str, overrides: Sequence[str] = ()) -> list[str]:
@@ -405,9 +404,7 @@ def axis(line: str, overrides: Sequence[str] = ()) -> list[str]:
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
     """Does a pattern fit the name, folder by folder? `*` stays within one."""
-    return any(
-        p.count("/") == name.count("/") and all(map(fnmatch.fnmatch, name.split("/"), p.split("/"))) for p in patterns
-    )
+    return any(p.count("/") == name.count("/") and all(map(fnmatch.fnmatch, name.split("/"), p.split("/"))) for p in patterns)
 
 
 # --- sentences --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """The command: what a person types is a run, a sweep, a table, or one sentence that says what to do; and no config ever runs a program."""
 
 import errno
-import json
 import os
 import shutil
 import signal
@@ -13,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY
 
 import advanchor
 from advanchor import cli
-from advanchor.compose import compose, compose_all, expand, groups, names, read, validate
+from advanchor.compose import CONF, compose, compose_all, expand, groups, names, read, validate
 from advanchor.core import BadInput
 
 SMALL = ["model=random", "tracker=none", "sample.erase=1", "sample.keep=1", "sample.steps=1", 'concept.evaluate=["a {}"]', "concept.evaluate_cross=[]", "metric=[erasure]"]
-OBJECT = "defaults: [emoji/_object@_here_, _self_]\nname: fox\nphrase: a fox\nsuperclass: an animal\nsibling: wolf\nunrelated: guitar\nattributes: [orange fur]\n"
+OBJECT = (Path(CONF) / "concept/emoji/fox.yaml").read_text().replace("emoji/_object", "/concept/emoji/_object")
 
 
 @pytest.fixture(autouse=True)
@@ -232,7 +230,7 @@ def test_a_config_file_never_runs_a_program_or_moves_a_result(what: str, more: l
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("setting", ["setup: [touch CANARY]", "additional_parameters: {wrap: touch CANARY}", "srun_args: [touch CANARY]", 'partition: "gpu\\ntouch CANARY"',
+@pytest.mark.parametrize("setting", ["setup: [touch CANARY]", "additional_parameters: {wrap: touch CANARY}", 'partition: "gpu\\ntouch CANARY"',
                                      "_target_: hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"])  # fmt: skip
 @pytest.mark.parametrize("where", ["experiment", "launcher"])
 def test_the_shell_commands_of_a_cluster_job_come_from_the_command_line_alone(setting: str, where: str, refused: Callable[..., str], tmp_path: Path) -> None:
@@ -271,7 +269,8 @@ def mine(tmp_path: Path) -> Path:
         "concept/my/fuchs": OBJECT,
         "model/tiny": "defaults: [random]\nname: tiny\n",
         "judge/tiny": "defaults: [random]\n",
-        "experiment/two": "# @package _global_\ndefaults:\n  - override /concept: my/fuchs\n  - override /model: tiny\nhydra:\n  mode: MULTIRUN\n  sweeper: {params: {seed: '0,1'}}\n"
+        "experiment/two": "# @package _global_\ndefaults:\n  - override /concept: my/fuchs\n  - override /model: tiny\n"
+        "hydra:\n  mode: MULTIRUN\n  sweeper: {params: {seed: '0,1'}}\n"
         "sweeps:\n  - {anchor: superclass}\n  - {anchor: empty}\nstudy: two\n",
     }.items():
         (folder / f"{name}.yaml").parent.mkdir(parents=True, exist_ok=True)
@@ -279,7 +278,9 @@ def mine(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_of_ones_own_works_in_a_sweep_its_table_its_plot_and_python(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_of_ones_own_works_in_a_sweep_its_table_its_plot_and_python(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.chdir(tmp_path)
     small = [w for w in SMALL if not w.startswith("model=")]
     assert cli.command(["--config-dir=my configs", "experiment=two", *small]) is None
@@ -335,14 +336,15 @@ def test_help_lists_every_option_of_every_group_with_what_it_does_and_no_interna
         if group != "concept":
             assert all(len(line.split(maxsplit=1)) == 2 for line in part.splitlines())
             assert "{" not in part
-    assert not any(word in text for word in ("anchor_for", "method_for", "anchor_of", "_object", "@package", "Powered by Hydra"))
+    assert not any(word in text for word in ("anchor_for", "method_for", "/_", "@package", "Powered by Hydra"))
     for word in ("seed:", "sample:", "root:", "device:", "table ", "plot ", "--config-dir", "-m"):
         assert word in text
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["seed=1", "--help"], ["--version"]])
 def test_help_and_version_need_no_torch(words: list[str]) -> None:
-    code = f"import sys; sys.argv = ['advanchor', *{words!r}]\nfrom advanchor.cli import main\ntry: main()\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules"
+    code = f"import sys; sys.argv = ['advanchor', *{words!r}]\nfrom advanchor.cli import main\ntry: main()\nexcept SystemExit as e: assert not e.code\n"
+    code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
@@ -436,9 +438,7 @@ def test_every_error_of_a_run_becomes_one_sentence_with_its_remedy(
         assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_sweep_prints_one_line_for_each_run_and_one_table_and_the_others_go_on_after_a_failure(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_sweep_prints_one_line_for_each_run_and_one_table_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     said = cli.command([*SMALL, f"root={tmp_path}", "-m", "seed=0,1", "method.steps=2", "method.lr=1e-4,1e30"])
     out = capsys.readouterr().out
     assert said is not None
@@ -477,7 +477,7 @@ def test_a_stopped_command_says_one_line_has_the_shells_exit_code_and_keeps_what
     out, err = child.communicate(timeout=20)
     assert time.monotonic() - start < 3
     assert child.returncode == 128 + number
-    assert [line for line in err.split("\n") if line.strip() and "step/s" not in line] == ["advanchor: stopped; what is computed stays, and the same command goes on from there."]
+    assert [line for line in err.split("\n") if line.strip() and "%|" not in line] == ["advanchor: stopped; what is computed stays, and the same command goes on from there."]
     assert "Traceback" not in out + err
     assert list(tmp_path.glob("outputs/store/edits/.*.part/train.jsonl"))
 
@@ -517,5 +517,3 @@ def test_a_sweep_of_every_kind_of_axis_reaches_a_launcher_as_it_is_counted(tmp_p
     assert f'root="{Path("~/never").expanduser()}"' in line
     assert len(expand([w for w in line if w != "-m"])) == len(expand(read(words))) == 12
     assert {c.anchor.text for c in compose_all(expand(read(words)))} == {"a dog", "a, b"}
-    assert json.dumps(line)
-    assert TINY
