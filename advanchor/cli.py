@@ -110,13 +110,14 @@ def runs_of(words: Sequence[str], many: bool) -> str | None:
     Raises:
         BadInput: a mistake in the words, or `root` cannot be written; nothing has been loaded.
     """
-    from advanchor.compose import axis, compose, compose_all, expand, folders, launcher, multirun, read, validate
+    from advanchor.compose import axis, compose, compose_all, expand, folders, launching, read, validate
     from advanchor.progress import shown
     from advanchor.report import table
     from advanchor.run import finished
 
     overrides = read(words)
-    runs, many, by = expand(overrides), many or multirun(overrides), launcher(overrides)
+    runs, (alone, by) = expand(overrides), launching(overrides)
+    many = many or alone
     if not many and len(runs) > 1:
         several = next((o for o in overrides if len(axis(o, overrides)) > 1), overrides[-1])
         raise BadInput(f"{several} names several values: add -m for a sweep of {len(runs)} runs, or quote the value if it is one text.")
@@ -134,6 +135,8 @@ def runs_of(words: Sequence[str], many: bool) -> str | None:
             log.info("%s is complete: nothing to compute.", places[0])
         else:
             result = attempt(configs[0], places[0])
+        if not result and not FAILED:
+            log.info("%s is running in another process: left to it.", places[0])
         if result:
             print(f"\n{table(result)}\n")
         return said()
@@ -145,7 +148,15 @@ def runs_of(words: Sequence[str], many: bool) -> str | None:
             for i, (choice, cfg, out) in enumerate(zip(runs, configs, places, strict=True), 1):
                 start, before = time.monotonic(), finished(cfg)
                 after = before or attempt(cfg, out)
-                state = "complete, nothing to compute" if before else f"done in {time.monotonic() - start:.0f} s" if after else "failed" if out in FAILED else "left to it"
+                state = (
+                    "complete, nothing to compute"
+                    if before
+                    else f"done in {time.monotonic() - start:.0f} s"
+                    if after
+                    else "failed"
+                    if out in FAILED
+                    else "running in another process, left to it"
+                )
                 log.info("%d of %d: %s: %s", i, len(runs), " ".join(o for o in choice if o not in common) or out.name, state)
     for out in places:  # also what failed in a launcher's workers
         if out not in FAILED and not (out / "result.json").exists() and (out / "error.txt").exists():
@@ -181,7 +192,6 @@ def attempt(cfg: DictConfig, out: Path) -> dict[str, Any] | None:
     try:
         with lock(out / ".lock", block=False) as mine:
             if not mine:
-                log.info("%s is running in another process: left to it.", out)
                 return None
             try:
                 result = run(cfg, out)

@@ -308,19 +308,13 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     return [list(choice) for choice in dict.fromkeys(choice for one in experiments(overrides) for choice in itertools.product(*sweep(one)))]
 
 
-def multirun(overrides: Sequence[str]) -> bool:
-    """Is a command a sweep without -m, because its experiment says so?"""
-    return all(hydra_node(one).mode is not None and hydra_node(one).mode.name == "MULTIRUN" for one in experiments(overrides))
-
-
-def launcher(overrides: Sequence[str]) -> str:
-    """Which launcher a command chooses; `basic` is this process."""
-    return str(hydra_node(experiments(overrides)[0]).runtime.choices.get("hydra/launcher"))
-
-
-def hydra_node(overrides: Sequence[str]) -> DictConfig:
-    """Hydra's own settings in a command, without those of its overrides that make no difference to them."""
-    return cast(DictConfig, composed([o for o in overrides if re.match(r"\+*(config_dir|experiment|hydra[./]\S+)=", o)]).hydra)
+def launching(overrides: Sequence[str]) -> tuple[bool, str]:
+    """Is a command a sweep without -m, because its experiment says so; and by which launcher, of which `basic` is this process."""
+    nodes = []
+    for one in experiments(overrides):
+        kept = [o for o in one if re.match(r"\+*(config_dir|experiment|hydra[./]\S+)=", o)]  # the rest makes no difference
+        nodes.append(composed(kept).hydra)
+    return all(node.mode is not None and node.mode.name == "MULTIRUN" for node in nodes), str(nodes[0].runtime.choices.get("hydra/launcher"))
 
 
 def experiments(overrides: Sequence[str]) -> list[list[str]]:
