@@ -37,7 +37,8 @@ log = logging.getLogger("advanchor.cli")  # also when run as `python -m`: the le
 def main() -> None:
     """Entry point. Exit code 1 and one sentence for anything the user can mend; 130 after Ctrl-C and 143 after SIGTERM, with one line."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as a shell starts what goes on in the background
+            signal.signal(number, stop)
     try:
         code: int | str | None = command(sys.argv[1:])
     except BadInput as error:
@@ -48,6 +49,12 @@ def main() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(128 + number)  # whatever else would wait for threads, networks and workers
+    except BrokenPipeError:  # `advanchor --help | head`
+        os._exit(128 + signal.SIGPIPE)
+    except Exception as error:
+        code = f"advanchor: {reason(error, Path(), 'above')}"
+        if "report it" in code:
+            traceback.print_exc()
     sys.exit(code)
 
 
@@ -119,7 +126,7 @@ def runs_of(words: Sequence[str], many: bool) -> str | None:
     runs, (alone, by) = expand(overrides), launching(overrides)
     many = many or alone
     if not many and len(runs) > 1:
-        several = next((o for o in overrides if len(axis(o, overrides)) > 1), overrides[-1])
+        several = next((o for o in overrides if len(axis(o, overrides)) > 1), "the experiment")
         raise BadInput(f"{several} names several values: add -m for a sweep of {len(runs)} runs, or quote the value if it is one text.")
     if not many and by != "basic":
         raise BadInput(f"hydra/launcher={by} launches the runs of a sweep: add -m.")
@@ -198,18 +205,18 @@ def attempt(cfg: DictConfig, out: Path) -> dict[str, Any] | None:
                 (out / "error.txt").unlink(missing_ok=True)
                 return result
             except Exception as error:
-                FAILED[out] = reason(error, out)
+                FAILED[out] = reason(error, out, f"in {out / 'error.txt'}")
                 (out / "error.txt").write_text(FAILED[out] + "\n" + ("" if isinstance(error, BadInput) else f"\n{traceback.format_exc()}"))
     except OSError as error:
         if out not in FAILED:
-            FAILED[out] = reason(error, out)
-        elif "report it" in FAILED[out]:  # its traceback has no other place
+            FAILED[out] = reason(error, out, "above")
+        if "report it" in FAILED[out]:  # its traceback has no other place
             traceback.print_exc()
     return None
 
 
-def reason(error: Exception, out: Path) -> str:
-    """What is said of an error: what to do, or for one that nobody foresaw where the traceback is."""
+def reason(error: Exception, out: Path, where: str) -> str:
+    """What is said of an error of a run in `out`: what to do, or for one that nobody foresaw `where` the traceback is."""
     number = error.errno if isinstance(error, OSError) else None
     text = (str(error).splitlines() or [""])[0]
     if isinstance(error, BadInput):
@@ -217,11 +224,11 @@ def reason(error: Exception, out: Path) -> str:
     if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
         return f"there is no space left where {out.parent} is: free some, or choose another root=<folder>; the same command goes on from where it was."
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{getattr(error, 'filename', None) or out} cannot be written ({os.strerror(number)}): allow it, or choose another root=<folder>."
+        return f"{getattr(error, 'filename', None) or out} cannot be read or written ({os.strerror(number)}): allow it, or choose another root=<folder>."
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return "memory does not suffice: lower batch, method.batch or sample.erase, or take another device; the same command goes on from where it was."
     what = f"failed ({type(error).__name__}: {text}), which nobody foresaw"
-    return f"{what}: the traceback is in {out / 'error.txt'}, please report it with the command; the same command goes on from where it was."
+    return f"{what}: the traceback is {where}, please report it with the command; the same command goes on from where it was."
 
 
 def writable(root: Path) -> None:

@@ -37,7 +37,7 @@ MERGED = ("concept.keep", "concept.preserve", "concept.keep_cross")  # where ano
 INTERNAL = ("anchor_for", "anchor_of", "method_for")  # groups that are chosen by others, never by hand
 
 # What of Hydra's own node a command or a config file may set. Everything else decides where results go or names programs that Hydra would run.
-FREE = ("launcher", "mode", "sweeper.params", "verbose", "runtime", "overrides", "job.override_dirname", "job.id", "job.num", "job.config_name")
+FREE = ("launcher", "mode", "sweeper.params", "runtime", "overrides", "job.override_dirname", "job.id", "job.num", "job.config_name")
 LAUNCHERS = {
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
@@ -178,7 +178,7 @@ def guard(node: DictConfig, overrides: Sequence[str]) -> None:
         node: the `hydra` node of a composed config, against which that of the default one is held.
 
     Raises:
-        BadInput: another setting than the launcher, its own settings, the mode, the sweep and the verbosity differs; or the launcher is none that is known.
+        BadInput: another setting than the launcher, its own settings, the mode and the sweep differs; or the launcher is none that is known.
     """
     chosen = str(node.runtime.choices.get("hydra/launcher"))
     known = chosen in {f.stem for f in (Path(CONF) / "hydra/launcher").glob("*.yaml")} or not own_file(overrides, f"hydra/launcher/{chosen}")
@@ -259,7 +259,13 @@ def own_file(overrides: Sequence[str], name: str) -> bool:
 
 
 def hydras(overrides: Sequence[str]) -> list[str]:
-    """Overrides as Hydra knows them: a user's folder is a search path."""
+    """Overrides as Hydra knows them: a user's folder is a search path, and there is no other (Hydra imports what `pkg://` names).
+
+    Raises:
+        BadInput: one of them sets the search path; or as `own`.
+    """
+    if by_hand := [o for o in overrides if o.lstrip("+~").startswith("hydra.searchpath")]:
+        raise BadInput(f"{by_hand[0]} is not for a command to set: --config-dir=<folder> adds a folder of configs.")
     path = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]" for folder in own_folders(overrides)]
     return [*path, *(o for o in overrides if not o.startswith("config_dir="))]
 
