@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["BadInput", "Prompt", "erase", "load", "table"]
 
 
-def erase(*overrides: str) -> dict[str, Any]:
+def erase(*overrides: str, config_dir: str | Path | None = None) -> dict[str, Any]:
     """Run one experiment, as the command line does with the same overrides: same folder, same cache, same result.
+
+    Args:
+        config_dir: a folder with options of your own, as --config-dir of the command.
 
     Returns:
         The content of the run's result.json: scores, diagnostics, config, stages, artifacts.
@@ -28,11 +31,12 @@ def erase(*overrides: str) -> dict[str, Any]:
     Raises:
         BadInput: a mistake in the overrides, in one sentence.
     """
-    from advanchor.compose import compose, expand
+    from advanchor.compose import compose, expand, read
     from advanchor.run import run
     from advanchor.store import lock, run_id
 
-    if len(runs := expand(overrides)) != 1:
+    asked = read([*([f"config_dir={config_dir}"] if config_dir is not None else []), *overrides])
+    if len(runs := expand(asked)) != 1:
         raise BadInput(f"erase() is one run, and this is a sweep of {len(runs)}: call it for each of them, or use the command.")
     cfg = compose(runs[0])
     out = Path(cfg.root) / run_id(cfg)
@@ -40,25 +44,34 @@ def erase(*overrides: str) -> dict[str, Any]:
         return run(cfg, out)
 
 
-def load(result: dict[str, Any]) -> tuple[Model, Edit]:
+def load(result: dict[str, Any], config_dir: str | Path | None = None) -> tuple[Model, Edit]:
     """The unedited model of a run and the edit that was made to it; `with model.edited(edit):` applies it.
 
     Relative paths in the result (root, model.path) are those of the folder in which it ran.
 
+    Args:
+        config_dir: as in `erase`, where the model is one of your own.
+
     Raises:
-        BadInput: the model's folder is gone or holds other weights; the edit is damaged.
+        BadInput: this is no result; the model's folder is gone or holds other weights; the edit is damaged.
     """
     from omegaconf import DictConfig, OmegaConf
 
-    from advanchor.compose import CONF
+    from advanchor.compose import composed, names, read
     from advanchor.machine import device
     from advanchor.run import build
     from advanchor.store import key, read_tensors
 
-    config = result["config"]
-    node = OmegaConf.merge(OmegaConf.load(Path(CONF) / f"model/{config['model']['name']}.yaml"), config["model"])
+    try:
+        config, edited, model = result["config"], result["artifacts"]["edit"], result["config"]["model"]["name"]
+    except (TypeError, KeyError):
+        raise BadInput("load() takes the result of erase(), or what json.load makes of a run's result.json.") from None
+    own = read([f"config_dir={config_dir}"] if config_dir is not None else [])
+    if model not in names("model", own):
+        raise BadInput(f"model={model} is none of advanchor's own: say config_dir=<the folder that has it>.")
+    node = OmegaConf.merge({"_target_": composed([*own, f"model={model}"]).model._target_}, config["model"])
     assert isinstance(node, DictConfig)
     if key(node) != result["weights"]:
         raise BadInput(f"the weights of model={node.name} are not those of this run: put them back, or run it again.")
-    edit = read_tensors(Path(config["root"]) / result["artifacts"]["edit"] / "edit.safetensors")
+    edit = read_tensors(Path(config["root"]) / edited / "edit.safetensors")
     return build(node, "model").open(device(config["device"])), edit

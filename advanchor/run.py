@@ -133,12 +133,16 @@ def sample_of(cfg: DictConfig) -> Sample:
     return cast(Sample, build(cast(DictConfig, OmegaConf.merge({"_target_": "advanchor.concept.Sample"}, cfg.sample)), "sample"))
 
 
-def finished(cfg: DictConfig, out: Path) -> dict[str, Any] | None:
-    """The result in `out` if it holds every score that the config asks for, else None. Loads no model and writes nothing.
+def finished(cfg: DictConfig, out: Path | None = None) -> dict[str, Any] | None:
+    """The run's result if it holds every score that the config asks for, else None. Loads no model and writes nothing.
+
+    Args:
+        out: the run's folder, if it is not where runs are under `root`.
 
     Raises:
         BadInput: the result is that of another run, or damaged.
     """
+    out = out or Path(cfg.root) / run_id(cfg)
     done, asked = result_in(cfg, out), cfg.get("metric", {})
     if done is None or done["config"]["judge"] != plain(cfg.judge) or done["judge"] != key(cfg.judge):
         return None
@@ -175,7 +179,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         log.info("%s is complete: nothing to compute.", out)
         return done
     check(cfg)
-    root, store = Path(cfg.root).expanduser(), Path(cfg.root).expanduser() / "store"
+    root, store = Path(cfg.root), Path(cfg.root) / "store"
     concept, sample = cast(Concept | Concepts, build(cfg.concept, "concept")), sample_of(cfg)
     metrics = cast(dict[str, Metric], {name: build(node, "metric", f"metric.{name}") for name, node in cfg.get("metric", {}).items()})
     config = cast(dict[str, Any], plain(cfg))

@@ -110,7 +110,7 @@ MISTAKES = {
     "model=random anchor=superclass anchor.bound=1": "no setting 'anchor.bound' with this anchor: it has none",
     "model=random method=sld_max anchor=concept sample.guidance=1": "changes classifier-free guidance",
     "model=random method=spm method.scope=text_encoder": "method.scope=text_encoder will not do",
-    "model=null": "a group cannot be null",
+    "model=null": "model cannot be null",
     "model=random sample.steps=5000": "less than or equal to 1000",
     "model=random concept.name=wombat": "must contain the name 'wombat'",
     "model=random seed=first": "seed=first will not do",
