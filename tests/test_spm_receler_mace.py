@@ -21,6 +21,7 @@ from advanchor.methods.receler import Adversary, RobustEraser, erasers
 from advanchor.methods.spm import SemiPermeableMembrane, factors, surrounding
 from advanchor.pools import Pool, Trajectories, random
 from advanchor.run import build
+from advanchor.store import slug
 
 SPM = SemiPermeableMembrane(
     name="spm", scope="transformers", rank=2, steps=3, lr=1e-2, batch=2, eta=1.5, surround=30.0, surroundings=3, half_empty=False, latents="pool", above=False,
@@ -34,6 +35,8 @@ MACE = MassConceptErasure(
     name="mace", rank=1, steps=3, lr=1e-2, batch=2, clip=1.0, lamb=5.0, preserve_scale=0.2, all_words=False, pooler=True, mask_side=8, threshold=0.5,
     pool=4, pool_steps=2, pool_guidance=2.0, anchor_steps=2,
 )  # fmt: skip
+
+OWN = slug("butterfly")  # what the factors of its LoRA are called
 
 
 def perturbed(theta: dict[str, Any]) -> dict[str, Any]:
@@ -356,14 +359,14 @@ def test_maces_refinement_maps_the_words_around_the_concept_and_not_the_concept(
 def test_maces_loss_is_the_sum_of_norms_of_the_concepts_attention_inside_the_mask(model: Any, concept: Any, step: Any, threshold: Any) -> None:  # noqa: F811
     frozen = model.weights("attn2.kv")
     refined = {k: w * 1.1 for k, w in frozen.items()}
-    theta = perturbed(loras(frozen, ["butterfly"], 1, torch.Generator().manual_seed(0)))
+    theta = perturbed(loras(frozen, [OWN], 1, torch.Generator().manual_seed(0)))
     got = replace(MACE, threshold=threshold).loss(step, theta, refined)
     gradient = torch.autograd.grad(got, list(theta.values()), allow_unused=True)
     sentences = texts("a butterfly")
     e = encode(model, sentences)
     where = mask(model.attention(step.x, step.t, e), [model.span(t, "butterfly") for t in sentences], 8, 0.5) if threshold else torch.ones(3, 8, 8)
     expected = torch.zeros(())
-    tuned = {k: refined[k] + theta[f"butterfly/lowrank.{k}.up"] @ theta[f"butterfly/lowrank.{k}.down"] for k in frozen}
+    tuned = {k: refined[k] + theta[f"{OWN}/lowrank.{k}.up"] @ theta[f"{OWN}/lowrank.{k}.down"] for k in frozen}
     for name, module in model.unet.named_modules():  # tensors in the place of parameters, so that the gradient reaches the factors
         if f"{name}.weight" in tuned:
             module.forward = lambda x, w=tuned[f"{name}.weight"]: x @ w.T
@@ -402,7 +405,7 @@ def test_mace_as_a_whole_equals_its_three_stages_written_out(model: Any, concept
 
     old, new = (x.double() for x in MACE.matched(model, target))
     refined = {k: least(w, [(c, w @ a) for c, a in zip(old, new, strict=True)], w).float() for k, w in frozen.items()}
-    theta = loras(model.weights("attn2.kv"), ["butterfly"], 1, random(0, 3, 0, 0))
+    theta = loras(model.weights("attn2.kv"), [OWN], 1, random(0, 3, 0, 0))
     pool = replace(Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0), times=focus(1000))
     adam = torch.optim.Adam(theta.values(), 1e-2)
     for i in range(3):
@@ -415,7 +418,7 @@ def test_mace_as_a_whole_equals_its_three_stages_written_out(model: Any, concept
         adam.step()
     words = [row.double() for t in concept.templates for row in model.encode([t.replace("{}", "a butterfly")])[0]]
     for k, w in frozen.items():
-        lora = (refined[k] + theta[f"butterfly/lowrank.{k}.up"] @ theta[f"butterfly/lowrank.{k}.down"]).detach().double()
+        lora = (refined[k] + theta[f"{OWN}/lowrank.{k}.up"] @ theta[f"{OWN}/lowrank.{k}.down"]).detach().double()
         assert torch.allclose(edit[k], least(refined[k].double(), [(e, lora @ e) for e in words], w).float(), atol=1e-4)
 
 
