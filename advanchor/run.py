@@ -24,6 +24,7 @@ from advanchor import report
 from advanchor.concept import Concept, Concepts, Prompt, Sample, fill
 from advanchor.core import Anchor, BadInput, Edit, Images, Judge, Kind, Method, Metric, Score, Scores, Tracker
 from advanchor.machine import CODE, device, environment, stage
+from advanchor.metrics.sound import enough
 from advanchor.sampling import draw
 from advanchor.store import cached, key, plain, read_json, run_id, write_json
 
@@ -148,11 +149,8 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
 
     judge = cast(Judge, build(cfg.judge, "judge"))
     prompts = concept.prompts(sample)
-    for name, metric in metrics.items():
-        fewest = getattr(metric, "fewest", 1)
-        for which, wanted in prompts.items():
-            if len(wanted) < fewest and judge.name != "none":
-                raise BadInput(f"metric {name} needs at least {fewest} images of each set, and `{which}` has {len(wanted)}: raise sample.{which}, or leave the metric out.")
+    for metric in metrics.values() if judge.name != "none" else ():
+        enough(metric, prompts)
     tracker = cast(Tracker, build(cfg.tracker, "tracker"))
     stages: dict[str, dict[str, float]] = read_json(out / "stages.json") if (out / "stages.json").exists() else {}
     scores: Scores = done["scores"] if done else {}
@@ -207,7 +205,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                 shown = {wanted: images[wanted] for wanted in metric.sets}
                 with stage("measure", stages, out):
                     write_json(memos[name], {k: {**s, "code": CODE} for k, s in metric(judge, shown).items()})
-            scores |= {k: cast(Score, {f: v for f, v in s.items() if f not in ("values", "code")}) for k, s in read_json(memos[name]).items()}
+            scores |= {k: cast(Score, {f: v for f, v in s.items() if f not in ("values", "texts", "code")}) for k, s in read_json(memos[name]).items()}
 
         # Show.
         picture = out / "grid.png"
@@ -219,6 +217,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     result = {
         "run": run_id(cfg), "config": config, "scores": scores, "diagnostics": diagnostics, "stages": stages, "grid": str(picture), "tracker": where,
         "changed": {"tensors": len(weights), "parameters": sum(t.numel() for t in weights)}, "unmeasured": unmeasured,
+        "provenance": done["provenance"] if done else {"edit": author, **dict.fromkeys(("images", "images@base", "images@anchor"), CODE)},
         "environment": done["environment"] if done else environment(model.device.type) | ({} if author == CODE else {"code": f"{author} drawn by {CODE}"}),
         "artifacts": {"edit": str((store / "edits" / edit_key).relative_to(root)), **{f"samples{w}": str(f.relative_to(root)) for w, f in folders.items()}},
     }  # fmt: skip

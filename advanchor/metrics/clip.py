@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from advanchor.core import Images, Judge, Scores, mean, option
+from advanchor.metrics.sound import finite
 
 
 @option("metric")
@@ -20,6 +21,6 @@ class Clip:
         scores: Scores = {}
         for name in self.sets:
             shown = images[name]
-            values = 100 * judge.similarity(shown.load(), [p.text for p in shown.prompts])
+            values = 100 * finite(judge.similarity(shown.load(), [p.text for p in shown.prompts]), self.name, f"similarities of `{name}`")
             scores[f"clip/{name}"] = mean(values.tolist(), "lower" if name.startswith("erase") else "higher")
         return scores

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from advanchor.core import Images, Judge, Scores, mean, option
+from advanchor.metrics.sound import finite
 
 
 @option("metric")
@@ -19,6 +20,6 @@ class PerceptualDistance:
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         scores: Scores = {}
         for name in ("erase", "keep"):
-            each = judge.distance(images[f"{name}@base"].load(), images[name].load())
+            each = finite(judge.distance(images[f"{name}@base"].load(), images[name].load()), self.name, f"distances of `{name}`")
             scores[f"{judge.perceptual}/{name}"] = {**mean(each.tolist(), "higher" if name == "erase" else "lower"), "extractor": judge.perceptual}
         return scores
