@@ -13,12 +13,11 @@ interference.* what erasing each row and column did to every measured concept: h
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,18 +84,7 @@ def main(args: Sequence[str]) -> str:
     except OSError as error:
         raise BadInput(f"figures cannot be written to {folder} ({error.strerror}): name another folder, --to=<folder>.") from None
     written = []
-    for name, paint, size in (
-        ("trade-off", trade_off, (7.5, 5.5)),
-        ("similarity", partial(scatter, x=COSINE, y=KEPT), (7.5, 5.5)),
-        ("lacking", partial(scatter, x=DRAWN, y=ERASED), (7.5, 5.5)),
-        ("settings", settings, (3 * min(ABREAST, len(varied(sweep))) + 1, 2.7 * math.ceil(len(varied(sweep)) / ABREAST) + 0.4)),
-        ("concepts", concepts, (4 * min(ABREAST, len(sweep.columns)), (1 + 0.3 * len(sweep.rows)) * math.ceil(len(sweep.columns) / ABREAST))),
-        ("interference", interference, (11, 2.5 + 0.18 * len(sweep.rows) * len({(column, run.concept) for (_, column, _), cell in sweep.cells.items() for run in cell.runs}))),
-    ):
-        if isinstance(paint, partial) and not any(mean(sweep, *place, paint.keywords["x"]) is not None for place in itertools.product(sweep.rows, sweep.columns)):
-            continue  # nothing was measured under the anchors
-        if paint is settings and not varied(sweep):
-            continue
+    for name, paint, size in figures(sweep):
         figure = plt.figure(figsize=size, layout="constrained")
         paint(figure, sweep)
         for ending in ("png", "pdf"):
@@ -106,6 +94,22 @@ def main(args: Sequence[str]) -> str:
     (folder / "correlations.json").write_text(json.dumps(correlations(sweep), indent=1, allow_nan=False) + "\n")
     written.append(str(folder / "correlations.json"))
     return "\n".join(written)
+
+
+def figures(sweep: Sweep) -> list[tuple[str, Callable[[Any, Sweep], None], tuple[float, float]]]:
+    """Name, painter and size (inches) of every figure that has something to show; its legend and labels fit."""
+    rows, columns = len(sweep.rows), len(sweep.columns)
+    legend = max(5.5, 0.5 + 0.16 * (rows + columns))
+    bands, panels = math.ceil(columns / ABREAST), len(varied(sweep))
+    lines = rows * len({(column, run.concept) for (_, column, _), cell in sweep.cells.items() for run in cell.runs})
+    found: list[tuple[str, Callable[[Any, Sweep], None], tuple[float, float]]] = [("trade-off", trade_off, (7.5, legend))]
+    for name, x, y in (("similarity", COSINE, KEPT), ("lacking", DRAWN, ERASED)):
+        if any(mean(sweep, row, column, x) is not None for row in sweep.rows for column in sweep.columns):
+            found.append((name, partial(scatter, x=x, y=y), (7.5, legend)))
+    if panels:
+        found.append(("settings", settings, (3 * min(ABREAST, panels) + 1, 2.7 * math.ceil(panels / ABREAST) + 0.4)))
+    found.append(("concepts", concepts, (max(5, 4 * min(ABREAST, columns)), (1.2 + 0.3 * rows) * bands)))
+    return [*found, ("interference", interference, (11, 2.5 + 0.18 * lines))]
 
 
 def mean(sweep: Sweep, row: tuple[str, ...], column: tuple[str, ...], name: str) -> float | None:
