@@ -60,8 +60,9 @@ Head = Literal["object", "style", "nudity"]
 class Score(TypedDict, total=False):
     """A number that can stand alone: value, count, direction, and a 95 % interval where one makes sense.
 
-    `values` are those of the single images, in the order of their prompts, where the score is their mean; `texts` are their prompts' where they are not
-    those of a whole set; `code` is what measured it (machine.py). All three stay in the run's metrics folder.
+    `values` are those of the single images, in the order of their prompts, where the score is their mean; `texts` are
+    their prompts' where they are not those of a whole set; `code` is what measured it (machine.py). All three stay in
+    the run's metrics folder.
     """
 
     value: float

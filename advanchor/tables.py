@@ -4,8 +4,9 @@
     advanchor table experiment=methods --format=latex --strict
 
 Rows, columns and scores are `table.rows`, `table.columns` and `table.cells` of the config. What is in neither is averaged: mean ± standard deviation
-over seeds of the mean over all else. The interval of a single seed is over the prompts of that one training and says nothing about how far trainings differ.
-Bold is the best of a column and underlined the second, if both it and the next have several seeds and the paired bootstrap over prompts tells them apart (intervals.py).
+over seeds of the mean over all else. The interval of a single seed is over the prompts of that one training and says
+nothing about how far trainings differ. Bold is the best of a column and underlined the second, if both it and the next
+have several seeds and the paired bootstrap over prompts tells them apart (intervals.py).
 """
 
 from __future__ import annotations
@@ -153,7 +154,9 @@ def arrays(units: Mapping[str, Mapping[str, float]]) -> list[Means]:
 
 @dataclass
 class Sweep:
-    """What was read: a cell for every place, in the order of the sweep, the commands of missing runs, and the code that made each stage of the others."""
+    """What was read: a cell for every place, in the order of the sweep, the commands of missing runs, and the code that
+    made each stage of the others.
+    """
 
     rows: list[tuple[str, ...]]
     columns: list[tuple[str, ...]]
@@ -169,7 +172,8 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
     """The sweep's results, and the config of its first run.
 
     Raises:
-        BadInput: a mistake in the overrides; no run is there; a score that is no number; scores that must not be mixed: it says which and why.
+        BadInput: a mistake in the overrides; no run is there; a score that is no number; scores that must not be mixed:
+            it says which and why.
     """
     validate(overrides)
     choices = expand(overrides)
@@ -251,8 +255,8 @@ def check(spec: DictConfig, configs: Sequence[DictConfig]) -> None:
     """Can a table be laid out as this says?
 
     Raises:
-        BadInput: rows, columns or cells are no lists of words, name something twice, or nothing (`columns: []` alone has a meaning, the mean over all), or a setting that no run
-            has, or that has no value of its own.
+        BadInput: rows, columns or cells are no lists of words, name something twice, or nothing (`columns: []` alone
+            has a meaning, the mean over all), or a setting that no run has, or that has no value of its own.
     """
     for name in ("rows", "columns", "cells"):
         such = "[erasure/hit,keep/hit]" if name == "cells" else "[method,anchor]"
@@ -273,8 +277,9 @@ MADE = {"edit": "erased", "images": "drawn", "images@base": "drawn before", "ima
 
 
 def provenance(result: Mapping[str, Any], name: str, score: Score, seen: bool) -> dict[str, str]:
-    """What was done to get a score, and the digest of the sources that did it. Where no images were `seen` that is the erasing alone; anchor/hit looks at what is drawn
-    under the anchor and at nothing else, and nothing else looks at that.
+    """What was done to get a score, and the digest of the sources that did it. Where no images were `seen` that is the
+    erasing alone; anchor/hit looks at what is drawn under the anchor and at nothing else, and nothing else looks at
+    that.
     """
     made = {stage: str(digest) for stage, digest in result["provenance"].items()}
     drawn = ({"images@anchor"} if name == "anchor/hit" else {*made} - {"images@anchor"}) if seen else set()
@@ -283,7 +288,7 @@ def provenance(result: Mapping[str, Any], name: str, score: Score, seen: bool) -
 
 
 def whose(cfg: DictConfig, stage: str, name: str) -> str:
-    """Within what the code of a stage must be one: a method has its own sources, and an anchor, a model and a metric."""
+    """Within what a stage's code must be one: a method has its own sources, and an anchor, a model and a metric."""
     return name if stage == "measured" else f"{cfg.model.name} with {cfg.method.name} + {cfg.anchor.name}" if stage == "erased" else str(cfg.model.name)
 
 
@@ -327,7 +332,9 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
 
 
 def notes(sweep: Sweep, spec: DictConfig) -> list[str]:
-    """What stands below a table: how much of it is there, of how many images and by which code, and what its intervals are over."""
+    """What stands below a table: how much of it is there, of how many images and by which code, and what its intervals
+    are over.
+    """
     counts = []
     for name in spec.cells:
         each: dict[int, dict[str, None]] = {}
@@ -371,8 +378,8 @@ STYLE: dict[str, dict[str, Callable[[str], str]]] = {
 
 
 def marked(sweep: Sweep, column: tuple[str, ...], name: str) -> dict[Place, str]:
-    """Best and second of a column, each only if it differs from the next in rank, by the paired bootstrap over prompts, and both have several seeds: nobody knows how far a
-    single training would be from another.
+    """Best and second of a column, each only if it differs from the next in rank, by the paired bootstrap over prompts,
+    and both have several seeds: nobody knows how far a single training would be from another.
     """
     cells = [(place, cell) for row in sweep.rows if (cell := sweep.cells.get(place := (row, column, name))) and cell.runs and cell.better]
     found = [(place, cell, cell.units) for place, cell in cells if len(cell.runs) >= cell.wanted]
@@ -503,7 +510,8 @@ def parted(command: str, args: Sequence[str], known: Sequence[str]) -> tuple[dic
         known: the flags as `--help` lists them, with a value for each that takes one: "--strict", "--to=<folder>".
 
     Raises:
-        BadInput: a flag that the command does not know, or that is given twice, or a value that is none of those it takes.
+        BadInput: a flag that the command does not know, or that is given twice, or a value that is none of those it
+            takes.
     """
     flags: dict[str, str] = {}
     for arg in (a for a in args if a.startswith("-")):

@@ -1,6 +1,7 @@
 """Distances between the edited and the unedited model's images of the same prompts and seeds: FID, KID, CMMD, precision and recall.
 
-torchmetrics computes FID; the judge's features go through an identity where it would run Inception. The others are written out. All in float64.
+torchmetrics computes FID; the judge's features go through an identity where it would run Inception. The others are
+written out. All in float64.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Ready(nn.Module):
 
 
 def fid(before: Tensor, after: Tensor) -> float:
-    """The Frechet distance of features (n, d), at least 0: of the same ones it is 0, where rounding leaves about 1e-3 on either side.
+    """The Frechet distance of features (n, d), at least 0: of the same ones it is 0, where rounding leaves about 1e-3
+    on either side.
 
     Raises:
         BadInput: they are so large that it is not finite.
@@ -49,13 +51,16 @@ def fid(before: Tensor, after: Tensor) -> float:
 
 
 def kid(before: Tensor, after: Tensor) -> float:
-    """Kernel distance of features (n, d), n at least 2, before and after of the same prompt and seed at the same place: the mean over all pairs i != j of
+    """Kernel distance of features (n, d), n at least 2, before and after of the same prompt and seed at the same place:
+    the mean over all pairs i != j of
 
         k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(y_i, x_j),  k(a, b) = (a b / d + 1)^3.
 
-    This is the U-statistic of Gretton et al. (2012, JMLR 13, eq. 4) with the kernel of Binkowski et al. (2018), over all images. torchmetrics has other terms and an average
-    over random subsets: it counts the pairs i = j of before with after as well, which is right for independent images. Ours share prompt and noise: k(x_i, y_i) is larger
-    than between images of different prompts, and a method that changes nothing would come out far below 0. Here it is exactly 0; unbiased otherwise, so it can be negative.
+    This is the U-statistic of Gretton et al. (2012, JMLR 13, eq. 4) with the kernel of Binkowski et al. (2018), over
+    all images. torchmetrics averages over random subsets, and its cross term has the pairs i = j as well, which is
+    right for independent images. Ours share prompt and noise: k(x_i, y_i) is larger than between images of different
+    prompts, and a method that changes nothing would come out far below 0. Here it is exactly 0; unbiased otherwise, so
+    it can be negative.
     """
     x, y = before.double(), after.double()
     n = len(x)
@@ -98,7 +103,9 @@ class Fid:
 
 @option("metric")
 class Kid:
-    """`kid/erase`, `kid/keep`, times 1000 (Binkowski et al. 2018, arXiv 1801.01401), between images of the same prompts and seeds: unbiased, so usable at small n."""
+    """`kid/erase`, `kid/keep`, times 1000 (Binkowski et al. 2018, arXiv 1801.01401), between images of the same prompts
+    and seeds: unbiased, so usable at small n.
+    """
 
     sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
     fewest: ClassVar = 2

@@ -15,7 +15,8 @@ from advanchor.core import BadInput, Metric
 def enough(metric: Metric, prompts: Mapping[str, Sequence[Prompt]]) -> None:
     """Can this metric be computed from these prompts' images? Asked before anything is loaded.
 
-    A metric says what it needs by the class variables `fewest`, images of each set, and `fewest_each`, images of each concept of a set; one that has neither needs one.
+    A metric says what it needs by the class variables `fewest`, images of each set, and `fewest_each`, images of each
+    concept of a set; one that has neither needs one.
 
     Args:
         prompts: {"erase": ..., "keep": ...}, as a concept has them.

@@ -26,9 +26,9 @@ def asked(prompts: Mapping[str, Sequence[Prompt]], known: Mapping[Head, Sequence
     (machine_unlearning/evaluation/quantitative/accuracy.py): that of a style over its images of all objects, of an
     object over its images in all styles, the erased one's among them. So an image counts twice if its sentence names
     two things: "a fox in noto style" for foxes and for noto. A prompt has one label; the other thing is the one word of
-    `known` of the other domain that stands in its sentence and is not erased. A sentence with none, or several, is asked
-    for its own alone. Every pair has as many images there, so of each sentence /ira and /cra take the first ones, as
-    many as the sentence with the fewest has: sample.erase alone would decide /cra otherwise.
+    `known` of the other domain that stands in its sentence and is not erased. A sentence with none, or several, is
+    asked for its own alone. Every pair has as many images there, so of each sentence /ira and /cra take the first ones,
+    as many as the sentence with the fewest has: sample.erase alone would decide /cra otherwise.
 
     Args:
         known: what the judge can find by each of the heads that are measured.
@@ -58,13 +58,13 @@ def balanced(ones: Sequence[Asked]) -> list[Asked]:
 class UnlearnCanvas:
     """UnlearnCanvas' accuracies; `asked` says what is counted. Each has Wilson's 95 % interval.
 
-    `unlearncanvas/ua`: unlearning accuracy, share of images of the erased concept in which the judge finds another of its
-    domain. `/ira`: in-domain retain accuracy, share of images of other concepts of its domain in which it finds them.
-    `/cra`: cross-domain retain accuracy, the same of the other domain, also in images of the erased concept.
+    `unlearncanvas/ua`: unlearning accuracy, share of images of the erased concept in which the judge finds another of
+    its domain. `/ira`: in-domain retain accuracy, share of images of other concepts of its domain in which it finds
+    them. `/cra`: cross-domain retain accuracy, the same of the other domain, also in images of the erased concept.
 
-    Where we differ: the paper's grid is complete, ours is what the concept's sentences name; where it has holes the share
-    over images is not quite the mean of the labels' shares. Under bare names (conf/concept/emoji_set) no sentence names
-    two things, so there /cra is over the other domain's own images alone.
+    Where we differ: the paper's grid is complete, ours is what the concept's sentences name; where it has holes the
+    share over images is not quite the mean of the labels' shares. Under bare names (conf/concept/emoji_set) no sentence
+    names two things, so there /cra is over the other domain's own images alone.
     """
 
     sets: ClassVar = ("erase", "keep")
