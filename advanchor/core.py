@@ -58,8 +58,9 @@ Head = Literal["object", "style", "nudity"]
 class Score(TypedDict, total=False):
     """A number that can stand alone: value, count, direction, and a 95 % interval where one makes sense.
 
-    `values` are those of the single images, in the order of their prompts, where the score is their mean, and `code` is what measured it (machine.py). Both stay in the
-    run's metrics folder.
+    `values` are those of the single images, in the order of their prompts, where the score is their mean; `texts` are
+    their prompts' where they are not those of a whole set; `code` is what measured it (machine.py). All three stay in
+    the run's metrics folder.
     """
 
     value: float
@@ -69,6 +70,7 @@ class Score(TypedDict, total=False):
     better: Literal["higher", "lower"]
     extractor: str
     values: list[float]
+    texts: list[str]
     code: str
 
 
@@ -151,6 +153,7 @@ class Judge(Protocol):
     perceptual: ClassVar[str]
 
     def check(self, prompts: Sequence[Prompt], pixels: int) -> None: ...
+    def labels(self, head: Head) -> Sequence[str]: ...
     def find(self, images: Sequence[Image], heads: Sequence[Head]) -> dict[Head, list[str]]: ...
     def features(self, images: Sequence[Image]) -> Tensor: ...
     def distance(self, before: Sequence[Image], after: Sequence[Image]) -> Tensor: ...

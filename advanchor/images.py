@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, cast, overload
 from tqdm import tqdm
 
 from advanchor.concept import Prompt
-from advanchor.core import BadInput, Judge
+from advanchor.core import Judge
 from advanchor.store import digests, finish, lock, part_of, verified
 
 if TYPE_CHECKING:
@@ -73,22 +73,17 @@ class Images:
         """`look` at the images, once for all metrics and all runs that show the same ones. `what` says all that the answer depends on beside them.
 
         Raises:
-            BadInput: an image or a record of what was seen is damaged; an answer is not finite.
+            BadInput: an image or a record of what was seen is damaged.
         """
         import torch
 
-        def finite(answer: T) -> T:
-            if isinstance(answer, torch.Tensor) and not answer.isfinite().all():
-                raise BadInput(f"what the judge says of {what} in {self.root} is not finite: no score can be made of it.")
-            return answer
-
         if self.record is None:
-            return finite(look(self.pictures))
+            return look(self.pictures)
         shown = [f"{p.file} {sorted(self.pictures.known.get(p.file, ()))}" for p in self.prompts]
         file = self.record / f"{what.partition(' ')[0]}-{hashlib.sha256(chr(10).join([what, *shown]).encode()).hexdigest()[:12]}.pt"
         with lock(file.with_suffix(".lock")):
             if not file.exists():
-                torch.save(finite(look(self.pictures)), part_of(file))
+                torch.save(look(self.pictures), part_of(file))
                 finish(file)
         return cast(T, torch.load(io.BytesIO(verified(file)), weights_only=True))
 

@@ -50,10 +50,14 @@ class EmojiJudge:
         """Raise BadInput if the model's images are not 32 px wide, or a prompt's label is none of the classifier's."""
         if pixels != 32:
             raise BadInput(f"the emoji judge measures 32 px images and this model draws {pixels} px: set judge=none to draw without measuring.")
-        known: dict[Head, list[str]] = {"style": _classifier().styles, "object": _classifier().objects, "nudity": []}
         for p in prompts:
-            if p.label not in known[p.head]:
-                raise BadInput(f"the emoji judge knows no {p.head} '{p.label}': use one of {', '.join(known[p.head])}, or judge=none to draw without measuring.")
+            if p.label not in (known := self.labels(p.head)):
+                raise BadInput(f"the emoji judge knows no {p.head} '{p.label}': use one of {', '.join(known)}, or judge=none to draw without measuring.")
+
+    def labels(self, head: Head) -> list[str]:
+        """What a head can find."""
+        known: dict[Head, list[str]] = {"style": _classifier().styles, "object": _classifier().objects, "nudity": []}
+        return known[head]
 
     def find(self, images: Sequence[Image], heads: Sequence[Head] = ("style", "object")) -> dict[Head, list[str]]:
         """The likeliest style and object of each image."""

@@ -13,12 +13,11 @@ interference.* what erasing each row and column did to every measured concept: h
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,7 @@ from torchmetrics.functional import spearman_corrcoef  # isort: skip
 
 from advanchor.core import BadInput
 from advanchor.intervals import interval
-from advanchor.tables import Cell, Sweep, read
+from advanchor.tables import Cell, Sweep, parted, read
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,6 +44,15 @@ TITLES = {
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")  # grey for the yellow, which is hard to see on white
 ABREAST = 3  # panels
 SHAPES = "osD^vP*XhHpd<>8"
+HELP = """advanchor plot key=value ...   the runs that `advanchor -m key=value ...` makes, read back as figures (PNG and PDF); nothing is computed
+
+--to=<folder>                  where the figures go; figures/<study> in the root unless told otherwise
+--help                         this text
+
+experiment=<name>              the runs of an experiment
+root=outputs                   where the runs are
+table.rows=[method,anchor]     settings that tell points, bars and lines apart
+table.columns=[concept]        settings that tell panels and colours apart"""
 ERASED, KEPT, COSINE, DRAWN, MOVED = "erasure/hit", "keep/hit", "anchor/cosine_span", "anchor/hit", "fid/keep"
 BEFORE = {ERASED: f"{ERASED}@base", KEPT: f"{KEPT}@base"}
 
@@ -53,8 +61,13 @@ def main(args: Sequence[str]) -> str:
     """Draw the figures and return what was written.
 
     Raises:
-        BadInput: matplotlib is not installed, a mistake in the overrides, or no run of the sweep is there.
+        BadInput: matplotlib is not installed, a mistake in the arguments, or no run of the sweep is there.
     """
+    flags, overrides = parted("plot", args, ["--to=<folder>", "--help"])
+    if "--help" in flags:
+        return HELP
+    if chosen := [o for o in overrides if o.lstrip("+").startswith("table.cells=")]:
+        raise BadInput(f"figures show {ERASED} and {KEPT}, whatever a table shows: leave {chosen[0]} out.")
     try:
         import matplotlib
     except ImportError:
@@ -62,38 +75,41 @@ def main(args: Sequence[str]) -> str:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    flags, overrides = [a for a in args if a.startswith("--")], [a for a in args if not a.startswith("--")]
-    if unknown := [f for f in flags if not f.startswith("--to=")]:
-        raise BadInput(f"plot does not know {unknown[0]}: use --to=<folder>.")
     sweep, cfg = read([*overrides, f"table.cells=[{','.join([ERASED, KEPT, COSINE, DRAWN, MOVED, *BEFORE.values()])}]"])
-    if not any(cell.runs for cell in sweep.cells.values()):
-        raise BadInput(f"none of the sweep's {sweep.runs} runs is there; the first is made by `{sweep.missing[0]}`.")
     if not {ERASED, KEPT} <= sweep.scores:
         raise BadInput(f"figures show {ERASED} and {KEPT}, and no run of this sweep has them: add metric=[erasure] and run it again.")
-    folder = Path(flags[-1].partition("=")[2] if flags else Path(cfg.root) / "figures" / str(cfg.study))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(flags.get("--to", Path(cfg.root) / "figures" / str(cfg.study)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"figures cannot be written to {folder} ({error.strerror}): name another folder, --to=<folder>.") from None
     written = []
-    for name, paint, size in (
-        ("trade-off", trade_off, (7.5, 5.5)),
-        ("similarity", partial(scatter, x=COSINE, y=KEPT), (7.5, 5.5)),
-        ("lacking", partial(scatter, x=DRAWN, y=ERASED), (7.5, 5.5)),
-        ("settings", settings, (3 * min(ABREAST, len(varied(sweep))) + 1, 2.7 * math.ceil(len(varied(sweep)) / ABREAST) + 0.4)),
-        ("concepts", concepts, (4 * min(ABREAST, len(sweep.columns)), (1 + 0.3 * len(sweep.rows)) * math.ceil(len(sweep.columns) / ABREAST))),
-        ("interference", interference, (11, 2 + 0.18 * len(sweep.rows) * len({(column, run.concept) for (_, column, _), cell in sweep.cells.items() for run in cell.runs}))),
-    ):
-        if isinstance(paint, partial) and not any(mean(sweep, *place, paint.keywords["x"]) is not None for place in itertools.product(sweep.rows, sweep.columns)):
-            continue  # nothing was measured under the anchors
-        if paint is settings and not varied(sweep):
-            continue
+    for name, paint, size in figures(sweep):
         figure = plt.figure(figsize=size, layout="constrained")
         paint(figure, sweep)
         for ending in ("png", "pdf"):
             figure.savefig(folder / f"{name}.{ending}", dpi=150, metadata={"CreationDate": None} if ending == "pdf" else None)
             written.append(str(folder / f"{name}.{ending}"))
         plt.close(figure)
-    (folder / "correlations.json").write_text(json.dumps(correlations(sweep), indent=1) + "\n")
+    (folder / "correlations.json").write_text(json.dumps(correlations(sweep), indent=1, allow_nan=False) + "\n")
     written.append(str(folder / "correlations.json"))
     return "\n".join(written)
+
+
+def figures(sweep: Sweep) -> list[tuple[str, Callable[[Any, Sweep], None], tuple[float, float]]]:
+    """Name, painter and size (inches) of every figure that has something to show; its legend and labels fit."""
+    rows, columns = len(sweep.rows), len(sweep.columns)
+    legend = max(5.5, 0.5 + 0.16 * (rows + columns))
+    bands, panels = math.ceil(columns / ABREAST), len(varied(sweep))
+    lines = rows * len({(column, run.concept) for (_, column, _), cell in sweep.cells.items() for run in cell.runs})
+    found: list[tuple[str, Callable[[Any, Sweep], None], tuple[float, float]]] = [("trade-off", trade_off, (7.5, legend))]
+    for name, x, y in (("similarity", COSINE, KEPT), ("lacking", DRAWN, ERASED)):
+        if any(mean(sweep, row, column, x) is not None for row in sweep.rows for column in sweep.columns):
+            found.append((name, partial(scatter, x=x, y=y), (7.5, legend)))
+    if panels:
+        found.append(("settings", settings, (3 * min(ABREAST, panels) + 1, 2.7 * math.ceil(panels / ABREAST) + 0.4)))
+    found.append(("concepts", concepts, (max(5, 4 * min(ABREAST, columns)), (1.2 + 0.3 * rows) * bands)))
+    return [*found, ("interference", interference, (11, 2.5 + 0.18 * lines))]
 
 
 def mean(sweep: Sweep, row: tuple[str, ...], column: tuple[str, ...], name: str) -> float | None:
@@ -234,15 +250,20 @@ def concepts(figure: Any, sweep: Sweep) -> None:
             there = [(p + offset, v) for p, row in zip(places, sweep.rows, strict=True) if (v := mean(sweep, row, column, name)) is not None]
             axes.barh([p for p, _ in there], [v for _, v in there], 0.38, color=colour, label={ERASED: "erased concept found", KEPT: "kept concepts found"}[name])
             for place, value in there:  # a missing run has no number, a zero has one
-                axes.text(value + 0.01, place, f"{value:.2f}", va="center", fontsize=6)
+                axes.text(value + 0.01, place, rate(value), va="center", fontsize=6)
         axes.set_title(" + ".join(column), fontsize=9)
         axes.tick_params(axis="y", labelsize=7)
-        axes.set_xlim(0, 1.12)
+        axes.set_xlim(0, 1.15)
         axes.set_xticks([0, 0.5, 1])
         axes.grid(axis="x", alpha=0.25)
     panels[0].set_yticks(list(places), [label(sweep, row) for row in sweep.rows], fontsize=7)
     panels[0].invert_yaxis()
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8, frameon=False)
+
+
+def rate(value: float) -> str:
+    """A share in three decimals; only 0 and 1 themselves are written as such."""
+    return f"{value if value in (0, 1) else min(max(value, 0.001), 0.999):.3f}"
 
 
 def interference(figure: Any, sweep: Sweep) -> None:
@@ -270,7 +291,9 @@ def interference(figure: Any, sweep: Sweep) -> None:
             axes.add_patch(Rectangle((measured.index(concept) - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1))
     axes.set_xticks(range(len(measured)), measured, rotation=90, fontsize=6)
     axes.set_yticks(range(len(lines)), [text for text, _, _ in lines], fontsize=6)
-    figure.colorbar(image, ax=axes, label="hit rate after minus before (white: not measured)", shrink=0.6)
+    bar = figure.colorbar(image, ax=axes, aspect=12)
+    bar.set_label("hit rate after minus before\n(white: not measured)", fontsize=7)
+    bar.ax.tick_params(labelsize=7)
 
 
 def face(i: int) -> dict[str, Any]:
@@ -279,9 +302,9 @@ def face(i: int) -> dict[str, Any]:
 
 
 def keys(axes: Axes, shapes: Sequence[str], colours: Sequence[str]) -> None:
-    """A legend that names what shapes and colours stand for."""
+    """A legend that names what shapes and colours stand for; a colour is a stroke, since a square is a shape."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], marker=SHAPES[i % len(SHAPES)], color="0.4", linestyle="", label=text, **face(i)) for i, text in enumerate(shapes)]
-    handles += [Line2D([], [], marker="s", color=COLOURS[i % len(COLOURS)], linestyle="", label=text) for i, text in enumerate(colours)]
+    handles += [Line2D([], [], color=COLOURS[i % len(COLOURS)], linewidth=5, label=text) for i, text in enumerate(colours)]
     axes.legend(handles=handles, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)

@@ -15,13 +15,13 @@ ARROW = {"higher": "↑", "lower": "↓"}
 
 
 def cell(scores: Scores, name: str) -> str:
-    """Value with its 95 % interval, or an em dash."""
+    """Value with its 95 % interval, or an em dash; shares in three decimals, no minus before a zero."""
     score = scores.get(name)
     if score is None:
         return "—"
-    digits = 3 if "hit" in name or "rate" in name else 2
-    text = f"{score['value']:.{digits}f}"
-    return f"{text} [{score['low']:.{digits}f}, {score['high']:.{digits}f}]" if "low" in score else text
+    digits = 2 if name.startswith(("clip/", "fid/", "kid/", "cmmd/", "released_fid/")) else 3
+    value, *bounds = (f"{round(score[k], digits) + 0.0:.{digits}f}" for k in ("value", "low", "high") if k in score)
+    return f"{value} [{', '.join(bounds)}]" if bounds else value
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -52,6 +52,7 @@ def table(result: Mapping[str, Any]) -> str:
     lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]) for row in rows]
     lines.insert(1, "-" * len(lines[0]))
     anchor = {k.split("/")[1]: v for k, v in result["diagnostics"].items() if k.startswith("anchor/")}
+    lines += ["", "interval [low, high] is 95 % over the images of this one training; how far other seeds' trainings differ is unknown"]
     lines += ["", f"anchor   {result['config']['anchor']['name']}" + "".join(f", {k} {v:.4g}" for k, v in anchor.items())]
     lines += ["cost     " + ", ".join(f"{stage} {c['seconds']:.0f} s / {c['peak_mb']:.0f} MB" for stage, c in result["stages"].items())]
     lines += [f"changed  {result['changed']['tensors']} tensors, {result['changed']['parameters']:,} parameters"]

@@ -24,6 +24,7 @@ from advanchor.concept import Concept, Concepts, Prompt, Sample, fill
 from advanchor.core import Anchor, BadInput, Edit, Judge, Kind, Method, Metric, Score, Scores, Tracker
 from advanchor.images import Images, draw
 from advanchor.machine import device, environment, stage
+from advanchor.metrics.sound import enough
 from advanchor.provenance import code
 from advanchor.store import SUMS, cached, key, plain, read_json, read_tensors, run_id, write_json, write_tensors
 
@@ -191,11 +192,8 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
 
     judge, where = cast(Judge, build(cfg.judge, "judge")), device(cfg.device)
     prompts = concept.prompts(sample)
-    for name, metric in metrics.items():
-        fewest = getattr(metric, "fewest", 1)
-        for which, wanted in prompts.items():
-            if len(wanted) < fewest and judge.name != "none":
-                raise BadInput(f"metric {name} needs at least {fewest} images of each set, and `{which}` has {len(wanted)}: raise sample.{which}, or leave the metric out.")
+    for metric in metrics.values() if judge.name != "none" else ():
+        enough(metric, prompts)
     tracker = cast(Tracker, build(cfg.tracker, "tracker"))
     stages: dict[str, dict[str, float]] = read_json(out / "stages.json") if (out / "stages.json").exists() else {}
     scores: Scores = done["scores"] if done else {}
@@ -256,7 +254,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                 with stage("measure", stages, out, where):
                     measured_by = code(type(metric).__module__, type(judge).__module__)
                     write_json(memo(cfg, out, name), {k: {**s, "code": measured_by} for k, s in metric(judge, shown).items()})
-            scores |= {k: cast(Score, {f: v for f, v in s.items() if f not in ("values", "code")}) for k, s in read_json(memo(cfg, out, name)).items()}
+            scores |= {k: cast(Score, {f: v for f, v in s.items() if f not in ("values", "texts", "code")}) for k, s in read_json(memo(cfg, out, name)).items()}
 
         # Show.
         picture = out / "grid.png"
@@ -268,7 +266,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     result = {
         "run": run_id(cfg), "config": config, "scores": scores, "diagnostics": diagnostics, "stages": stages, "grid": str(picture), "tracker": shown_at,
         "changed": {"tensors": len(tensors), "parameters": sum(t.numel() for t in tensors)}, "unmeasured": unmeasured,
-        "weights": weights, "judge": key(cfg.judge), "provenance": {"edit": made_by, "images": drawn_by},
+        "weights": weights, "judge": key(cfg.judge), "provenance": {"edit": made_by, **dict.fromkeys(("images", "images@base", "images@anchor"), drawn_by)},
         "environment": done["environment"] if done else environment(model.device.type),
         "artifacts": {"edit": str((store / "edits" / edit_key).relative_to(root)), **{f"samples{w}": str(f.relative_to(root)) for w, f in folders.items()}},
     }  # fmt: skip

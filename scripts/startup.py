@@ -25,7 +25,7 @@ COMMANDS = {  # what is asked: its arguments, and the CPU seconds that it may ta
     "a wrong name": (["concept=emoji/foxx"], 1.5),
     "a wrong value": (["method.lr=-1"], 1.5),
     "a finished run again": (SMALL, 1.5),
-    "table of 150 finished runs": (["table", *SMALL, f"seed=range(0,150)"], 3.0),
+    "table of 150 finished runs": (["table", *SMALL, "seed=range(0,150)"], 3.0),
 }
 
 
@@ -49,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         subprocess.run([sys.executable, "-m", "advanchor.cli", "-m", *SMALL, "seed=range(0,150)"], cwd=folder, check=True, capture_output=True)
-        print(f"| command | CPU s | at most | first line s |\n| --- | --- | --- | --- |")
+        print("| command | CPU s | at most | first line s |\n| --- | --- | --- | --- |")
         missed = False
         for name, (arguments, most) in COMMANDS.items():
             times = [measured(arguments, folder) for _ in range(options.repeat)]

@@ -30,7 +30,7 @@ VALUES = st.one_of(
 
 
 def answer(overrides: list[str]) -> str:
-    """"ok", or the sentence."""
+    """ "ok", or the sentence."""
     try:
         compose(overrides)
     except BadInput as error:

@@ -17,12 +17,14 @@ from advanchor.concept import Prompt
 from advanchor.core import BadInput, mean, share
 from advanchor.images import Images
 from advanchor.metrics.clip import Clip
-from advanchor.metrics.distance import Cmmd, Fid, Kid, PrecisionRecall
+from advanchor.metrics.distance import Cmmd, Fid, Kid, PrecisionRecall, fid, kid
 from advanchor.metrics.erasure import Erasure
 from advanchor.metrics.pairs import PerceptualDistance
 from advanchor.metrics.released import Released
-from advanchor.metrics.unlearncanvas import UnlearnCanvas
+from advanchor.metrics.sound import enough
+from advanchor.metrics.unlearncanvas import UnlearnCanvas, asked
 from advanchor.run import build
+from advanchor.store import finish, part_of
 
 
 def test_a_share_has_wilsons_interval() -> None:
@@ -42,8 +44,11 @@ def test_a_mean_has_its_normal_interval() -> None:
 class Reader:
     """A judge that reads what it should find from the pixels: red is the object's number, green the style's, and features are the colours."""
 
-    extractor = "pixels"
+    name = extractor = "pixels"
     names = ("fox", "wolf", "noto")
+
+    def labels(self, head: str) -> tuple[str, ...]:
+        return ("fox", "wolf") if head == "object" else ("noto",)
 
     def find(self, images: list[Image.Image], heads: list[str]) -> dict[str, list[str]]:
         colours = [im.getpixel((0, 0)) for im in images]
@@ -59,7 +64,8 @@ class Reader:
 def painted(root: Path, prompts: list[Prompt], colours: list[tuple[int, ...]]) -> Images:
     root.mkdir(exist_ok=True)
     for prompt, colour in zip(prompts, colours, strict=True):
-        Image.new("RGB", (2, 2), colour).save(root / prompt.file)
+        Image.new("RGB", (2, 2), colour).save(part_of(root / prompt.file), format="PNG")
+    finish(*(root / prompt.file for prompt in prompts))
     return Images(root, prompts)
 
 
@@ -124,20 +130,73 @@ def test_fid_equals_the_frechet_distance_of_two_gaussians(tmp_path: Path) -> Non
     assert scores["fid/keep"]["extractor"] == "pixels"
 
 
-def test_kid_equals_the_unbiased_estimator_on_the_whole_set_and_repeats_itself(tmp_path: Path) -> None:
+def test_a_method_that_changes_nothing_has_kid_and_fid_0_and_no_distance_is_below_it(tmp_path: Path) -> None:
     images = sets(tmp_path)
-    scores = Kid(name="kid", subsets=2, subset_size=1000)(Reader(), images)  # type: ignore[arg-type]
-    torch.rand(7)  # its subsets must not depend on what was drawn before
-    assert Kid(name="kid", subsets=2, subset_size=1000)(Reader(), images) == scores  # type: ignore[arg-type]
-    a, b = (Reader().features(images[k].pictures).double().numpy() for k in ("erase@base", "erase"))
+    for metric in (Kid(name="kid"), Fid(name="fid"), Cmmd(name="cmmd")):
+        judge = Points()
+        scores = metric(judge, images)  # type: ignore[arg-type]
+        assert scores[f"{metric.name}/keep"]["value"] == 0
+        assert scores[f"{metric.name}/erase"]["value"] > 0
+    near = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    assert kid(near, near.clone()) == 0
+    assert all(fid(near, near + 1e-9 * torch.randn(50, 3)) >= 0 for _ in range(5))
 
-    def kernel(x: Any, y: Any) -> Any:
-        return (x @ y.T / x.shape[1] + 1) ** 3
 
-    n = len(a)
-    inner = [(kernel(x, x).sum() - np.trace(kernel(x, x))) / (n * (n - 1)) for x in (a, b)]
-    assert scores["kid/erase"]["value"] == pytest.approx(1000 * (sum(inner) - 2 * kernel(a, b).mean()), rel=1e-4)
-    assert scores["kid/erase"]["value"] > scores["kid/keep"]["value"]
+def test_kid_is_the_mean_over_pairs_of_different_prompts_and_over_all_pairings_it_is_torchmetrics() -> None:
+    generator = torch.Generator().manual_seed(0)
+    from torchmetrics.image.kid import poly_mmd
+
+    x, y = torch.randn(12, 5, generator=generator).double(), torch.randn(12, 5, generator=generator).double() + 0.3
+
+    def k(a: Tensor, b: Tensor) -> float:
+        return float((a @ b / 5 + 1) ** 3)
+
+    several = [(i, j) for i in range(12) for j in range(12) if i != j]
+    expected = sum(k(x[i], x[j]) + k(y[i], y[j]) - k(x[i], y[j]) - k(y[i], x[j]) for i, j in several) / len(several)
+    assert kid(x, y) == pytest.approx(expected, rel=1e-9)
+    shifted = [kid(x, y.roll(s, 0)) for s in range(12)]  # every image of one with every image of the other: independent sets
+    assert sum(shifted) / 12 == pytest.approx(float(poly_mmd(x, y)), rel=1e-9)
+
+
+def test_kid_does_not_depend_on_how_many_rows_are_multiplied_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = torch.randn(2, 23, 4, generator=torch.Generator().manual_seed(0))
+    whole = kid(x, y)
+    monkeypatch.setattr("advanchor.metrics.distance.BLOCK", 5)
+    assert kid(x, y) == pytest.approx(whole, rel=1e-12)
+    assert kid(x, x) == 0
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+@pytest.mark.parametrize("metric", [Fid, Kid, Cmmd, PrecisionRecall, PerceptualDistance, Released, Clip])
+def test_what_is_not_finite_stops_the_metric_by_name(metric: Any, wrong: float, images: dict[str, Images]) -> None:
+    class Broken(Seer):
+        def features(self, shown: list[Image.Image]) -> Tensor:
+            return super().features(shown) + wrong
+
+        embed = features
+
+        def distance(self, before: list[Image.Image], after: list[Image.Image]) -> Tensor:
+            return torch.full((len(before),), wrong)
+
+        def similarity(self, shown: list[Image.Image], texts: list[str]) -> Tensor:
+            return torch.full((len(shown),), wrong)
+
+    settings = {"neighbours": 1} if metric is PrecisionRecall else {}
+    with pytest.raises(BadInput, match=r"metric mine: \d+ of \d+ .* are not finite, so there is no score"):
+        metric(name="mine", **settings)(Broken(), images)
+
+
+@pytest.mark.parametrize(("metric", "wanted"), [("fid", 2), ("kid", 2), ("precision_recall", 2), ("released", 2), ("clip", 1), ("anchor", 1)])
+def test_every_metric_says_from_the_prompts_alone_whether_they_are_enough(metric: str, wanted: int) -> None:
+    built = build(compose([f"metric=[{metric}]"]).metric[metric], "metric")
+    names = ("wolf", "dog") if metric == "released" else ("wolf",)  # it measures each concept by itself
+    for n in (1, 2):
+        prompts = {which: [Prompt(name, i, "object", name) for name in names for i in range(n)] for which in ("erase", "keep")}
+        if n < wanted:
+            with pytest.raises(BadInput, match=rf"metric {metric} needs at least {wanted} images of .*`erase`.*: raise sample.erase, or leave"):
+                enough(built, prompts)
+        else:
+            enough(built, prompts)
 
 
 def test_long_and_foreign_prompts_have_distinct_short_file_names() -> None:
@@ -172,6 +231,25 @@ def clouds(tmp_path: Path, before: list[tuple[int, ...]], after: list[tuple[int,
 def test_unlearncanvas_counts_over_all_images(images: dict[str, Images]) -> None:
     scores = UnlearnCanvas(name="unlearncanvas")(Reader(), images)  # type: ignore[arg-type]
     assert {k: v["value"] for k, v in scores.items()} == {"unlearncanvas/ua": 0.75, "unlearncanvas/ira": 0.5, "unlearncanvas/cra": 1.0}
+
+
+def test_unlearncanvas_asks_every_image_for_both_things_that_its_sentence_names(tmp_path: Path) -> None:
+    erase = [Prompt("fox in noto style", i, "object", "fox") for i in range(2)] + [Prompt("a fox", i, "object", "fox") for i in range(2)]
+    keep = [Prompt("wolf in noto style", 0, "object", "wolf", "in"), Prompt("noto wolf", 0, "style", "noto", "cross"), Prompt("noto fox", 0, "style", "noto", "cross")]
+    lost, right = (1, 1, 0), (1, 2, 0)  # a wolf without its style, and with it
+    images = {"erase": painted(tmp_path, erase, [lost, right, lost, lost]), "keep": painted(tmp_path, keep, [right, right, (0, 2, 0)])}
+    known: dict[Any, Any] = {head: Reader().labels(head) for head in ("object", "style")}
+    counted = {name: [(one.text, one.label) for one in ones] for name, ones in asked({k: v.prompts for k, v in images.items()}, known).items()}
+    assert counted == {
+        "ua": [("fox in noto style", "fox")] * 2 + [("a fox", "fox")] * 2,
+        "ira": [("wolf in noto style", "wolf"), ("noto wolf", "wolf")],  # a fox is erased, not retained
+        "cra": [("fox in noto style", "noto"), *((p.text, "noto") for p in keep)],  # of two seeds the first: each pair weighs the same
+    }
+    scores = UnlearnCanvas(name="unlearncanvas")(Reader(), images)  # type: ignore[arg-type]
+    assert {k: (v["value"], v["n"]) for k, v in scores.items()} == {"unlearncanvas/ua": (1, 4), "unlearncanvas/ira": (1, 2), "unlearncanvas/cra": (0.75, 4)}
+    assert scores["unlearncanvas/cra"]["texts"] == [text for text, _ in counted["cra"]]
+    both = [Prompt("noto fox wolf", 0, "style", "noto", "cross")]  # which of the two it should show nobody can say
+    assert len(asked({"erase": erase, "keep": both}, known)["ira"]) == 0
 
 
 class Seer(Reader):
@@ -211,8 +289,8 @@ def test_the_released_protocol_measures_every_concept_by_itself_and_averages_the
     assert (scores["released_fid/keep"]["n"], scores["released_accuracy/keep"]["n"]) == (2, 4)
     better = [scores[f"released_{k}/{w}"]["better"] for k in ("accuracy", "fid", "difference") for w in ("erase", "keep")]
     assert better == ["lower", "higher", "higher", "lower", "higher", "lower"]
-    with pytest.raises(BadInput, match=r"at least two images of each concept .* raise sample\.erase and sample\.keep"):
-        Released(name="released")(Seer(), {k: replace(v, prompts=v.prompts[:3]) for k, v in images.items()})  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match=r"at least 2 images of each concept of `keep`, and there is 1 of noto: raise sample\.keep"):
+        enough(Released(name="released"), {k: v.prompts[:3] for k, v in images.items() if "@" not in k})
 
 
 def test_what_a_judge_sees_in_images_is_kept_for_every_metric_and_run_that_shows_them(images: dict[str, Images], tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_another_metric_on_a_finished_run_draws_nothing_and_keeps_the_other_scor
 
 
 def test_a_metric_with_other_settings_and_back_again_has_the_score_of_its_settings(tiny: Any) -> None:
-    first, other, again = (tiny("metric=[kid]", f"metric.kid.subset_size={size}")["scores"]["kid/keep"]["value"] for size in (8, 3, 8))
+    first, other, again = (tiny("metric=[cmmd]", f"metric.cmmd.sigma={size}")["scores"]["cmmd/keep"]["value"] for size in (8, 3, 8))
     assert first == again != other
 
 
@@ -218,7 +218,7 @@ def test_erase_is_one_run() -> None:
 
 def test_a_metric_that_one_image_is_too_few_for_says_so_before_anything_is_loaded(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("advanchor.model.Random.open", lambda *_: pytest.fail("loaded"))
-    with pytest.raises(BadInput, match=r"metric fid needs at least 2 images of each set, and `erase` has 1: raise sample.erase"):
+    with pytest.raises(BadInput, match=r"metric fid needs at least 2 images of `erase`, and there is 1: raise sample.erase"):
         tiny("metric=[fid]", "sample.erase=1", "concept.evaluate=['{}']")
 
 

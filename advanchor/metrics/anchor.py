@@ -21,4 +21,5 @@ class AnchorHit:
     version: int = 1
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
-        return {"anchor/hit": share(images["anchor"].right(judge), "lower")}
+        shown = images["anchor"]
+        return {"anchor/hit": {**share(shown.right(judge), "lower"), "texts": [p.text for p in shown.prompts]}}

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from advanchor.core import Judge, Scores, mean, option
 from advanchor.images import Images
+from advanchor.metrics.sound import finite
 
 
 @option("metric")
@@ -21,6 +22,6 @@ class Clip:
         scores: Scores = {}
         for name in self.sets:
             shown = images[name]
-            values = 100 * judge.similarity(shown.pictures, [p.text for p in shown.prompts])
+            values = 100 * finite(judge.similarity(shown.pictures, [p.text for p in shown.prompts]), self.name, f"similarities of `{name}`")
             scores[f"clip/{name}"] = mean(values.tolist(), "lower" if name.startswith("erase") else "higher")
         return scores

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from advanchor.core import Judge, Scores, mean, option
 from advanchor.images import Images
+from advanchor.metrics.sound import finite
 
 
 @option("metric")
@@ -20,6 +21,6 @@ class PerceptualDistance:
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         scores: Scores = {}
         for name in ("erase", "keep"):
-            each = judge.distance(images[f"{name}@base"].pictures, images[name].pictures)
+            each = finite(judge.distance(images[f"{name}@base"].pictures, images[name].pictures), self.name, f"distances of `{name}`")
             scores[f"{judge.perceptual}/{name}"] = {**mean(each.tolist(), "higher" if name == "erase" else "lower"), "extractor": judge.perceptual}
         return scores

@@ -2,28 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
-from advanchor.core import Judge, Scores, option, share
+from advanchor.concept import Prompt, mentions
+from advanchor.core import Head, Judge, Scores, option, share
 from advanchor.images import Images
+
+
+class Asked(NamedTuple):
+    """One image of a set, and what one head of the judge should find in it."""
+
+    which: str
+    place: int
+    text: str
+    head: Head
+    label: str
+
+
+def asked(prompts: Mapping[str, Sequence[Prompt]], known: Mapping[Head, Sequence[str]]) -> dict[str, list[Asked]]:
+    """What each accuracy counts: {"ua", "ira", "cra"}, some of which may be empty.
+
+    UnlearnCanvas draws every style with every object, and each accuracy of a domain is over all images
+    (machine_unlearning/evaluation/quantitative/accuracy.py): that of a style over its images of all objects, of an
+    object over its images in all styles, the erased one's among them. So an image counts twice if its sentence names
+    two things: "a fox in noto style" for foxes and for noto. A prompt has one label; the other thing is the one word of
+    `known` of the other domain that stands in its sentence and is not erased. A sentence with none, or several, is
+    asked for its own alone. Every pair has as many images there, so of each sentence /ira and /cra take the first ones,
+    as many as the sentence with the fewest has: sample.erase alone would decide /cra otherwise.
+
+    Args:
+        known: what the judge can find by each of the heads that are measured.
+    """
+    erased = {(p.head, p.label) for p in prompts["erase"]}
+    found: dict[str, list[Asked]] = {"ua": [], "ira": [], "cra": []}
+    for which in ("erase", "keep"):
+        for place, p in enumerate(prompts[which]):
+            own, other = ("cra", "ira") if p.kept == "cross" else ("ira", "cra")
+            found["ua" if which == "erase" else own].append(Asked(which, place, p.text, p.head, p.label))
+            also = [(head, label) for head in known for label in known[head] if head != p.head and mentions(p.text, label)]
+            if len(also) == 1 and also[0] not in erased:
+                found[other].append(Asked(which, place, p.text, *also[0]))
+    return {name: ones if name == "ua" else balanced(ones) for name, ones in found.items()}
+
+
+def balanced(ones: Sequence[Asked]) -> list[Asked]:
+    """The first images of each sentence, as many as the sentence with the fewest has."""
+    each: dict[tuple[str, str], list[Asked]] = {}
+    for one in ones:
+        each.setdefault((one.text, one.label), []).append(one)
+    fewest = min(map(len, each.values()), default=0)
+    return [one for same in each.values() for one in same[:fewest]]
 
 
 @option("metric")
 class UnlearnCanvas:
-    """`unlearncanvas/ua`: unlearning accuracy, share of images of the erased concept that are classified as something else; `/ira`: in-domain retain accuracy, kept concepts
-    of the same kind that are classified right; `/cra`: cross-domain retain accuracy, those of the other kind. Counted over all images, not per batch.
+    """UnlearnCanvas' accuracies; `asked` says what is counted. Each has Wilson's 95 % interval.
+
+    `unlearncanvas/ua`: unlearning accuracy, share of images of the erased concept in which the judge finds another of
+    its domain. `/ira`: in-domain retain accuracy, share of images of other concepts of its domain in which it finds
+    them. `/cra`: cross-domain retain accuracy, the same of the other domain, also in images of the erased concept.
+
+    Where we differ: the paper's grid is complete, ours is what the concept's sentences name; where it has holes the
+    share over images is not quite the mean of the labels' shares. Under bare names (conf/concept/emoji_set) no sentence
+    names two things, so there /cra is over the other domain's own images alone.
     """
 
     sets: ClassVar = ("erase", "keep")
     name: str
-    version: int = 1
+    version: int = 2
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
-        right = {name: images[name].right(judge) for name in self.sets}
-        kept = [(p.kept, ok) for p, ok in zip(images["keep"].prompts, right["keep"], strict=True)]
-        scores: Scores = {"unlearncanvas/ua": share([not ok for ok in right["erase"]], "higher")}
-        for name, where in (("ira", "in"), ("cra", "cross")):
-            if values := [ok for k, ok in kept if k == where]:
-                scores[f"unlearncanvas/{name}"] = share(values, "higher")
+        heads = sorted({p.head for name in self.sets for p in images[name].prompts})
+        found = {
+            name: images[name].seen(f"find-{'-'.join(heads)}", lambda shown: judge.find(shown, heads)) for name in self.sets
+        }  # fmt: skip
+        known = {head: judge.labels(head) for head in heads}
+        scores: Scores = {}
+        for name, ones in asked({name: images[name].prompts for name in self.sets}, known).items():
+            right = [found[one.which][one.head][one.place] == one.label for one in ones]
+            if right:
+                score = share([ok != (name == "ua") for ok in right], "higher")
+                scores[f"unlearncanvas/{name}"] = {**score, "texts": [one.text for one in ones]}
         return scores
