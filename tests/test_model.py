@@ -10,7 +10,7 @@ import torch
 
 from advanchor.concept import Prompt
 from advanchor.core import BadInput
-from advanchor.model import add_at, image_seed
+from advanchor.latent_diffusion import add_at, image_seed
 
 PROMPTS = [Prompt(text, seed, "object", "fox") for text in ("a fox", "an emoji of a car") for seed in (0, 1)]
 
