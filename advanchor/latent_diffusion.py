@@ -193,8 +193,14 @@ class LatentDiffusion:
         for name, tensor in edit.items():
             if not torch.isfinite(tensor).all():
                 raise BadInput(f"the edit is not finite ({name}): lower method.lr, and the anchor's if it learns.")
-            if not name.startswith(("lowrank.", "eraser.", "guidance.")) and (name not in own or own[name].shape != tensor.shape):
-                raise BadInput(f"the edit was made for another model than {self.name}, which has no {name} of shape {tuple(tensor.shape)}: erase with this one.")
+            kind, _, rest = name.partition(".")
+            known = {  # what must be there for this part of an edit to act on
+                "lowrank": rest.rpartition(".")[0] in own,
+                "eraser": f"{rest.rsplit('.', 2)[0]}.to_q.weight" in own,
+                "guidance": True,
+            }
+            if not known.get(kind, name in own and own[name].shape == tensor.shape):
+                raise BadInput(f"the edit was made for another model than {self.name}, which has no place for {name} of shape {tuple(tensor.shape)}: erase with this model.")
 
     def noised(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """z_t = sqrt(a_t) z + sqrt(1 - a_t) noise."""

@@ -204,7 +204,8 @@ def test_an_edit_that_is_not_finite_or_of_another_model_is_refused(model: Any) -
     for edit, said in (
         ({name: own * math.nan}, "the edit is not finite"), ({"guidance.negative": torch.tensor([math.inf])}, "not finite"),
         ({name: own[:1]}, "made for another model than random"), ({"down.nothing": own}, "made for another model"),
-        ({"text_encoder.nothing": own}, "made for another model"),
+        ({"text_encoder.nothing": own}, "made for another model"), ({"lowrank.nothing.up": own}, "made for another model"),
+        ({"eraser.nothing.up.weight": own}, "made for another model"),
     ):  # fmt: skip
         with pytest.raises(BadInput, match=said), model.edited(edit):
             pass
