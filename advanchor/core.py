@@ -52,7 +52,7 @@ def option(kind: Kind) -> Callable[[C], C]:
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
-UNetScope = Literal["attn2", "attn2.kv", "noxattn", "full", "transformers"]  # model.py says which weights
+UNetScope = Literal["attn2", "attn2.kv", "noxattn", "full", "transformers"]  # latent_diffusion.py says which weights
 Scope = Literal["attn2", "attn2.kv", "noxattn", "full", "transformers", "text_encoder"]
 Head = Literal["object", "style", "nudity"]
 
