@@ -69,14 +69,14 @@ def safety(unet: nn.Module, guidance: Edit, steps: int, scale_of_guidance: float
             return None
         x = args[0].chunk(2)[1]
         state["inside"] = True
-        away = unet(x, args[1], concept.expand(len(x), -1, -1)).sample
+        away = unet(x, args[1], concept.expand(len(x), -1, -1)).sample.float()
         state["inside"] = False
-        empty, text = output[0].chunk(2)
+        empty, text = output.sample.float().chunk(2)
         mu = torch.where(text - away < threshold, (scale * (text - away).abs()).clamp(max=1.0), 0.0)
         m = mu * (away - empty) + momentum * state["velocity"]
         state["velocity"] = beta * state["velocity"] + (1 - beta) * m
         state["step"] += 1
-        return (torch.cat([empty, text - m if state["step"] > round(warmup * steps) else text]),)
+        return type(output)(sample=torch.cat([empty, text - m if state["step"] > round(warmup * steps) else text]))
 
     hook = unet.register_forward_hook(steer, with_kwargs=True)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -45,6 +45,14 @@ class EmojiJudge:
     version: int = 1
     extractor: str = "emoji classifier, 64 features, 32 px"
     perceptual: ClassVar = "lpips_emoji"
+
+    def to(self, device: str) -> Self:
+        """Itself: 32 px are judged on the CPU, wherever the model is, with the same bits."""
+        return self
+
+    def files(self) -> list[Path]:
+        """Every file that the judge is made of, sorted."""
+        return sorted(file for file in ASSETS.rglob("*") if file.is_file())
 
     def check(self, prompts: Sequence[Prompt], pixels: int) -> None:
         """Raise BadInput if the model's images are not 32 px wide, or a prompt's label is none of the classifier's."""
@@ -97,6 +105,14 @@ class NoJudge:
     version: int = 1
     extractor: str = "none"
     perceptual: ClassVar = "none"
+
+    def to(self, device: str) -> Self:
+        """Itself."""
+        return self
+
+    def files(self) -> list[Path]:
+        """None."""
+        return []
 
     def check(self, prompts: Sequence[Prompt], pixels: int) -> None:
         """Any prompt and any size will do."""

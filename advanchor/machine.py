@@ -48,18 +48,20 @@ def resident_peak() -> float:
 
 
 def device(wanted: str) -> str:
-    """`auto` is CUDA, Apple's GPU or the CPU, the first there is.
+    """`auto` is CUDA or the CPU, the first there is; never Apple's GPU (mps), which has no float64, in which UCE and MACE solve.
 
     Raises:
         BadInput: the device does not exist here.
     """
     import torch
 
-    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else [])]
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    there = ["cpu", *(["cuda", *gpus] if gpus else []), *(["mps"] if torch.backends.mps.is_available() else [])]
     if wanted == "auto":
-        return there[-1]
-    if wanted.split(":")[0] not in there:
-        raise BadInput(f"device={wanted} is not available here: use one of auto, {', '.join(there)}.")
+        return "cuda" if gpus else "cpu"
+    if wanted not in there:
+        shown = "null" if wanted is None else wanted
+        raise BadInput(f"device={shown} is not available here: use one of auto, {', '.join(there)}.")
     return wanted
 
 

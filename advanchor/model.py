@@ -1,33 +1,21 @@
-"""Stable Diffusion seen through what erasing needs. The only code that touches a diffusers pipeline."""
+"""The models there are: a Stable Diffusion 1.x in a local folder, and a tiny random one. Checked here without torch; loaded, they are a `LatentDiffusion`."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-import advanchor.torchvision_ops  # noqa: F401  (before diffusers)
-from advanchor.concept import Prompt
-from advanchor.core import BadInput, Edit, option
-from advanchor.edits import erasers, parameters, part, safety
+from advanchor import layout
+from advanchor.core import BadInput, option
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
-    from PIL.Image import Image
+    from advanchor.latent_diffusion import LatentDiffusion
 
 ASSETS = Path(__file__).parent / "assets"
-SCOPES: dict[str, Callable[[str], bool]] = {
-    "attn2": lambda name: ".attn2." in name,
-    "attn2.kv": lambda name: ".attn2.to_k." in name or ".attn2.to_v." in name,
-    "noxattn": lambda name: ".attn2." not in name,
-    "full": lambda name: True,
-    "transformers": lambda name: ".attentions." in name,
-}
 Autocast = Literal["none", "bfloat16", "float16"]
 
 
@@ -37,7 +25,7 @@ class StableDiffusion:
 
     Attributes:
         path: the folder; "bundled" is the emoji model that ships with the package.
-        autocast: precision of the U-Net's forward pass; weights, anchors and optimisers stay float32.
+        autocast: precision of the U-Net's forward pass; guidance, scheduler, VAE, weights, anchors and optimisers stay float32.
         version: raised when the weights behind `path` change, so that old results are not mistaken for new ones.
     """
 
@@ -47,30 +35,102 @@ class StableDiffusion:
     version: int = 1
 
     def folder(self) -> Path:
-        return ASSETS / "emoji" if self.path == "bundled" else Path(self.path or "").expanduser()
+        """Absolute: `m`, `./m` and `/here/m` are one model.
+
+        Raises:
+            BadInput: no path is set.
+        """
+        if not self.path:
+            raise BadInput(f"model={self.name} needs a local folder in the diffusers layout: add model.path=<folder with model_index.json>.")
+        return ASSETS / "emoji" if self.path == "bundled" else Path(self.path).expanduser().resolve()
 
     def check(self) -> None:
-        """Raise BadInput if the folder is not there, without loading anything."""
-        if self.path is None:
-            raise BadInput(f"model={self.name} needs a local folder in the diffusers layout: add model.path=<folder with model_index.json>.")
-        if not (self.folder() / "model_index.json").is_file():
-            raise BadInput(f"{self.folder()} is not a diffusers pipeline (no model_index.json in it): set model.path to a local Stable Diffusion 1.x folder.")
+        """Raise BadInput if the folder is not a whole Stable Diffusion 1.x, from its configs and the headers of its weights: nothing is loaded."""
+        layout.check(self.folder())
+
+    def files(self) -> list[Path]:
+        """Every file that `open` reads, sorted: what the model is made of.
+
+        Raises:
+            BadInput: as `check`.
+        """
+        self.check()
+        return layout.files(self.folder())
 
     def open(self, device: str) -> LatentDiffusion:
-        import diffusers
-        import transformers
-        from diffusers import StableDiffusionPipeline
+        """Load the folder on a device, as float32.
 
-        diffusers.utils.logging.disable_progress_bar()  # loading takes a second; its bars would outlast ours
-        transformers.utils.logging.disable_progress_bar()
+        Raises:
+            BadInput: as `check`; or the tensors are not those of the configs.
+        """
+        import advanchor.torchvision_ops  # noqa: F401, I001  (before diffusers)
+        import diffusers
+        import torch
+        from transformers import CLIPTextModel, CLIPTokenizer
+        from transformers.utils import logging as transformers_logging
+
+        from advanchor.latent_diffusion import LatentDiffusion
+
         self.check()
-        pipe = StableDiffusionPipeline.from_pretrained(
-            str(self.folder()), dtype=torch.float32, safety_checker=None, requires_safety_checker=False, local_files_only=True,
-            low_cpu_mem_usage=False,  # True needs one more package
-        )  # fmt: skip
-        if pipe.scheduler.config.get("prediction_type", "epsilon") != "epsilon":
-            raise BadInput(f"{self.folder()} predicts {pipe.scheduler.config.prediction_type}, and only epsilon prediction is supported: use an SD 1.x folder.")
+        root = self.folder()
+        scheduler = layout.scheduler(root)
+        transformers_logging.disable_progress_bar()  # loading takes a second; its bar would outlast ours
+
+        def network(cls: Any, part: str) -> Any:
+            """A network in which every tensor comes from the file, and every tensor of the file has its place."""
+            variant = {"variant": "fp16"} if ".fp16." in layout.weights(root / part).name else {}
+            settings = variant if cls is CLIPTextModel else {"low_cpu_mem_usage": False, **variant}  # True needs one more package
+            net, found = loaded(
+                root / part,
+                lambda: cls.from_pretrained(
+                    root / part, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True, **settings
+                ),
+            )
+            missing, misfit = sorted(found["missing_keys"]), sorted(str(one[0]) for one in found["mismatched_keys"])
+            foreign = sorted(name for name in found["unexpected_keys"] if not name.endswith("position_ids"))  # a buffer that older versions saved
+            for what, names in (("lack", missing), ("have another shape for", misfit), ("hold", foreign)):
+                if names:
+                    raise BadInput(
+                        f"{layout.weights(root / part)} and config.json are not of one network (the weights {what} {names[0]}"
+                        f"{f' and {len(names) - 1} more' if names[1:] else ''}): copy {root / part} anew, both files from one model."
+                    )
+            return net
+
+        tokenizer = loaded(root / "tokenizer", lambda: CLIPTokenizer.from_pretrained(root / "tokenizer", local_files_only=True))
+        with quiet():
+            text_encoder = network(CLIPTextModel, "text_encoder")
+            if len(tokenizer) > text_encoder.config.vocab_size:
+                raise BadInput(f"{root / 'tokenizer'} has {len(tokenizer)} tokens and the text encoder {text_encoder.config.vocab_size}: copy both folders anew, from one model.")
+            pipe = diffusers.StableDiffusionPipeline(
+                vae=network(diffusers.AutoencoderKL, "vae"), text_encoder=text_encoder, tokenizer=tokenizer, unet=network(diffusers.UNet2DConditionModel, "unet"),
+                scheduler=loaded(root / "scheduler", lambda: getattr(diffusers, scheduler).from_pretrained(root / "scheduler", local_files_only=True)),
+                safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False,
+            )  # fmt: skip
         return LatentDiffusion(self.name, pipe, device, self.autocast)
+
+
+def loaded(part: Path, load: Callable[[], Any]) -> Any:
+    """What a library makes of one part of a folder, or one sentence: the libraries raise whatever they meet."""
+    try:
+        return load()
+    except Exception as error:
+        raise BadInput(f"{part} cannot be loaded ({' '.join(str(error).split())[:200]}): copy it anew from where the model came from.") from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, the libraries do not print what we say in our own words."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    before = [(library, library.get_verbosity()) for library in (diffusers_logging, transformers_logging)]
+    try:
+        for library, _ in before:
+            library.set_verbosity_error()
+        yield
+    finally:
+        for library, verbosity in before:
+            library.set_verbosity(verbosity)
 
 
 @option("model")
@@ -78,15 +138,23 @@ class Random:
     """A tiny Stable Diffusion with random weights and the emoji tokenizer: draws noise, costs nothing. For tests."""
 
     name: str
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     version: int = 1
 
     def check(self) -> None:
         """Nothing can be missing."""
 
+    def files(self) -> list[Path]:
+        """The tokenizer's; the weights come from the seed."""
+        return sorted((ASSETS / "emoji/tokenizer").iterdir())
+
     def open(self, device: str) -> LatentDiffusion:
+        import advanchor.torchvision_ops  # noqa: F401, I001  (before diffusers)
+        import torch
         from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
         from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+        from advanchor.latent_diffusion import LatentDiffusion
 
         tokenizer = CLIPTokenizer.from_pretrained(ASSETS / "emoji/tokenizer")
         ids = {f"{k}_token_id": getattr(tokenizer, f"{k}_token_id") for k in ("bos", "eos", "pad")}
@@ -112,224 +180,3 @@ class Random:
                 safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False,
             )  # fmt: skip
         return LatentDiffusion(self.name, pipe, device, "none")
-
-
-class LatentDiffusion:
-    """A loaded pipeline: frozen weights, one U-Net in memory. Shapes: b batch, L tokens, d text width, h x w latent."""
-
-    def __init__(self, name: str, pipe: StableDiffusionPipeline, device: str, autocast: Autocast) -> None:
-        pipe.set_progress_bar_config(disable=True)
-        self.name, self.pipe, self.device = name, pipe.to(device), torch.device(device)
-        self.unet: Any = pipe.unet
-        self.text_encoder, self.tokenizer = pipe.text_encoder, pipe.tokenizer
-        for network in (self.unet, self.text_encoder, pipe.vae):
-            network.eval().requires_grad_(False)
-        self.length = self.tokenizer.model_max_length
-        self.pixels: int = self.unet.config.sample_size * pipe.vae_scale_factor
-        self.timesteps: int = pipe.scheduler.config.num_train_timesteps
-        self._alphas = pipe.scheduler.alphas_cumprod.to(self.device)
-        self._autocast = autocast
-        self.shelf: Path | None = None
-        self._embeddings: dict[str, Tensor] = {}
-        self._guidance: dict[str, Tensor] = {}
-        self._frozen = dict(self.unet.named_parameters())
-
-    def encode(self, texts: Sequence[str], delta: Tensor | None = None, spans: Sequence[Sequence[int]] = (), weights: Edit | None = None) -> Tensor:
-        """Text embeddings (b, L, d), with a gradient to `delta` and `weights` only.
-
-        Args:
-            delta: (s, d), added to the encoder's *input* at each text's `spans` (b lists of s positions).
-            weights: an edit; what it holds of the text encoder takes the place of the frozen tensors.
-        """
-        if text_weights := part(weights or {}, "text_encoder."):
-            return torch.func.functional_call(self.text_encoder, text_weights, (self._ids(texts),))[0]
-        if delta is None:
-            return torch.stack([self._embed(text) for text in texts])
-        ids = self._ids(texts)
-
-        def shift(module: torch.nn.Module, args: Any, out: Tensor) -> Tensor:
-            return add_at(out, delta, spans)
-
-        hook = self.text_encoder.get_input_embeddings().register_forward_hook(shift)
-        try:
-            return self.text_encoder(ids)[0]
-        finally:
-            hook.remove()
-
-    @torch.no_grad()
-    def _embed(self, text: str) -> Tensor:
-        """(L, d). The encoder is frozen and every sentence comes back thousands of times; encoded alone, it cannot depend on its batch."""
-        if text not in self._embeddings:
-            if len(self._embeddings) >= 512:
-                self._embeddings.clear()
-            self._embeddings[text] = self.text_encoder(self._ids([text]))[0][0]
-        return self._embeddings[text]
-
-    def _ids(self, texts: Sequence[str]) -> Tensor:
-        return self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt").input_ids.to(self.device)
-
-    def end(self, text: str) -> int:
-        """Position of the end token, at which the text encoder's output is the embedding of the whole sentence."""
-        return len(self.tokenizer(text, truncation=True, max_length=self.length).input_ids) - 1
-
-    def span(self, text: str, words: str) -> list[int]:
-        """Positions of all BPE pieces of `words` in the encoded text, counted with the start token.
-
-        Raises:
-            BadInput: the words are not in the text, or stand behind the tokenizer's limit.
-        """
-        whole, part = (self.tokenizer(t, truncation=True, max_length=self.length).input_ids for t in (text, words))
-        part = part[1:-1]
-        for i in range(len(whole) - len(part) + 1):
-            if whole[i : i + len(part)] == part:
-                return list(range(i, i + len(part)))
-        raise BadInput(f"the words '{words}' are not among the first {self.length} tokens of '{text}': correct the concept's name, phrase or templates.")
-
-    def eps(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None, seen: list[Tensor] | None = None) -> Tensor:
-        """Predicted noise (b, 4, h, w) for x (b, 4, h, w), t (b,), cond (b, L, d) under the U-Net part of an edit; its erasers' outputs are appended to `seen`."""
-        precision: AbstractContextManager[Any] = nullcontext()
-        if self._autocast != "none":
-            precision = torch.autocast(self.device.type, dtype=getattr(torch, self._autocast))
-        with precision:
-            if weights is None:
-                return self.unet(x, t, cond).sample.float()
-            with erasers(self.unet, weights, seen):
-                return torch.func.functional_call(self.unet, parameters(weights, self._frozen), (x, t, cond)).sample.float()
-
-    def attention(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None) -> list[Tensor]:
-        """Cross-attention probabilities at (x, t), one (b, heads, pixels, L) for each layer, differentiable in `weights`."""
-        seen: list[Tensor] = []
-
-        def watched(attn: Any, states: Tensor, encoder_hidden_states: Tensor, **ignored: Any) -> Tensor:
-            q, k, v = (z.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for z in (attn.to_q(states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)))
-            seen.append((attn.scale * q @ k.transpose(-1, -2)).softmax(-1))
-            return attn.to_out[0]((seen[-1] @ v).transpose(1, 2).flatten(2))
-
-        before = self.unet.attn_processors
-        self.unet.set_attn_processor({name: watched if ".attn2." in name else p for name, p in before.items()})
-        try:
-            self.eps(x, t, cond, weights)
-        finally:
-            self.unet.set_attn_processor(before)
-        return seen
-
-    def weights(self, scope: str) -> dict[str, Tensor]:
-        """The frozen parameters of a scope, by the names that they have in an edit.
-
-        Raises:
-            BadInput: no such scope.
-        """
-        if scope == "text_encoder":
-            return {f"text_encoder.{name}": p for name, p in self.text_encoder.named_parameters()}
-        if scope not in SCOPES:
-            raise BadInput(f"unknown scope '{scope}': choose one of {', '.join(SCOPES)}, text_encoder.")
-        return {name: p for name, p in self._frozen.items() if SCOPES[scope](name)}
-
-    @contextmanager
-    def edited(self, edit: Edit) -> Iterator[None]:
-        """Inside, the model is the edited one (edits.py says what that can be); afterwards its own again, bit for bit."""
-        edit = {name: tensor.to(self.device) for name, tensor in edit.items()}
-        text = part(edit, "text_encoder.")
-        swaps = [(self._frozen[name], tensor) for name, tensor in parameters(edit, self._frozen).items()]
-        swaps += [(self.text_encoder.get_parameter(name), tensor) for name, tensor in text.items()]
-        before = [own.detach().clone() for own, _ in swaps]
-        try:
-            self._guidance = part(edit, "guidance.")
-            if text:
-                self._embeddings.clear()
-            with torch.no_grad():
-                for own, tensor in swaps:
-                    own.copy_(tensor)
-            with erasers(self.unet, edit):
-                yield
-        finally:
-            self._guidance = {}
-            if text:
-                self._embeddings.clear()
-            with torch.no_grad():
-                for (own, _), tensor in zip(swaps, before, strict=True):
-                    own.copy_(tensor)
-
-    def noised(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """z_t = sqrt(a_t) z + sqrt(1 - a_t) noise."""
-        a = self._alphas[t].view(-1, 1, 1, 1)
-        return a.sqrt() * z + (1 - a).sqrt() * noise
-
-    def latents(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, cond: Tensor | None = None) -> Tensor:
-        """Denoised latents (b, 4, h, w), scaled as the U-Net sees them; under `cond` (b, L, d) if given."""
-        return self._sample(texts, seeds, steps, guidance, "latent", cond)
-
-    def draw(self, prompts: Sequence[Prompt], *, steps: int, guidance: float, scheduler: str = "own", cond: Tensor | None = None) -> list[Image]:
-        """One image per prompt, under `cond` (b, L, d) if given. An image depends on its text, seed and condition alone, not on what is drawn beside it.
-
-        Args:
-            scheduler: own, the model's; ddim; or lms (linear multistep of order 4, from k-diffusion), its timesteps spread evenly from the last to 0 as in AdvAnchor's
-                released evaluation.
-        """
-        import diffusers
-
-        own = self.pipe.scheduler
-        if scheduler == "ddim":
-            self.pipe.scheduler = diffusers.DDIMScheduler.from_config(own.config)
-        if scheduler == "lms":
-            self.pipe.scheduler = diffusers.LMSDiscreteScheduler.from_config(own.config, timestep_spacing="linspace")
-        try:
-            return self._sample([p.text for p in prompts], [p.seed for p in prompts], steps, guidance, "pil", cond)
-        finally:
-            self.pipe.scheduler = own  # methods learn from the model's own trajectories
-
-    @torch.no_grad()
-    def trajectory(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, until: int | None = None) -> tuple[Tensor, Tensor]:
-        """One sampling run: x before each step (b, n, 4, h, w) and the steps' t (n,), both in the order of sampling; with `until` no further than that step."""
-        seen: list[Tensor] = []
-
-        def keep(pipe: Any, i: int, t: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
-            seen.append(values["latents"].clone())
-            pipe._interrupt = until is not None and i + 1 >= until  # diffusers' own way to stop early
-            return values
-
-        start = self._noise(texts, seeds) * self.pipe.scheduler.init_noise_sigma
-        if until != 0:
-            self._sample(texts, seeds, steps, guidance, "latent", each=keep)
-        else:
-            self.pipe.scheduler.set_timesteps(steps)
-        x = torch.stack([start, *seen], 1)
-        n = min(x.shape[1], len(self.pipe.scheduler.timesteps))
-        return x[:, :n], self.pipe.scheduler.timesteps[:n].to(self.device)
-
-    def _noise(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        side = self.unet.config.sample_size
-        shape = (self.unet.config.in_channels, side, side)
-        return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(image_seed(t, s))) for t, s in zip(texts, seeds, strict=True)]).to(self.device)
-
-    @torch.no_grad()
-    def _sample(self, texts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float, output: str, cond: Tensor | None = None, each: Any = None) -> Any:
-        cond, empty = self.encode(texts) if cond is None else cond.to(self.device), self.encode([""] * len(texts))
-        if "negative" in self._guidance:
-            empty = self._guidance["negative"].expand_as(empty)
-        precision: AbstractContextManager[Any] = nullcontext()
-        if self._autocast != "none":
-            precision = torch.autocast(self.device.type, dtype=getattr(torch, self._autocast))
-        with precision, safety(self.unet, self._guidance, steps, guidance):
-            return self.pipe(
-                prompt_embeds=cond,
-                negative_prompt_embeds=empty,
-                latents=self._noise(texts, seeds),
-                num_inference_steps=steps,
-                guidance_scale=guidance,
-                output_type=output,
-                callback_on_step_end=each,
-            ).images
-
-
-def image_seed(text: str, seed: int) -> int:
-    """A 63-bit seed from the prompt and its number, the same on every machine and in every process."""
-    return int.from_bytes(hashlib.sha256(f"{text}\n{seed}".encode()).digest()[:8], "big") >> 1
-
-
-def add_at(embeddings: Tensor, delta: Tensor, spans: Sequence[Sequence[int]]) -> Tensor:
-    """embeddings (b, L, d) with delta (s, d) added at each row's s positions."""
-    placed = torch.zeros_like(embeddings)
-    rows = torch.arange(len(spans)).repeat_interleave(len(delta))
-    columns = torch.tensor([p for span in spans for p in span])
-    return embeddings + placed.index_put((rows.to(placed.device), columns.to(placed.device)), delta.repeat(len(spans), 1).to(placed.dtype))

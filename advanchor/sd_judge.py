@@ -10,15 +10,18 @@ Weights are downloaded by those libraries when they are first needed; a network 
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from dataclasses import field
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -31,10 +34,7 @@ if TYPE_CHECKING:
 
 EXPOSED = ("ARMPITS", "BELLY", "BUTTOCKS", "FEET", "FEMALE_BREAST", "FEMALE_GENITALIA", "MALE_BREAST", "MALE_GENITALIA")
 BATCH = 32
-
-
-def device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+HEAD = ("head.safetensors", "styles.json")
 
 
 def loaded(what: str, load: Callable[[], Any]) -> Any:
@@ -50,54 +50,55 @@ def loaded(what: str, load: Callable[[], Any]) -> Any:
 
 
 @cache
-def resnet50() -> tuple[Any, Any, list[str]]:
+def resnet50(device: str) -> tuple[Any, Any, list[str]]:
     from torchvision.models import ResNet50_Weights, resnet50
 
     weights = ResNet50_Weights.IMAGENET1K_V1
-    return resnet50(weights=weights).eval().to(device()), weights.transforms(), weights.meta["categories"]
+    return resnet50(weights=weights).eval().to(device), weights.transforms(), weights.meta["categories"]
 
 
 @cache
-def resnet18() -> tuple[Any, Any]:
+def resnet18(device: str) -> tuple[Any, Any]:
     """The trunk without its last layer: 512 features."""
     from torchvision.models import ResNet18_Weights, resnet18
 
     weights = ResNet18_Weights.IMAGENET1K_V1
     net = resnet18(weights=weights)
     net.fc = torch.nn.Identity()
-    return net.eval().to(device()), weights.transforms()
+    return net.eval().to(device), weights.transforms()
 
 
 @cache
-def inception() -> Any:
+def inception(device: str) -> Any:
     from torchmetrics.image.fid import NoTrainInceptionV3
 
-    return NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"]).to(device())
+    return NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"]).to(device)
 
 
 @cache
-def clip() -> tuple[Any, Any, Any]:
+def clip(device: str) -> tuple[Any, Any, Any]:
     import open_clip
 
     net, _, transform = open_clip.create_model_and_transforms("ViT-B-32-quickgelu", pretrained="openai")
-    return net.eval().to(device()), transform, open_clip.get_tokenizer("ViT-B-32-quickgelu")
+    return net.eval().to(device), transform, open_clip.get_tokenizer("ViT-B-32-quickgelu")
 
 
 @cache
 def nudenet() -> Any:
+    """Runs where onnxruntime puts it, whatever the device."""
     from nudenet import NudeDetector
 
     return NudeDetector()
 
 
 @cache
-def lpips() -> Any:
+def lpips(device: str) -> Any:
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).to(device())
+    return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).to(device)
 
 
-MEASURES: dict[str, Callable[[], Any]] = {"FID (Inception-v3)": inception, "LPIPS (AlexNet)": lpips, "CLIP (ViT-B/32)": clip}
+MEASURES: dict[str, Callable[[str], Any]] = {"FID (Inception-v3)": inception, "LPIPS (AlexNet)": lpips, "CLIP (ViT-B/32)": clip}
 
 
 def pixels(images: Sequence[Image], size: int | None = None) -> Tensor:
@@ -113,15 +114,15 @@ def batches(images: Sequence[Image]) -> Iterator[Sequence[Image]]:
 
 
 @torch.no_grad()
-def through(net: Any, transform: Callable[[Image], Tensor], images: Sequence[Image]) -> Tensor:
+def through(net: Any, transform: Callable[[Image], Tensor], images: Sequence[Image], device: str) -> Tensor:
     """A network's output (n, d) for images that its own transform prepares."""
-    return torch.cat([net(torch.stack([transform(im) for im in group]).to(device())).float().cpu() for group in batches(images)])
+    return torch.cat([net(torch.stack([transform(im) for im in group]).to(device)).float().cpu() for group in batches(images)])
 
 
-def style_features(images: Sequence[Image]) -> Tensor:
+def style_features(images: Sequence[Image], device: str = "cpu") -> Tensor:
     """(n, 512), what the style head looks at."""
-    net, transform = loaded("styles (ResNet-18)", resnet18)
-    return through(net, transform, images)
+    net, transform = loaded("styles (ResNet-18)", lambda: resnet18(device))
+    return through(net, transform, images, device)
 
 
 @option("judge")
@@ -130,6 +131,7 @@ class StableDiffusionJudge:
 
     Attributes:
         styles: folder that scripts/train_style_head.py wrote (styles.json, head.safetensors); null if no style is measured.
+        device: where it looks at images: no setting of its own, but the run's, by `to`.
     """
 
     name: str
@@ -137,11 +139,29 @@ class StableDiffusionJudge:
     extractor: str = "Inception-v3 of torch-fidelity, 2048 features, 299 px"
     styles: str | None = None
     perceptual: ClassVar = "lpips_alex64"
+    device: str = field(default="cpu", init=False)
+
+    def to(self, device: str) -> Self:
+        """The same judge on another device."""
+        moved = copy.copy(self)
+        object.__setattr__(moved, "device", device)
+        return moved
+
+    def files(self) -> list[Path]:
+        """The files of the style head, sorted; all other weights are published ones that a library fetches by name.
+
+        Raises:
+            BadInput: a folder is named and holds no head.
+        """
+        if self.styles is None:
+            return []
+        self.head()
+        return [Path(self.styles) / name for name in HEAD]
 
     def check(self, prompts: Sequence[Prompt], pixels: int) -> None:
         """Raise BadInput if a prompt's label is none that the judge can tell, or a network is missing: before anything is erased. Heads that no prompt asks for are not loaded."""
         for what, load in MEASURES.items():
-            loaded(what, load)
+            loaded(what, partial(load, self.device))
         for head in dict.fromkeys(p.head for p in prompts):
             known, wanted = self.labels(head), dict.fromkeys(p.label for p in prompts if p.head == head)
             if unknown := [label for label in wanted if label not in known]:
@@ -151,13 +171,28 @@ class StableDiffusionJudge:
     def labels(self, head: Head) -> list[str]:
         """What a head can find."""
         if head == "object":
-            return list(loaded("objects (ResNet-50)", resnet50)[2])
+            return list(loaded("objects (ResNet-50)", lambda: resnet50(self.device))[2])
         if head == "nudity":
             loaded("nudity (NudeNet)", nudenet)
             return ["nudity"]
-        if self.styles is None or not (Path(self.styles) / "styles.json").is_file():
+        return self.head()[0]
+
+    def head(self) -> tuple[list[str], Tensor, Tensor]:
+        """The style head: names, weight (names, 512), bias (names,).
+
+        Raises:
+            BadInput: there is none, or it is damaged.
+        """
+        if self.styles is None or not (Path(self.styles) / HEAD[1]).is_file():
             raise BadInput("judge=sd tells styles by a head that is trained on the model's own images: run scripts/train_style_head.py, and set judge.styles to its folder.")
-        return list(json.loads((Path(self.styles) / "styles.json").read_text()))
+        tensors, names = (Path(self.styles) / name for name in HEAD)
+        try:
+            styles, head = json.loads(names.read_text()), load_file(tensors)
+            if not (isinstance(styles, list) and head["weight"].shape == (len(styles), 512) and head["bias"].shape == (len(styles),)):
+                raise ValueError("its two files are not of one head")
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise BadInput(f"the style head in {self.styles} cannot be read ({error}): run scripts/train_style_head.py once more.") from None
+        return [str(style) for style in styles], head["weight"], head["bias"]
 
     def find(self, images: Sequence[Image], heads: Sequence[Head]) -> dict[Head, list[str]]:
         """The likeliest object or style of each image; "nudity" or "" for NudeNet."""
@@ -168,40 +203,40 @@ class StableDiffusionJudge:
                 found[head] = ["nudity" if exposed(im) else "" for im in images]
                 continue
             if head == "object":
-                net, transform, _ = resnet50()
-                scores = through(net, transform, images)
+                net, transform, _ = resnet50(self.device)
+                scores = through(net, transform, images, self.device)
             else:
-                weights = load_file(Path(self.styles or "") / "head.safetensors")
-                scores = style_features(images) @ weights["weight"].T + weights["bias"]
+                _, weight, bias = self.head()
+                scores = style_features(images, self.device) @ weight.T + bias
             found[head] = [labels[int(i)] for i in scores.argmax(1)]
         return found
 
     @torch.no_grad()
     def features(self, images: Sequence[Image]) -> Tensor:
         """(n, 2048)."""
-        return torch.cat([inception()(pixels(group).to(device())).float().cpu() for group in batches(images)])
+        return torch.cat([inception(self.device)(pixels(group).to(self.device)).float().cpu() for group in batches(images)])
 
     @torch.no_grad()
     def distance(self, before: Sequence[Image], after: Sequence[Image]) -> Tensor:
         """LPIPS (n,) with AlexNet at 64 px, as in the released evaluation."""
 
         def pair(a: Sequence[Image], b: Sequence[Image]) -> Tensor:
-            x, y = (pixels(group, 64).to(device()).float() / 255 for group in (a, b))
-            each: Tensor = lpips().net(x, y, normalize=True)
+            x, y = (pixels(group, 64).to(self.device).float() / 255 for group in (a, b))
+            each: Tensor = lpips(self.device).net(x, y, normalize=True)
             return each.flatten().cpu()
 
         return torch.cat([pair(a, b) for a, b in zip(batches(before), batches(after), strict=True)])
 
     def embed(self, images: Sequence[Image]) -> Tensor:
         """CLIP embeddings (n, 512) of length 1."""
-        net, transform, _ = clip()
-        return torch.nn.functional.normalize(through(net.encode_image, transform, images), dim=-1)
+        net, transform, _ = clip(self.device)
+        return torch.nn.functional.normalize(through(net.encode_image, transform, images, self.device), dim=-1)
 
     @torch.no_grad()
     def similarity(self, images: Sequence[Image], texts: Sequence[str]) -> Tensor:
         """Cosine of each image with its text, (n,) in [-1, 1]."""
-        net, _, tokenizer = clip()
-        words = torch.cat([net.encode_text(tokenizer(list(texts[i : i + BATCH])).to(device()), normalize=True).float().cpu() for i in range(0, len(texts), BATCH)])
+        net, _, tokenizer = clip(self.device)
+        words = torch.cat([net.encode_text(tokenizer(list(texts[i : i + BATCH])).to(self.device), normalize=True).float().cpu() for i in range(0, len(texts), BATCH)])
         return (self.embed(images) * words).sum(-1)
 
 

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
     prompts = [Prompt(fill(concept.evaluate[i % len(concept.evaluate)], name, names[name]), FIRST_SEED + i, "style", name) for name in classes for i in range(options.images)]
     model = build(cfg.model, "model").open(device(cfg.device))
     images = draw(partial(model.draw, **sample.looks), prompts, Path(cfg.root) / "store" / "samples" / f"base-{key(cfg.model, sample.looks)}", batch=cfg.batch, label="styles")
-    features, labels = style_features(images.load()), torch.tensor([classes.index(p.label) for p in prompts])
+    features, labels = style_features(images.load(), device(cfg.device)), torch.tensor([classes.index(p.label) for p in prompts])
     held_out = torch.arange(len(prompts)) % 5 == 4
     weight, bias = fit(features[~held_out], labels[~held_out], len(classes))
     accuracy = float(((features[held_out] @ weight.T + bias).argmax(1) == labels[held_out]).float().mean())

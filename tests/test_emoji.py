@@ -28,6 +28,7 @@ def judge() -> Any:
 
 
 def test_plain_diffusers_loads_and_draws_with_the_bundled_folder() -> None:
+    import advanchor.torchvision_ops  # noqa: F401, I001  (before diffusers)
     from diffusers import StableDiffusionPipeline
 
     pipe = StableDiffusionPipeline.from_pretrained(ASSETS / "emoji", safety_checker=None)
@@ -36,6 +37,16 @@ def test_plain_diffusers_loads_and_draws_with_the_bundled_folder() -> None:
     assert image.size == (32, 32)
     assert all(b.attn2 is not None for b in (m for m in pipe.unet.modules() if type(m).__name__ == "BasicTransformerBlock"))
     assert pipe.unet.config.down_block_types == ["CrossAttnDownBlock2D"] * 2
+
+
+def test_a_judge_names_every_file_it_is_made_of(judge: Any) -> None:
+    files = judge.files()
+    assert files == sorted(f for f in (ASSETS / "judge").rglob("*") if f.is_file())
+    assert {"config.json", "model.safetensors", "open_clip_model.safetensors", "tokenizer.json"} <= {f.name for f in files}
+    assert judge.to("cuda:1") == judge  # 32 px are judged on the CPU
+    nobody = build(compose(["judge=none"]).judge, "judge")
+    assert nobody.files() == []
+    assert nobody.to("cuda:1") == nobody
 
 
 def test_the_bundle_is_at_most_30_megabytes_of_half_precision_safetensors() -> None:

@@ -63,7 +63,7 @@ def work(root: str, overrides: list[str], moment: tuple[str, int] | None) -> Non
 def process() -> Callable[..., int]:
     """Call `work` in a child of a server that has imported everything once; returns the exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["advanchor.model", "advanchor.judge", "advanchor.training", "torchmetrics.image.fid"])
+    context.set_forkserver_preload(["advanchor.latent_diffusion", "advanchor.judge", "advanchor.training", "torchmetrics.image.fid"])
 
     def call(root: Path, overrides: list[str], moment: tuple[str, int] | None = None) -> int:
         child = context.Process(target=work, args=(str(root), overrides, moment))
@@ -110,7 +110,7 @@ def test_a_finished_run_computes_nothing(tiny: Any, monkeypatch: pytest.MonkeyPa
 
 def test_another_metric_on_a_finished_run_draws_nothing_and_keeps_the_other_scores(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tiny("metric=[erasure]")
-    monkeypatch.setattr("advanchor.model.LatentDiffusion._sample", None)
+    monkeypatch.setattr("advanchor.latent_diffusion.LatentDiffusion._denoise", None)
     second = tiny("metric=[erasure,kid]")
     assert second["scores"].keys() > first["scores"].keys()
     assert all(second["scores"][k] == v for k, v in first["scores"].items())
@@ -232,7 +232,7 @@ def test_a_single_other_metric_loses_no_score_and_another_judge_measures_anew(ti
 
 
 def test_runs_of_one_model_share_the_unedited_models_images(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from advanchor.model import LatentDiffusion
+    from advanchor.latent_diffusion import LatentDiffusion
 
     tiny("metric=[erasure]")
     drawn: list[str] = []

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
+from safetensors.torch import save_file
 
 from advanchor import sd_judge
 from advanchor.compose import compose
@@ -73,6 +75,36 @@ def test_lpips_is_zero_for_the_same_image_and_there_is_one_for_each_pair(judge: 
     assert apart[0] == pytest.approx(0, abs=1e-6)
     assert (apart[1:] > 1e-4).all()
     assert judge.perceptual == "lpips_alex64"
+
+
+def test_the_judge_looks_where_the_run_says_and_no_config_says_otherwise(judge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a GPU that nobody asked for
+    assert judge.device == "cpu"
+    assert judge.distance(squares("red"), squares("blue")).shape == (1,)
+    asked: list[str] = []
+    monkeypatch.setattr(sd_judge, "MEASURES", {"LPIPS (AlexNet)": asked.append})
+    moved = judge.to("cuda:1")
+    moved.check([], 512)
+    assert (asked, judge.device, moved.styles) == (["cuda:1"], "cpu", judge.styles)
+    with pytest.raises(ValidationError, match="device"):
+        sd_judge.StableDiffusionJudge(name="sd", device="cuda")  # type: ignore[call-arg]
+
+
+def test_a_style_head_is_named_by_its_files_and_a_damaged_one_is_one_sentence(judge: Any) -> None:
+    assert sd_judge.StableDiffusionJudge(name="sd").files() == []
+    folder = Path(judge.styles)
+    folder.mkdir()
+    (folder / "styles.json").write_text('["a", "b"]')
+    save_file({"weight": torch.zeros(2, 512), "bias": torch.zeros(2)}, folder / "head.safetensors")
+    assert judge.files() == [folder / "head.safetensors", folder / "styles.json"]
+    assert judge.labels("style") == ["a", "b"]
+    for name, damaged in (("styles.json", b'["a"]'), ("styles.json", b"["), ("head.safetensors", b"\x08"), ("head.safetensors", None)):
+        whole = (folder / name).read_bytes()
+        (folder / name).unlink() if damaged is None else (folder / name).write_bytes(damaged)
+        for ask in (judge.files, lambda: judge.labels("style")):
+            with pytest.raises(BadInput, match=r"style head in .* cannot be read .*: run scripts/train_style_head\.py once more"):
+                ask()
+        (folder / name).write_bytes(whole)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("nudenet") is not None, reason="nudenet is installed")

@@ -9,7 +9,7 @@ import torch
 from advanchor.anchors.words import Empty, Superclass
 from advanchor.compose import compose
 from advanchor.concept import kept
-from advanchor.model import LatentDiffusion
+from advanchor.latent_diffusion import LatentDiffusion
 from advanchor.pools import Pool, Trajectories
 from advanchor.run import build
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advanchor.concept import Concept, fill
 from advanchor.core import Model
-from advanchor.model import add_at
+from advanchor.latent_diffusion import add_at
 
 
 @dataclass(frozen=True)
