@@ -15,7 +15,9 @@ from advanchor.model import add_at
 
 @dataclass(frozen=True)
 class Slot:
-    """Positions S of the name in sentences: of every one of its occurrences, wherever they stand. b sentences, s tokens of the name, d text width, L tokens.
+    """Positions S of the name in sentences: of every one of its occurrences, wherever they stand.
+
+    b sentences, s tokens of the name, d text width, L tokens.
 
     Attributes:
         suffix: appended to the name ("'s" in the released AdvAnchor code), wherever it stands as words of their own.
@@ -28,7 +30,8 @@ class Slot:
     by: Literal["tokens", "words"] = "tokens"
 
     def texts(self, templates: Sequence[str]) -> list[str]:
-        return [whole(self.concept.name).sub(lambda name: name[0] + self.suffix, fill(t, "", self.concept.phrase)) for t in templates]
+        texts = [fill(t, "", self.concept.phrase) for t in templates]
+        return [whole(self.concept.name).sub(lambda name: name[0] + self.suffix, text) for text in texts]
 
     def places(self, templates: Sequence[str]) -> list[list[list[int]]]:
         """For each sentence the positions of each occurrence: b lists of lists of s.
@@ -48,11 +51,12 @@ class Slot:
                 first = text[: place.start()].count(" ") + 1  # position 0 is the start token
                 found.append(list(range(first, first + len(words.split()))))
             if found[-1][-1] >= self.model.end(text):
-                raise BadInput(f"'{text}' is too long for the text encoder to see every '{words}' in it: shorten the concept's phrase or templates.")
+                remedy = "shorten the concept's phrase or templates"
+                raise BadInput(f"'{text}' is too long for the text encoder to see every '{words}' in it: {remedy}.")
         return found
 
     def spans(self, templates: Sequence[str]) -> list[list[int]]:
-        """S for each sentence: b lists of s positions, or of a multiple of s where the name stands there several times."""
+        """S for each sentence: b lists of s positions, or of a multiple of s where the name stands several times."""
         return [[p for place in places for p in place] for places in self.places(templates)]
 
     def ends(self, templates: Sequence[str]) -> list[int]:
@@ -63,7 +67,7 @@ class Slot:
         return [span[-1] for span in self.spans(templates)]
 
     def encode(self, templates: Sequence[str], delta: Tensor | None = None, place: Literal["output", "input"] = "output") -> Tensor:
-        """E(sentences) (b, L, d) with delta (s, d) added at each occurrence, at the text encoder's output or to its input embeddings."""
+        """E(sentences) (b, L, d) with delta (s, d) added at each occurrence, at the encoder's output or input."""
         if delta is None:
             return self.model.encode(self.texts(templates))
         if place == "input":
