@@ -324,8 +324,9 @@ def image_seed(text: str, seed: int, purpose: str = "") -> int:
 
 
 def add_at(embeddings: Tensor, delta: Tensor, spans: Sequence[Sequence[int]]) -> Tensor:
-    """embeddings (b, L, d) with delta (s, d) added at each row's s positions."""
+    """embeddings (b, L, d) with delta (s, d) added at each row's s positions, or at each s of a multiple of them."""
     placed = torch.zeros_like(embeddings)
-    rows = torch.arange(len(spans)).repeat_interleave(len(delta))
+    rows = torch.tensor([row for row, span in enumerate(spans) for _ in span])
     columns = torch.tensor([p for span in spans for p in span])
-    return embeddings + placed.index_put((rows.to(placed.device), columns.to(placed.device)), delta.repeat(len(spans), 1).to(placed.dtype))
+    each = delta.repeat(len(rows) // len(delta), 1).to(placed.dtype)
+    return embeddings + placed.index_put((rows.to(placed.device), columns.to(placed.device)), each)

@@ -1,18 +1,31 @@
-"""Where progress is shown: Weights & Biases, a JSON-lines file, or nowhere. result.json is the record; a tracker that fails costs no run."""
+"""Where progress is shown: Weights & Biases, a JSON-lines file, or nowhere.
+
+result.json is the record; a tracker that fails says so once and costs no run.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import netrc
 import os
+import re
+import ssl
+import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from advanchor.core import Scores, option
+from advanchor.core import Rate, Scores, option
 
 log = logging.getLogger(__name__)
+# In the environment once W&B did not answer: neither this process nor one that it starts waits for it again.
+UNREACHED = "ADVANCHOR_WANDB_UNREACHED"
+ONLINE, OFFLINE = ("online", "run", "shared"), ("offline", "dryrun")  # what WANDB_MODE can be; also "disabled"
+MODES = {**dict.fromkeys(ONLINE, "online"), **dict.fromkeys(OFFLINE, "offline"), "disabled": "disabled"}
 
 
 @option("tracker")
@@ -33,13 +46,22 @@ class NoTracker:
 
 @option("tracker")
 class JsonLines:
-    """One line per event in <run folder>/<file>."""
+    """One line per event in <run folder>/<file>. What is not finite is null there.
+
+    Attributes:
+        file: a plain name that ends in .jsonl, so that no other file of the run has it.
+    """
 
     name: str
     file: str = "progress.jsonl"
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]{0,99}\.jsonl", self.file):
+            rule = "must be a plain name that ends in .jsonl (letters, digits, '.', '-', '_')"
+            raise ValueError(f"file {self.file!r} {rule}: it lies in the run's folder")
+
     def start(self, run: str, config: dict[str, Any], out: Path) -> None:
-        object.__setattr__(self, "path", out / self.file)
+        object.__setattr__(self, "_path", out / self.file)
         self._write({"event": "start", "run": run, "config": config}, "w")
 
     def log(self, step: int, **scalars: float) -> None:
@@ -47,20 +69,33 @@ class JsonLines:
 
     def finish(self, scores: Scores, grid: Path | None, failed: bool) -> str:
         self._write({"event": "finish", "failed": failed, "scores": scores})
-        return str(self.path)  # type: ignore[attr-defined]
+        return "not logged" if self._path is None else str(self._path)  # type: ignore[attr-defined]
 
     def _write(self, event: dict[str, Any], mode: str = "a") -> None:
-        with self.path.open(mode) as f:  # type: ignore[attr-defined]
-            f.write(json.dumps(event) + "\n")
+        path = self._path  # type: ignore[attr-defined]
+        if path is None:
+            return
+        try:
+            with path.open(mode) as f:
+                f.write(json.dumps(_finite(event), allow_nan=False) + "\n")
+        except OSError as error:
+            log.warning("%s cannot be written (%s): the run goes on without it.", path, error.strerror)
+            object.__setattr__(self, "_path", None)
 
 
 @option("tracker")
 class WandB:
     """Weights & Biases through its client: online if logged in, else offline (`wandb sync <folder>` uploads it later).
 
+    A server that does not answer in `wait` seconds is said and done without: the run is logged offline, and so are all
+    that follow in this process and in the workers that it starts. A run that the caller has open stays open and
+    untouched. All files of the run lie in its folder.
+
     Attributes:
-        project, group: where the run appears; job_type is the method's name.
+        project, group: where the run appears; job_type is the method's name. Of group and job_type the first 128
+            characters count.
         mode: auto decides as above; WANDB_MODE in the environment wins over auto.
+        wait: seconds for the server to answer, at the start and for what is left to upload at the end.
     """
 
     name: str
@@ -68,31 +103,95 @@ class WandB:
     group: str
     job_type: str
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    wait: Rate = 15.0
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[^/\\#?%:]{1,128}", self.project) or not self.project.strip():
+            rule = "must be a name of at most 128 characters without / \\ # ? % and :, which W&B refuses"
+            raise ValueError(f"project {self.project!r} {rule}")
+        if (given := os.environ.get("WANDB_MODE", "")) and given not in MODES:
+            remedy = "set it to online, offline or disabled, or remove it"
+            raise ValueError(f"WANDB_MODE={given} in the environment is no mode of Weights & Biases: {remedy}")
 
     def start(self, run: str, config: dict[str, Any], out: Path) -> None:
         """Open the run. From here on a failure of W&B is logged once and the tracker goes quiet."""
+        mode, because = self._chosen()
         object.__setattr__(self, "_run", None)
+        object.__setattr__(self, "_where", f"not logged ({because})" if mode == "disabled" else "not logged")
+        if mode == "disabled":
+            return
+        name, unreached = run, ""
+        if mode == "online":
+            unreached = "it did not answer before" if UNREACHED in os.environ else self._unreached()
+        if mode == "online" and not unreached:
+            try:
+                self._open(run, run, config, out, "online")
+                return
+            except Exception as error:
+                unreached, name = _line(error), f"{run}-offline"  # W&B's process holds the first one until ours ends
+        if unreached:
+            os.environ[UNREACHED] = "1"
         try:
-            import wandb
-
-            mode: Any = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline") if self.mode == "auto" else self.mode
-            settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
-            opened = wandb.init(
-                project=self.project, group=self.group, job_type=self.job_type, id=run, name=run, resume="allow", reinit="finish_previous",
-                config=config, dir=str(out), mode=mode, settings=settings,
-            )  # fmt: skip
-            opened.define_metric("train_step")
-            for prefix in ("train/*", "anchor/*"):
-                opened.define_metric(prefix, step_metric="train_step")
-            object.__setattr__(self, "_run", opened)
+            self._open(name, run, config, out, "offline")
+            if unreached:
+                where = self._where  # type: ignore[attr-defined]
+                log.warning("Weights & Biases (%s) cannot be reached: %s.", _server(), unreached)
+                log.warning("Logged offline: `wandb sync %s` uploads it later.", where)
         except Exception as error:
             log.warning("Weights & Biases could not be started (%s): the run goes on without it.", _line(error))
+
+    def _unreached(self) -> str:
+        """Why the server gives no answer of any kind within `wait` seconds; nothing if it does.
+
+        Its client would be silent for a minute and a half.
+        """
+        log.info("asking Weights & Biases (%s), for at most %g seconds", _server(), self.wait)
+        said: list[str] = []
+
+        def ask() -> None:
+            try:
+                urllib.request.urlopen(_server(), timeout=self.wait).close()
+                said.append("")
+            except urllib.error.HTTPError:
+                said.append("")
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "reason", error)
+                trusted = isinstance(reason, ssl.SSLError)  # somebody answered; the client has certificates of its own
+                said.append("" if trusted else str(reason) or type(reason).__name__)
+
+        asking = threading.Thread(target=ask, daemon=True)  # a name server's own time limit is longer
+        asking.start()
+        asking.join(self.wait)
+        return said[0] if said else "no answer"
+
+    def _chosen(self) -> tuple[str, str]:
+        """The mode, and what says so."""
+        if self.mode != "auto":
+            return self.mode, f"tracker.mode={self.mode}"
+        if given := os.environ.get("WANDB_MODE"):
+            return MODES[given], f"WANDB_MODE={given}"
+        return ("online" if _logged_in() else "offline"), ""
+
+    def _open(self, run: str, shown: str, config: dict[str, Any], out: Path, mode: Any) -> None:
+        import wandb
+
+        limits = {"init_timeout": self.wait, "finish_timeout": self.wait}
+        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, **limits)
+        opened = wandb.init(
+            project=self.project, group=self.group[:128] or None, job_type=self.job_type[:128], id=run, name=shown,
+            resume="allow", reinit="create_new", config=config, dir=str(out), mode=mode, settings=settings,
+        )  # fmt: skip
+        opened.define_metric("train_step")
+        for prefix in ("train/*", "anchor/*"):
+            opened.define_metric(prefix, step_metric="train_step")
+        object.__setattr__(self, "_run", opened)
+        object.__setattr__(self, "_where", str(Path(opened.dir).parent) if opened.offline else opened.url)
 
     def log(self, step: int, **scalars: float) -> None:
         self._try(lambda run: run.log({"train_step": step, **scalars}))
 
     def finish(self, scores: Scores, grid: Path | None, failed: bool) -> str:
-        """Scores into the summary, the grid as an image; returns where the run is."""
+        """Scores into the summary, the grid as an image; returns where the run is, or why it is nowhere."""
 
         def end(run: Any) -> None:
             import wandb
@@ -102,10 +201,8 @@ class WandB:
             run.summary.update({name: score["value"] for name, score in scores.items()})
 
         self._try(end)
-        run = self._run  # type: ignore[attr-defined]
-        where = "not logged" if run is None else str(Path(run.dir).parent) if run.offline else run.url
         self._try(lambda run: run.finish(exit_code=int(failed)))
-        return where
+        return str(self._where)  # type: ignore[attr-defined]
 
     def _try(self, call: Any) -> None:
         run = self._run  # type: ignore[attr-defined]
@@ -118,15 +215,27 @@ class WandB:
             object.__setattr__(self, "_run", None)
 
 
+def _server() -> str:
+    return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+
+
 def _logged_in() -> bool:
     """True if the W&B client would find a key without asking."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(_server()).hostname or "") is not None
+    except (OSError, ValueError, netrc.NetrcParseError):
         return False
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _line(error: Exception) -> str:

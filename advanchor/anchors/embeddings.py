@@ -30,7 +30,7 @@ class Random:
         def condition(templates: Sequence[str]) -> Tensor:
             e = slot.encode(templates)
             for row, span in zip(e, slot.spans(templates), strict=True):
-                row[span] = row[span].norm(dim=-1, keepdim=True) * direction
+                row[span] = row[span].norm(dim=-1, keepdim=True) * direction.repeat(len(span) // len(direction), 1)
             return e
 
         return Fixed(concept, condition, slot.ends, slot.subjects)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from advanchor.anchors.slot import Slot
-from advanchor.concept import Concept, fill
+from advanchor.concept import Concept, fill, whole
 from advanchor.core import BadInput, Model, Target, option
 from advanchor.step import Step
 
@@ -63,7 +63,7 @@ def words(model: Model, concept: Concept, phrase: str | None) -> Fixed:
 
 def phrase_of(concept: Concept, name: str) -> str:
     """How another concept's name stands in a sentence: its kept phrase ("an owl"), or this concept's with the name exchanged."""
-    return concept.keep.get(name, concept.phrase.replace(concept.name, name))
+    return concept.keep.get(name, whole(concept.name).sub(lambda _: name, concept.phrase))
 
 
 @option("anchor")
