@@ -101,6 +101,8 @@ def compose(overrides: Sequence[str]) -> DictConfig:
             group, _, leaf = name.partition(".")
             if leaf in known_keys(group, [o for o in overrides if o != line]):
                 raise BadInput(f"{name}=... would be merged with what the concept has: replace it whole with `~{name} +{name}={{...}}`, or edit the concept's yaml.")
+        if re.fullmatch(r"(model|judge|anchor|method|tracker|metric\.\w+)\.name", name):
+            raise BadInput(f"{name} is what tables and files call it, and not for a command to change: leave it out.")
     cfg = composed(overrides)
     with sentences(overrides):
         guard(cfg.hydra, overrides)

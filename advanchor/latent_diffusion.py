@@ -53,6 +53,7 @@ class LatentDiffusion:
         self._alphas = pipe.scheduler.alphas_cumprod.to(self.device)
         self._autocast = autocast
         self.shelf: Path | None = None
+        self.batch = 32
         self._embeddings: dict[str, Tensor] = {}
         self._guidance: dict[str, Tensor] = {}
         self._frozen = dict(self.unet.named_parameters())

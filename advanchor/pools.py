@@ -81,9 +81,9 @@ class Pool:
 
         def make() -> dict[str, Tensor]:
             parts = []
-            for i in tqdm(range(0, count, 32), desc=name, unit="batch", leave=False):
-                cond = under.condition(templates[i : i + 32]) if under else None
-                parts.append(model.latents(texts[i : i + 32], seeds(seed, count)[i : i + 32], steps=steps, guidance=guidance, cond=cond))
+            for i in tqdm(range(0, count, model.batch), desc=name, unit="batch", leave=False):
+                cond = under.condition(templates[i : i + model.batch]) if under else None
+                parts.append(model.latents(texts[i : i + model.batch], seeds(seed, count)[i : i + model.batch], steps=steps, guidance=guidance, cond=cond))
             return {"latents": torch.cat(parts)}
 
         digest = hashlib.sha256(conditions.float().numpy().tobytes()).hexdigest() if conditions is not None else None
@@ -124,8 +124,8 @@ class Trajectories:
 
         def make() -> dict[str, Tensor]:
             parts: list[Tensor] = []
-            for i in tqdm(range(0, count, 32), desc="trajectories", unit="batch", leave=False):
-                latents, timesteps = model.trajectory(texts[i : i + 32], seeds(seed, count)[i : i + 32], steps=steps, guidance=guidance)
+            for i in tqdm(range(0, count, model.batch), desc="trajectories", unit="batch", leave=False):
+                latents, timesteps = model.trajectory(texts[i : i + model.batch], seeds(seed, count)[i : i + model.batch], steps=steps, guidance=guidance)
                 parts.append(latents)
             return {"latents": torch.cat(parts), "timesteps": timesteps}
 

@@ -20,13 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from advanchor import report
-from advanchor.concept import Concept, Concepts, Prompt, Sample, fill
-from advanchor.core import Anchor, BadInput, Edit, Judge, Kind, Method, Metric, Score, Scores, Tracker
+from advanchor.concept import Concept, Concepts, Prompt, Sample, fill, mentions
+from advanchor.core import Anchor, BadInput, Edit, Judge, Kind, Method, Metric, Model, Score, Scores, Tracker
 from advanchor.images import Images, draw
 from advanchor.machine import device, environment, stage
 from advanchor.metrics.sound import enough
 from advanchor.provenance import code
-from advanchor.store import SUMS, cached, key, plain, read_json, read_tensors, run_id, write_json, write_tensors
+from advanchor.store import SUMS, cached, file_digest, key, plain, read_json, read_tensors, run_id, write_json, write_tensors
 
 log = logging.getLogger(__name__)
 GROUPS: tuple[Kind, ...] = ("model", "judge", "concept", "anchor", "method", "tracker")
@@ -77,7 +77,7 @@ def target(name: Any, kind: Kind, where: str) -> type:
 def explain(error: Any, where: str, settings: Mapping[str, Any], cls: type) -> str:
     """One sentence for one pydantic error."""
     name = ".".join([where, *(str(part) for part in error["loc"])])
-    fields = [f.name for f in dataclasses.fields(cls if len(error["loc"]) == 1 else Concept)]  # only a set of concepts holds others
+    fields = [f.name for f in dataclasses.fields(cls if len(error["loc"]) == 1 else Concept) if f.init]  # only a set of concepts holds others
     if error["type"] == "unexpected_keyword_argument":
         close = difflib.get_close_matches(str(error["loc"][-1]), fields, 1)
         return f"there is no setting '{name}': " + (f"did you mean {name.rpartition('.')[0]}.{close[0]}?" if close else f"choose from {', '.join(fields)}.")
@@ -118,16 +118,19 @@ def check(cfg: DictConfig) -> None:
     if isinstance(cfg.anchor, DictConfig) and "_target_" not in cfg.anchor and isinstance(cfg.method, DictConfig):
         name = cfg.method.get("name")
         raise BadInput(f"nothing says which anchor method={name} was published with: add conf/anchor_of/published_{name}.yaml, or name an anchor.")
-    for group in GROUPS:
-        component = build(cfg[group], group)
-        if group == "method" and getattr(component, "guided", False) and cfg.sample.guidance == 1:
-            raise BadInput(f"method={cfg.method.name} changes classifier-free guidance, and sample.guidance=1 is none: raise it.")
-        if group == "model":
-            component.check()
-        if group == "concept":
-            component.prompts(sample_of(cfg))
+    built = {group: build(cfg[group], group) for group in GROUPS}
+    if getattr(built["method"], "guided", False) and cfg.sample.guidance == 1:
+        raise BadInput(f"method={cfg.method.name} changes classifier-free guidance, and sample.guidance=1 is none: raise it.")
+    built["model"].check()
+    built["concept"].prompts(sample_of(cfg))
+    for part in (built["anchor"], built["method"]):  # some need a concept that has siblings, or keeps something
+        if hasattr(part, "suits"):
+            for one in built["concept"].parts:
+                part.suits(one)
     for name, node in cfg.get("metric", {}).items():  # `metric=[]` leaves no such key
         build(node, "metric", f"metric.{name}")
+    if cfg.device not in ("auto", "cpu"):  # which are always there, and need no torch to say so
+        device(cfg.device)
 
 
 def sample_of(cfg: DictConfig) -> Sample:
@@ -147,7 +150,8 @@ def finished(cfg: DictConfig, out: Path | None = None) -> dict[str, Any] | None:
     done, asked = result_in(cfg, out), cfg.get("metric", {})
     if done is None or done["config"]["judge"] != plain(cfg.judge) or done["judge"] != key(cfg.judge):
         return None
-    same = all(memo(cfg, out, name).exists() and done["config"].get("metric", {}).get(name) == plain(node) for name, node in asked.items())
+    drawn_by = done["provenance"]["images"]
+    same = all(memo(out, name, node, cfg.judge, drawn_by).exists() and done["config"].get("metric", {}).get(name) == plain(node) for name, node in asked.items())
     return done if same or done["unmeasured"] else None
 
 
@@ -165,9 +169,9 @@ def result_in(cfg: DictConfig, out: Path) -> dict[str, Any] | None:
     return done
 
 
-def memo(cfg: DictConfig, out: Path, name: str) -> Path:
-    """Where a run keeps what one metric measured with these settings of it and of the judge."""
-    return out / "metrics" / f"{name}-{key(cfg.metric[name], cfg.judge)}.json"
+def memo(out: Path, name: str, metric: Any, judge: Any, drawn_by: str) -> Path:
+    """Where a run keeps what one metric measured, with these settings of it and of the judge, on images that this code drew."""
+    return out / "metrics" / f"{name}-{key(metric, judge, drawn_by)}.json"
 
 
 def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
@@ -187,25 +191,29 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     done = result_in(cfg, out)
     if done and (done["config"]["judge"] != config["judge"] or done["judge"] != key(cfg.judge)):
         done = None
-    if done:  # asked for one more metric, it keeps the others
-        config["metric"] = {**done["config"].get("metric", {}), **config["metric"]}
 
-    judge, where = cast(Judge, build(cfg.judge, "judge")), device(cfg.device)
+    where = device(cfg.device)
+    judge = cast(Judge, build(cfg.judge, "judge")).to(where)
     prompts = concept.prompts(sample)
     for metric in metrics.values() if judge.name != "none" else ():
         enough(metric, prompts)
     tracker = cast(Tracker, build(cfg.tracker, "tracker"))
     stages: dict[str, dict[str, float]] = read_json(out / "stages.json") if (out / "stages.json").exists() else {}
-    scores: Scores = done["scores"] if done else {}
+    scores: Scores = {}
     failed, picture = True, None
     tracker.start(run_id(cfg), config, out)
     try:
         with stage("load", stages, out, where):
             weights = key(cfg.model)
             model = build(cfg.model, "model").open(where)
-            model.shelf = store / "latents" / weights
+            model.shelf, model.batch = store / "latents" / weights, min(model.batch, cfg.batch)
             judge.check([p for group in prompts.values() for p in group], model.pixels)
-            drawn_by, seen_by = code(type(model).__module__, "advanchor.images"), code(type(judge).__module__)
+            cut = too_long(model, prompts)
+            drawn_by = code(type(model).__module__, "advanchor.images")
+            seen_by = key(code(type(judge).__module__), [file_digest(f) for f in judge.files()])
+
+            if done and done["provenance"]["images"] == drawn_by:  # asked for one more metric, it keeps the others
+                config["metric"], scores = {**done["config"].get("metric", {}), **config.get("metric", {})}, done["scores"]
 
         # Erase: an edit is made once, whoever asks for it.
         edit_key = key(cfg.model, cfg.concept, cfg.anchor, cfg.method, cfg.seed)
@@ -249,12 +257,13 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         # Measure: one small file per metric, so that a new metric does not repeat the others.
         unmeasured = "" if cfg.judge.name != "none" else "judge=none: the pictures are drawn, no score is computed; judge=sd measures images of Stable Diffusion."
         for name, metric in metrics.items() if not unmeasured else ():
-            if not memo(cfg, out, name).exists():
+            kept = memo(out, name, cfg.metric[name], cfg.judge, drawn_by)
+            if not kept.exists():
                 shown = {wanted: images[wanted] for wanted in metric.sets}
                 with stage("measure", stages, out, where):
-                    measured_by = code(type(metric).__module__, type(judge).__module__)
-                    write_json(memo(cfg, out, name), {k: {**s, "code": measured_by} for k, s in metric(judge, shown).items()})
-            scores |= {k: cast(Score, {f: v for f, v in s.items() if f not in ("values", "texts", "code")}) for k, s in read_json(memo(cfg, out, name)).items()}
+                    measured_by = key(code(type(metric).__module__, type(judge).__module__), seen_by)[:10]
+                    write_json(kept, {k: {**s, "code": measured_by} for k, s in metric(judge, shown).items()})
+            scores |= {k: cast(Score, {f: v for f, v in s.items() if f not in ("values", "texts", "code")}) for k, s in read_json(kept).items()}
 
         # Show.
         picture = out / "grid.png"
@@ -265,13 +274,30 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     tensors = [t for name, t in edit.items() if not name.startswith("guidance.")]
     result = {
         "run": run_id(cfg), "config": config, "scores": scores, "diagnostics": diagnostics, "stages": stages, "grid": str(picture), "tracker": shown_at,
-        "changed": {"tensors": len(tensors), "parameters": sum(t.numel() for t in tensors)}, "unmeasured": unmeasured,
+        "changed": {"tensors": len(tensors), "parameters": sum(t.numel() for t in tensors)}, "unmeasured": unmeasured, "cut": cut,
         "weights": weights, "judge": key(cfg.judge), "provenance": {"edit": made_by, **dict.fromkeys(("images", "images@base", "images@anchor"), drawn_by)},
         "environment": done["environment"] if done else environment(model.device.type),
         "artifacts": {"edit": str((store / "edits" / edit_key).relative_to(root)), **{f"samples{w}": str(f.relative_to(root)) for w, f in folders.items()}},
     }  # fmt: skip
     write_json(out / "result.json", result)
     return result
+
+
+def too_long(model: Model, prompts: Mapping[str, Sequence[Prompt]]) -> int:
+    """How many of the prompts are longer than the text encoder, which is said: their last words are not drawn.
+
+    Raises:
+        BadInput: what a prompt is asked for is among the words that are cut off.
+    """
+    every = [p for group in prompts.values() for p in group]
+    cut = set(model.cut(list(dict.fromkeys(p.text for p in every))))
+    for p in every:
+        if p.text in cut and mentions(p.text, p.label):
+            model.span(p.text, p.label)
+    if cut:
+        shortest = min(cut, key=len)
+        log.warning("%d prompts are longer than the text encoder, and their last words are not drawn: '%s...' is one.", len(cut), shortest[:60])
+    return len(cut)
 
 
 class Shown(dict[str, Images]):
@@ -288,6 +314,7 @@ class Shown(dict[str, Images]):
 
 def erased(cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Path, name: str, track: Callable[..., None]) -> tuple[Edit, dict[str, float], str]:
     """The edit of this config, its diagnostics and the code that made it, from the store or made now."""
+    from advanchor.anchors.slot import Slot
     from advanchor.similarity import similarity
     from advanchor.training import recorded
 
@@ -305,6 +332,8 @@ def erased(cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Pat
             own = code(*(type(component).__module__ for component in (model, method, anchor)), "advanchor.similarity")
             if fresh:
                 begun.write_text(own)
+            for one in concept.parts:  # a template in which its name is not found is refused before anything is learned
+                Slot(model, one).spans(one.templates)
             targets = [anchor.start(model, one, cfg.seed) for one in concept.parts]
             tensors = method.erase(model, targets, cfg.seed, part, log_step)
             cost = {"cost/seconds": time.monotonic() - start} if fresh else {}  # of a resumed erasure only a part was seen

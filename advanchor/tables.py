@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import shlex
 import statistics
 from collections import Counter
@@ -33,8 +32,8 @@ from advanchor.concept import Prompt
 from advanchor.core import BadInput, Score, share
 from advanchor.intervals import Means, above, by_prompt, interval
 from advanchor.report import ARROW
-from advanchor.run import build, sample_of
-from advanchor.store import key, plain, read_json, run_id
+from advanchor.run import build, memo, sample_of
+from advanchor.store import plain, read_json, run_id
 
 FEWEST = 8  # prompts; fewer of them say too little about others, and single images are drawn again instead
 FORMS = ("markdown", "latex", "csv", "json")
@@ -196,10 +195,8 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
             sweep.missing.append(shlex.join(["advanchor", *choice, *alone]))
             continue
         result = read_json(file)
-        if "provenance" not in result:
-            raise BadInput(f"{file} does not say which code made its stages, as an older version left it: delete {file.parent} and run the same command again.")
         prompts = build(cfg.concept, "concept").prompts(sample_of(cfg))
-        measured = scores(file.parent / "metrics", result, cfg)
+        measured = scores(file.parent, result, cfg)
         sweep.scores |= {*measured, *result["diagnostics"]}
         for name in spec.cells:
             cell = sweep.cells[row, column, name]
@@ -207,8 +204,6 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
             if score is None:
                 continue
             values = score.get("values", [])
-            if not all(math.isfinite(v) for v in (score["value"], score.get("low", 0.0), score.get("high", 0.0), *values)):
-                raise BadInput(f"{name} of {file.parent} is not a finite number: delete that folder and run the same command again.")
             code = provenance(result, name, score, metric is not None)
             for stage, digest in code.items():
                 sweep.code.setdefault(stage, set()).add(digest)
@@ -469,7 +464,7 @@ def scores(folder: Path, result: Mapping[str, Any], cfg: DictConfig) -> dict[str
     metrics: dict[str, Any] = {**result["config"].get("metric", {}), **plain(cfg.get("metric", {}))}
     found: dict[str, tuple[dict[str, Any], Score]] = {}
     for name, settings in metrics.items():
-        file = folder / f"{name}-{key(settings, cfg.judge)}.json"
+        file = memo(folder, name, settings, cfg.judge, result["provenance"]["images"])
         if file.exists():
             found |= {score: (settings, value) for score, value in read_json(file).items()}
     return found

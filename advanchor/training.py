@@ -94,7 +94,8 @@ def descend(
                     optimiser.zero_grad()
                 value = loss(i - rehearsals, step)
                 if not math.isfinite(value.item()):
-                    raise BadInput(f"the erasing loss is not finite at step {i - rehearsals}: lower method.lr (now {lr:g}).")
+                    too = ", or anchor.lr" if target.state() else ""
+                    raise BadInput(f"the erasing loss is not finite at step {i - rehearsals}: lower method.lr (now {lr:g}){too}.")
                 value.backward()
                 if clip is not None:
                     torch.nn.utils.clip_grad_norm_(theta.values(), clip)
