@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from advanchor.concept import Prompt
 from advanchor.core import BadInput
-from advanchor.report import table
+from advanchor.results.report import table
 
 if TYPE_CHECKING:
-    from advanchor.core import Edit, Model
+    from advanchor.protocols import Edit, Model
 
 __all__ = ["BadInput", "Prompt", "erase", "load", "table"]
 

@@ -74,8 +74,9 @@ def command(words: Sequence[str]) -> str | None:
     words, folder = configs_of(words[1:] if verb else words)
     flags, plain = [w for w in words if w.startswith("-")], [w for w in words if not w.startswith("-")]
     if verb:
-        from advanchor import plots, tables
         from advanchor.compose import read
+        from advanchor.results import figures as plots
+        from advanchor.results import tables
 
         asked = {"-h", "--help"} & set(flags)  # which needs nothing to be right
         print((tables if verb == "table" else plots).main([*flags, *([] if asked else read([*folder, *plain]))]))
@@ -118,8 +119,8 @@ def runs_of(words: Sequence[str], many: bool) -> str | None:
         BadInput: a mistake in the words, or `root` cannot be written; nothing has been loaded.
     """
     from advanchor.compose import axis, compose, compose_all, expand, folders, launching, read, validate
-    from advanchor.progress import shown
-    from advanchor.report import table
+    from advanchor.results.progress import shown
+    from advanchor.results.report import table
     from advanchor.run import finished
 
     overrides = read(words)
@@ -170,7 +171,7 @@ def runs_of(words: Sequence[str], many: bool) -> str | None:
             FAILED[out] = (out / "error.txt").read_text().splitlines()[0]
     again = [o if not o.startswith("config_dir=") else f"--config-dir={o.partition('=')[2]}" for o in overrides if not o.startswith("hydra")]
     if any((out / "result.json").exists() for out in places):
-        from advanchor import tables
+        from advanchor.results import tables
 
         try:
             print(f"\n{tables.table(overrides)}\n")

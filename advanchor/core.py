@@ -1,25 +1,14 @@
-"""The nouns of the project: what a concept, a prompt, a step and a score are, and what each kind of component must do."""
+"""What everything else stands on: an option of a config, a score, and a mistake that the user can mend."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as _dataclass
 from typing_extensions import TypedDict, dataclass_transform
-
-if TYPE_CHECKING:  # torch takes seconds to import; --help and --cfg job do not need it
-    import torch
-    from PIL.Image import Image
-    from torch import Tensor
-
-    from advanchor.concept import Concept, Prompt
-    from advanchor.images import Images
-    from advanchor.step import Step
 
 C = TypeVar("C", bound=type)
 
@@ -76,115 +65,6 @@ class Score(TypedDict, total=False):
 
 Scores = dict[str, Score]
 Log = Callable[..., None]  # log(step, loss=..., anchor_loss=...)
-
-
-Edit = Mapping[str, "Tensor"]  # what was done to a model, as small as it is: edits.py says what a name means
-
-
-class Model(Protocol):
-    """A text-to-image latent diffusion model, seen through what erasing needs. b: batch, L: tokens, d: width."""
-
-    name: str
-
-    def encode(self, texts: Sequence[str], delta: Tensor | None = None, spans: Sequence[Sequence[int]] = (), weights: Edit | None = None) -> Tensor: ...
-    def span(self, text: str, words: str) -> list[int]: ...
-    def end(self, text: str) -> int: ...
-    def eps(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None, seen: list[Tensor] | None = None) -> Tensor: ...
-    def attention(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None) -> list[Tensor]: ...
-    def weights(self, scope: str) -> dict[str, Tensor]: ...
-    def edited(self, edit: Edit) -> AbstractContextManager[None]: ...
-    def noised(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor: ...
-    def latents(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, cond: Tensor | None = None) -> Tensor: ...
-    def trajectory(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, until: int | None = None) -> tuple[Tensor, Tensor]: ...
-    def draw(self, prompts: Sequence[Prompt], *, steps: int, guidance: float, scheduler: str = "own", cond: Tensor | None = None) -> list[Image]: ...
-
-    def cut(self, texts: Sequence[str]) -> list[str]: ...
-
-    timesteps: int
-    pixels: int
-    batch: int  # images that it draws at once for erasing
-    shelf: Path | None  # where what it draws for erasing is kept for other runs
-    device: torch.device
-
-
-class Target(Protocol):
-    """An anchor at work on one model and one concept: it hands out embeddings, and may learn on the way.
-
-    `rehearse` is called `rehearsals(steps)` times before the first weight update, `embed` once for each update. `condition` is the anchor as it
-    stands, in any sentences with a slot: (b, L, d) without a gradient; `ends` are the positions of their end tokens, `subjects` those of the last
-    token of what stands in the slot. `state` and `load` carry it over a kill; `scalars` describes the latest step, `report` the finished anchor.
-    """
-
-    concept: Concept
-
-    def rehearsals(self, steps: int) -> int: ...
-    def rehearse(self, step: Step) -> None: ...
-    def embed(self, step: Step) -> Tensor: ...
-    def condition(self, templates: Sequence[str]) -> Tensor: ...
-    def ends(self, templates: Sequence[str]) -> list[int]: ...
-    def subjects(self, templates: Sequence[str]) -> list[int]: ...
-    def state(self) -> dict[str, Any]: ...
-    def load(self, state: Mapping[str, Any]) -> None: ...
-    def scalars(self) -> dict[str, float]: ...
-    def report(self) -> dict[str, float]: ...
-
-
-class Anchor(Protocol):
-    """What the concept should become."""
-
-    name: str
-
-    def start(self, model: Model, concept: Concept, seed: int) -> Target: ...
-
-
-class Method(Protocol):
-    """How the weights get there.
-
-    `targets` are the concepts to erase, at least one, each with its anchor. `folder` is the method's to leave checkpoints in; a second call resumes from them.
-    """
-
-    name: str
-
-    def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit: ...
-
-
-class Judge(Protocol):
-    """What measures a model's images. Lists of PIL images in, CPU tensors or labels out. `extractor` names its features, `perceptual` its distance."""
-
-    name: str
-    extractor: str
-    perceptual: ClassVar[str]
-
-    def to(self, device: str) -> Judge: ...
-    def files(self) -> list[Path]: ...
-    def check(self, prompts: Sequence[Prompt], pixels: int) -> None: ...
-    def labels(self, head: Head) -> Sequence[str]: ...
-    def find(self, images: Sequence[Image], heads: Sequence[Head]) -> dict[Head, list[str]]: ...
-    def features(self, images: Sequence[Image]) -> Tensor: ...
-    def distance(self, before: Sequence[Image], after: Sequence[Image]) -> Tensor: ...
-    def embed(self, images: Sequence[Image]) -> Tensor: ...
-    def similarity(self, images: Sequence[Image], texts: Sequence[str]) -> Tensor: ...
-
-
-class Metric(Protocol):
-    """Sets of images in, named scores out.
-
-    There are "erase", "keep", the unedited model's "erase@base" and "keep@base", and "anchor": what the unedited model draws under the anchor, for the concept's
-    own sentences. `sets` names those that the metric looks at; no other is drawn for it. One that cannot be computed from a single image has `fewest`.
-    """
-
-    sets: ClassVar[tuple[str, ...]]
-    name: str
-
-    def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores: ...
-
-
-class Tracker(Protocol):
-    """Where progress is shown; result.json is the record."""
-
-    def start(self, run: str, config: dict[str, Any], out: Path) -> None: ...
-    def log(self, step: int, **scalars: float) -> None: ...
-    def finish(self, scores: Scores, grid: Path | None, failed: bool) -> str: ...
 
 
 def share(found: Sequence[bool], better: Literal["higher", "lower"]) -> Score:

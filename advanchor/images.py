@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, cast, overload
 from tqdm import tqdm
 
 from advanchor.concept import Prompt
-from advanchor.core import Judge
+from advanchor.core import Head
 from advanchor.store import digests, finish, lock, part_of, verified
 
 if TYPE_CHECKING:
@@ -87,10 +87,10 @@ class Images:
                 finish(file)
         return cast(T, torch.load(io.BytesIO(verified(file)), weights_only=True))
 
-    def right(self, judge: Judge) -> list[bool]:
-        """Does the judge find in each image what its prompt names?"""
+    def right(self, find: Callable[[Sequence[Image], Sequence[Head]], Mapping[Head, Sequence[str]]]) -> list[bool]:
+        """Does a judge's `find` see in each image what its prompt names?"""
         heads = sorted({p.head for p in self.prompts})
-        found = self.seen(f"find {' '.join(heads)}", lambda images: judge.find(images, heads))
+        found = self.seen(f"find {' '.join(heads)}", lambda images: dict(find(images, heads)))
         return [found[p.head][i] == p.label for i, p in enumerate(self.prompts)]
 
 

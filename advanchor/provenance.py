@@ -18,7 +18,7 @@ SOURCES = {".".join(["advanchor", *file.relative_to(HERE).with_suffix("").parts]
 
 
 def code(*modules: str) -> str:
-    """Digest of the sources of these modules of the package ("advanchor.pools") and of all that they import in it, for type checking alone excepted."""
+    """Digest of the sources of these modules of the package ("advanchor.training.pools") and of all that they import in it, for type checking alone excepted."""
     found: dict[str, None] = {}
     waiting = list(modules)
     while waiting:

@@ -19,13 +19,14 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
-from advanchor import report
 from advanchor.concept import Concept, Concepts, Prompt, Sample, fill, mentions
-from advanchor.core import Anchor, BadInput, Edit, Judge, Kind, Method, Metric, Model, Score, Scores, Tracker
+from advanchor.core import BadInput, Kind, Score, Scores
 from advanchor.images import Images, draw
 from advanchor.machine import device, environment, stage
 from advanchor.metrics.sound import enough
+from advanchor.protocols import Anchor, Edit, Judge, Method, Metric, Model, Tracker
 from advanchor.provenance import code
+from advanchor.results import report
 from advanchor.store import SUMS, cached, file_digest, key, plain, read_json, read_tensors, run_id, write_json, write_tensors
 
 log = logging.getLogger(__name__)
@@ -314,9 +315,9 @@ class Shown(dict[str, Images]):
 
 def erased(cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Path, name: str, track: Callable[..., None]) -> tuple[Edit, dict[str, float], str]:
     """The edit of this config, its diagnostics and the code that made it, from the store or made now."""
+    from advanchor.anchors.similarity import similarity
     from advanchor.anchors.slot import Slot
-    from advanchor.similarity import similarity
-    from advanchor.training import recorded
+    from advanchor.training.loop import recorded
 
     live: list[int] = []
 
@@ -329,7 +330,7 @@ def erased(cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Pat
         if not (part / "edit.json").exists():
             begun = part / "begun"
             fresh, start = not begun.exists(), time.monotonic()
-            own = code(*(type(component).__module__ for component in (model, method, anchor)), "advanchor.similarity")
+            own = code(*(type(component).__module__ for component in (model, method, anchor)), "advanchor.anchors.similarity")
             if fresh:
                 begun.write_text(own)
             for one in concept.parts:  # a template in which its name is not found is refused before anything is learned

@@ -45,7 +45,7 @@ def accuracy(judge: object, images: Sequence[Image.Image], pairs: Sequence[tuple
 @torch.no_grad()
 def clip_accuracy(images: Sequence[Image.Image], pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
     """Zero-shot, as in CLIP: the likeliest of 98 sentences about objects, of 8 about styles."""
-    from advanchor.judge import _clip, _pixels
+    from advanchor.judges.emoji import _clip, _pixels
 
     net, tokenizer = _clip()
     shown = net.encode_image(_pixels(images) * 2 - 1, normalize=True)
@@ -166,7 +166,7 @@ def main() -> None:
         "vae": ("AutoencoderKL (16, 48, 96)", model.pipe.vae), "clip": ("CLIPTextModel, 4 layers x 128, BPE of 742 pieces, trained contrastively, then frozen", model.text_encoder),
         "unet": ("UNet2DConditionModel (64, 160), cross-attention in every block", model.unet),
     }  # fmt: skip
-    from advanchor.judge import _classifier, _clip
+    from advanchor.judges.emoji import _classifier, _clip
 
     nets |= {"classifier": ("judge: small ResNet, style head and object head", _classifier()), "openclip": ("judge: open_clip.CLIP, ViT patch 8, 4 layers x 128", _clip()[0])}
     parts = "\n".join(

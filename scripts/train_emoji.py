@@ -36,7 +36,7 @@ import open_clip  # isort: skip
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel  # isort: skip
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer  # isort: skip
 
-from advanchor.emoji_classifier import EmojiClassifier  # isort: skip
+from advanchor.judges.emoji_classifier import EmojiClassifier  # isort: skip
 
 ROOT = Path(__file__).resolve().parents[1]
 TAXONOMY = yaml.safe_load((ROOT / "advanchor/assets/taxonomy.yaml").read_text())

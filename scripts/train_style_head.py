@@ -22,9 +22,9 @@ from torch import Tensor
 from advanchor.compose import compose
 from advanchor.concept import Prompt, fill
 from advanchor.images import draw
+from advanchor.judges.stable_diffusion import style_features
 from advanchor.machine import device
 from advanchor.run import build, sample_of
-from advanchor.sd_judge import style_features
 from advanchor.store import key
 
 FIRST_SEED = 500_000

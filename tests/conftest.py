@@ -7,6 +7,8 @@ from typing import Any
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers that each use every core slow each other fivefold
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from advanchor.anchors.adversarial import Adversarial
 from advanchor.anchors.search import Search
+from advanchor.anchors.similarity import similarity
 from advanchor.anchors.slot import Slot
 from advanchor.anchors.words import Empty, Same, Superclass
 from advanchor.core import BadInput
 from advanchor.methods.ac import AblatingConcepts
-from advanchor.pools import Pool
-from advanchor.similarity import similarity
-from advanchor.step import Step
-from advanchor.training import descend
+from advanchor.protocols import Step
+from advanchor.training.loop import descend
+from advanchor.training.pools import Pool
 
 TEMPLATES = ("{}", "an emoji of {}", "a picture of {}")
 ANCHOR = Adversarial(name="adversarial", loss="direction", schedule="alternating", place="output", steps=5, lr=0.01)

@@ -12,10 +12,10 @@ from torch import Tensor
 from advanchor.anchors.embeddings import Interpolate, Project, Random
 from advanchor.anchors.learned import Learned, nearest
 from advanchor.anchors.noise import Noise
+from advanchor.anchors.similarity import similarity
 from advanchor.anchors.words import Empty, Sibling, Superclass, Text, Unrelated
 from advanchor.compose import compose
 from advanchor.core import BadInput
-from advanchor.similarity import similarity
 
 FIELDS = {k: v for k, v in vars(ANCHOR).items() if k in ANCHOR.__dataclass_fields__}  # type: ignore[attr-defined]
 LEARNED = Learned(name="learned", loss="direction", schedule="alternating", steps=8, lr=0.1, stop=-1e9, words=3, temperature=1.0)

@@ -33,7 +33,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., st
 
     def call(*words: str) -> str:
         monkeypatch.setattr(cli, "attempt", lambda cfg, out: pytest.fail(f"{words} ran"))
-        monkeypatch.setattr("advanchor.model.Random.open", None)
+        monkeypatch.setattr("advanchor.models.stable_diffusion.Random.open", None)
         monkeypatch.chdir(tmp_path)
         before = sorted(tmp_path.rglob("*"))
         with pytest.raises(BadInput) as error:
@@ -292,7 +292,7 @@ def test_a_folder_of_ones_own_works_in_a_sweep_its_table_its_plot_and_python(
     assert table in said
     assert "4 of 4 runs" in table
     drawn: list[str] = []
-    monkeypatch.setattr("advanchor.plots.main", lambda args: drawn.extend(args) or "")
+    monkeypatch.setattr("advanchor.results.figures.main", lambda args: drawn.extend(args) or "")
     assert cli.command(["plot", *small, "--config-dir", "my configs", "experiment=two", "--to=x"]) is None
     assert drawn[0] == "--to=x"
     assert len(expand(drawn[1:])) == 4

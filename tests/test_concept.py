@@ -13,13 +13,13 @@ from conftest import TINY
 
 from advanchor.anchors.adversarial import Adversarial
 from advanchor.anchors.embeddings import Project, Random
+from advanchor.anchors.similarity import similarity
 from advanchor.anchors.slot import Slot
 from advanchor.anchors.words import phrase_of
 from advanchor.compose import CONF, compose
 from advanchor.concept import MOST, Concept, Concepts, Sample, mentions, rows
 from advanchor.core import BadInput
 from advanchor.run import build, sample_of
-from advanchor.similarity import similarity
 
 FOX = {
     "_target_": "advanchor.concept.Concept", "name": "fox", "kind": "object", "phrase": "a fox",

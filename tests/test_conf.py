@@ -121,7 +121,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_gets_one_sentence_before_anything_is_loaded(mistake: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("advanchor.model.Random.open", None)
+    monkeypatch.setattr("advanchor.models.stable_diffusion.Random.open", None)
     with pytest.raises(BadInput) as error:
         validate(mistake.split(" "))
     assert MISTAKES[mistake] in str(error.value)
@@ -132,7 +132,7 @@ def test_a_mistake_gets_one_sentence_before_anything_is_loaded(mistake: str, mon
 @pytest.mark.parametrize(
     "name",
     ["advanchor.machine.subprocess.Popen", "subprocess.Popen", "os.system", "advanchor.run.run", "advanchor.core.BadInput", "advanchor.concept.Prompt", "advanchor.concept.Sample",
-     "advanchor.trackers.os.system", "advanchor.nope.X", "advanchor", "", "advanchor..x", "advanchor.judge.EmojiClassifier"],
+     "advanchor.trackers.os.system", "advanchor.nope.X", "advanchor", "", "advanchor..x", "advanchor.judges.emoji.EmojiClassifier"],
 )  # fmt: skip
 def test_nothing_but_our_own_options_of_the_right_group_is_ever_built(group: str, name: str) -> None:
     with pytest.raises(BadInput, match=f"which is no {group} of advanchor"):
@@ -141,7 +141,7 @@ def test_nothing_but_our_own_options_of_the_right_group_is_ever_built(group: str
 
 def test_an_option_of_another_group_is_refused() -> None:
     with pytest.raises(BadInput, match="no judge of advanchor"):
-        compose(["model=random", "judge._target_=advanchor.trackers.NoTracker"])
+        compose(["model=random", "judge._target_=advanchor.trackers.none.NoTracker"])
 
 
 @pytest.mark.parametrize("setting", ["method.lr=true", "method.lr=inf", "method.lr=nan", "anchor.stop=nan", "method.steps='5'", "sample.guidance=inf", "sample.erase=true"])

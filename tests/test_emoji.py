@@ -11,7 +11,7 @@ import torch
 import advanchor
 from advanchor.compose import compose
 from advanchor.concept import Prompt
-from advanchor.model import ASSETS
+from advanchor.models.stable_diffusion import ASSETS
 from advanchor.run import build
 
 ROOT = Path(__file__).resolve().parents[1]

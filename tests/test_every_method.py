@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 from test_conf import options
 
-from advanchor import training
+from advanchor.anchors.similarity import similarity
 from advanchor.compose import CONF, compose
 from advanchor.core import BadInput
-from advanchor.pools import Pool
+from advanchor.protocols import Step
 from advanchor.run import build
-from advanchor.similarity import similarity
-from advanchor.step import Step
+from advanchor.training import loop as training
+from advanchor.training.pools import Pool
 
 METHODS = options("method")
 AT_INFERENCE = ("none", "negative_prompt", "sld_medium", "sld_strong", "sld_max")

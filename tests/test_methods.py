@@ -20,8 +20,8 @@ from advanchor.methods.guidance import NegativePrompt, SafeLatentDiffusion
 from advanchor.methods.sa import SelectiveAmnesia
 from advanchor.methods.salun import SaliencyUnlearning
 from advanchor.methods.uce import UnifiedConceptEditing, refit
-from advanchor.pools import Denoising, Pool, Trajectories
 from advanchor.run import build
+from advanchor.training.pools import Denoising, Pool, Trajectories
 
 ESD = ErasedStableDiffusion(name="esd", scope="attn2", steps=3, lr=1e-3, batch=2, eta=1.5, erase_from=None, latents="pool", pool=4, pool_steps=3, pool_guidance=2.0)
 UCE = UnifiedConceptEditing(

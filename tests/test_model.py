@@ -18,10 +18,10 @@ import torch
 
 from advanchor.concept import Prompt
 from advanchor.core import BadInput
-from advanchor.latent_diffusion import LatentDiffusion, add_at, image_seed
-from advanchor.layout import SCHEDULERS
 from advanchor.machine import device
-from advanchor.model import ASSETS, StableDiffusion
+from advanchor.models.latent_diffusion import LatentDiffusion, add_at, image_seed
+from advanchor.models.layout import SCHEDULERS
+from advanchor.models.stable_diffusion import ASSETS, StableDiffusion
 
 PROMPTS = [Prompt(text, seed, "object", "fox") for text in ("a fox", "an emoji of a car") for seed in (0, 1)]
 
@@ -222,7 +222,7 @@ def test_latents_and_images_that_are_not_finite_are_no_black_pictures(model: Any
 
 def test_images_are_decoded_a_few_at_a_time_as_they_are_together(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     together = pixels(model.draw(PROMPTS, steps=2, guidance=3.0))
-    monkeypatch.setattr("advanchor.latent_diffusion.AT_ONCE", 3 * model.pixels**2)
+    monkeypatch.setattr("advanchor.models.latent_diffusion.AT_ONCE", 3 * model.pixels**2)
     sizes, decode = [], model.pipe.vae.decode
     monkeypatch.setattr(model.pipe.vae, "decode", lambda z, return_dict: sizes.append(len(z)) or decode(z, return_dict=return_dict))
     assert abs(pixels(model.draw(PROMPTS, steps=2, guidance=3.0)) - together).max() <= 1
@@ -498,7 +498,7 @@ def test_every_file_that_is_loaded_is_named_once_and_one_folder_is_one_model_how
 
 
 def test_a_model_is_checked_without_importing_torch(saved: Path) -> None:
-    code = f"import sys; from advanchor.model import StableDiffusion; StableDiffusion(name='x', path={str(saved)!r}).files(); assert 'torch' not in sys.modules"
+    code = f"import sys; from advanchor.models.stable_diffusion import StableDiffusion; StableDiffusion(name='x', path={str(saved)!r}).files(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from advanchor.progress import State, line, state
+from advanchor.results.progress import State, line, state
 from advanchor.store import held, lock
 
 

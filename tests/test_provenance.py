@@ -7,20 +7,20 @@ import pytest
 from advanchor import provenance
 from advanchor.provenance import code, imports
 
-DRAWING = ("advanchor.model", "advanchor.images")
+DRAWING = ("advanchor.models.stable_diffusion", "advanchor.images")
 STAGES = {
-    "edit": ("advanchor.model", "advanchor.methods.ac", "advanchor.anchors.adversarial"), "images": DRAWING,
-    "score": ("advanchor.metrics.erasure", "advanchor.judge"), "pool": ("advanchor.pools", "advanchor.model"),
+    "edit": ("advanchor.models.stable_diffusion", "advanchor.methods.ac", "advanchor.anchors.adversarial"), "images": DRAWING,
+    "score": ("advanchor.metrics.erasure", "advanchor.judges.emoji"), "pool": ("advanchor.training.pools", "advanchor.models.stable_diffusion"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize(
     ("module", "touched"),
-    [("advanchor.plots", ()), ("advanchor.tables", ()), ("advanchor.cli", ()), ("advanchor.progress", ()), ("advanchor.trackers", ()), ("advanchor.report", ()),
-     ("advanchor.run", ()), ("advanchor.model", ("edit", "images", "pool")), ("advanchor.methods.ac", ("edit",)), ("advanchor.methods.esd", ()),
-     ("advanchor.anchors.search", ("edit",)), ("advanchor.training", ("edit",)), ("advanchor.judge", ("score",)), ("advanchor.metrics.fid", ()),
-     ("advanchor.metrics.erasure", ("score",)), ("advanchor.edits", ("edit", "images", "pool")), ("advanchor.sd_judge", ())],
+    [("advanchor.results.figures", ()), ("advanchor.results.tables", ()), ("advanchor.cli", ()), ("advanchor.results.progress", ()), ("advanchor.trackers", ()), ("advanchor.results.report", ()),
+     ("advanchor.run", ()), ("advanchor.models.stable_diffusion", ("edit", "images", "pool")), ("advanchor.methods.ac", ("edit",)), ("advanchor.methods.esd", ()),
+     ("advanchor.anchors.search", ("edit",)), ("advanchor.training.loop", ("edit",)), ("advanchor.judges.emoji", ("score",)), ("advanchor.metrics.fid", ()),
+     ("advanchor.metrics.erasure", ("score",)), ("advanchor.models.edits", ("edit", "images", "pool")), ("advanchor.judges.stable_diffusion", ())],
 )  # fmt: skip
 def test_a_change_of_a_module_touches_the_stages_that_run_it_and_no_other(stage: str, module: str, touched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = code(*STAGES[stage])
@@ -29,6 +29,6 @@ def test_a_change_of_a_module_touches_the_stages_that_run_it_and_no_other(stage:
 
 
 def test_what_is_imported_for_type_checking_alone_changes_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = b"from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from advanchor.plots import main\ndef f():\n    import advanchor.store\n    from advanchor import edits\n"
+    text = b"from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from advanchor.results.figures import main\ndef f():\n    import advanchor.store\n    from advanchor import edits\n"
     monkeypatch.setattr(provenance, "SOURCES", {**provenance.SOURCES, "advanchor.made_up": text})
-    assert imports("advanchor.made_up") == ("advanchor.store", "advanchor.edits")
+    assert imports("advanchor.made_up") == ("advanchor.store", "advanchor.models.edits")

@@ -21,14 +21,15 @@ import torch
 from conftest import TINY
 
 import advanchor
-from advanchor import provenance, trackers
+from advanchor import provenance
 from advanchor.anchors.words import Superclass
 from advanchor.compose import compose
 from advanchor.core import BadInput
-from advanchor.pools import Pool
 from advanchor.run import run
 from advanchor.store import write_json, write_tensors
-from advanchor.training import descend
+from advanchor.trackers.none import NoTracker
+from advanchor.training.loop import descend
+from advanchor.training.pools import Pool
 
 # Where a run can be killed: the n-th time that something of this name is about to get its final name.
 MOMENTS = [
@@ -42,7 +43,8 @@ def work(root: str, overrides: list[str], moment: tuple[str, int] | None) -> Non
     """In a process of its own: the whole run, killed at the moment if there is one; checkpoints after every step."""
     import torch
 
-    from advanchor import erase, training
+    from advanchor import erase
+    from advanchor.training import loop as training
 
     torch.set_num_threads(1)
     training.CHECKPOINT_SECONDS, training.WRITING = 0.0, float("inf")
@@ -63,7 +65,7 @@ def work(root: str, overrides: list[str], moment: tuple[str, int] | None) -> Non
 def process() -> Callable[..., int]:
     """Call `work` in a child of a server that has imported everything once; returns the exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["advanchor.latent_diffusion", "advanchor.judge", "advanchor.training", "torchmetrics.image.fid"])
+    context.set_forkserver_preload(["advanchor.models.latent_diffusion", "advanchor.judges.emoji", "advanchor.training.loop", "torchmetrics.image.fid"])
 
     def call(root: Path, overrides: list[str], moment: tuple[str, int] | None = None) -> int:
         child = context.Process(target=work, args=(str(root), overrides, moment))
@@ -104,13 +106,13 @@ def test_a_run_killed_at_any_stage_ends_with_the_numbers_of_an_undisturbed_one(
 
 def test_a_finished_run_computes_nothing(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tiny()
-    monkeypatch.setattr("advanchor.model.Random.open", None)
+    monkeypatch.setattr("advanchor.models.stable_diffusion.Random.open", None)
     assert tiny() == first
 
 
 def test_another_metric_on_a_finished_run_draws_nothing_and_keeps_the_other_scores(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tiny("metric=[erasure]")
-    monkeypatch.setattr("advanchor.latent_diffusion.LatentDiffusion._denoise", None)
+    monkeypatch.setattr("advanchor.models.latent_diffusion.LatentDiffusion._denoise", None)
     second = tiny("metric=[erasure,kid]")
     assert second["scores"].keys() > first["scores"].keys()
     assert all(second["scores"][k] == v for k, v in first["scores"].items())
@@ -217,7 +219,7 @@ def test_erase_is_one_run() -> None:
 
 
 def test_a_metric_that_one_image_is_too_few_for_says_so_before_anything_is_loaded(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("advanchor.model.Random.open", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("advanchor.models.stable_diffusion.Random.open", lambda *_: pytest.fail("loaded"))
     with pytest.raises(BadInput, match=r"metric fid needs at least 2 images of `erase`, and there is 1: raise sample.erase"):
         tiny("metric=[fid]", "sample.erase=1", "concept.evaluate=['{}']")
 
@@ -232,7 +234,7 @@ def test_a_single_other_metric_loses_no_score_and_another_judge_measures_anew(ti
 
 
 def test_runs_of_one_model_share_the_unedited_models_images(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from advanchor.latent_diffusion import LatentDiffusion
+    from advanchor.models.latent_diffusion import LatentDiffusion
 
     tiny("metric=[erasure]")
     drawn: list[str] = []
@@ -352,7 +354,7 @@ def test_wandb_failing_loses_no_run(tiny: Any, monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_tracker_is_closed_as_failed_when_the_run_fails(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[bool] = []
-    monkeypatch.setattr(trackers.NoTracker, "finish", lambda self, scores, grid, failed: ends.append(failed) or "none")
+    monkeypatch.setattr(NoTracker, "finish", lambda self, scores, grid, failed: ends.append(failed) or "none")
     with pytest.raises(BadInput, match=r"lower method\.lr"):
         tiny("method.lr=1e39", "method.steps=6")
     assert ends == [True]

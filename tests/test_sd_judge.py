@@ -13,10 +13,10 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from advanchor import sd_judge
 from advanchor.compose import compose
 from advanchor.concept import Prompt
 from advanchor.core import BadInput
+from advanchor.judges import stable_diffusion as sd_judge
 from advanchor.run import build, sample_of
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train_style_head.py"

@@ -9,9 +9,9 @@ import torch
 from advanchor.anchors.words import Empty, Superclass
 from advanchor.compose import compose
 from advanchor.concept import kept
-from advanchor.latent_diffusion import LatentDiffusion
-from advanchor.pools import Pool, Trajectories
+from advanchor.models.latent_diffusion import LatentDiffusion
 from advanchor.run import build
+from advanchor.training.pools import Pool, Trajectories
 
 
 def test_runs_that_look_at_the_same_pool_draw_it_once_and_another_seed_draws_its_own(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,13 @@ from advanchor.anchors.words import Empty, Same, Superclass
 from advanchor.compose import compose
 from advanchor.concept import kept
 from advanchor.core import BadInput
-from advanchor.masks import mask
 from advanchor.methods.mace import MassConceptErasure, focus, loras
 from advanchor.methods.receler import Adversary, RobustEraser, erasers
 from advanchor.methods.spm import SemiPermeableMembrane, factors, surrounding
-from advanchor.pools import Pool, Trajectories, random
 from advanchor.run import build
 from advanchor.store import slug
+from advanchor.training.masks import mask
+from advanchor.training.pools import Pool, Trajectories, random
 
 SPM = SemiPermeableMembrane(
     name="spm", scope="transformers", rank=2, steps=3, lr=1e-2, batch=2, eta=1.5, surround=30.0, surroundings=3, half_empty=False, latents="pool", above=False,

@@ -17,12 +17,13 @@ from conftest import TINY
 from omegaconf import OmegaConf
 
 import advanchor
-from advanchor import plots, provenance, run
+from advanchor import provenance, run
 from advanchor.compose import compose, expand
 from advanchor.core import BadInput
-from advanchor.intervals import above, by_prompt, interval
+from advanchor.results import figures as plots
+from advanchor.results.intervals import above, by_prompt, interval
+from advanchor.results.tables import Cell, Sweep, Value, check, clean, label, latex, main, marked, notes
 from advanchor.store import run_id, write_json
-from advanchor.tables import Cell, Sweep, Value, check, clean, label, latex, main, marked, notes
 
 SWEEP = ["anchor=superclass,empty", "seed=0,1", "table.cells=[clip/keep]"]
 

@@ -16,12 +16,13 @@ from omegaconf import OmegaConf
 from advanchor.compose import compose
 from advanchor.core import BadInput
 from advanchor.run import build
-from advanchor.trackers import MODES, UNREACHED, JsonLines, WandB
+from advanchor.trackers.jsonl import JsonLines
+from advanchor.trackers.wandb import MODES, UNREACHED, WandB
 
 
 def wandb_tracker(**changes: Any) -> WandB:
     settings = {
-        "_target_": "advanchor.trackers.WandB",
+        "_target_": "advanchor.trackers.wandb.WandB",
         "name": "wandb",
         "project": "p",
         "group": "g",
@@ -167,7 +168,7 @@ def test_a_group_of_any_words_is_logged(tmp_path: Path, caplog: pytest.LogCaptur
         tracker = wandb_tracker(group=group, project="a project & more")
         tracker.start(f"run{run}", {"concept": {"name": "AC/DC"}}, tmp_path)
         assert Path(tracker.finish({}, None, failed=False)).is_relative_to(tmp_path)
-    assert not [r for r in caplog.records if r.name == "advanchor.trackers"]
+    assert not [r for r in caplog.records if r.name == "advanchor.trackers.wandb"]
 
 
 # --- JSON lines -------------------------------------------------------------------------------------------------
@@ -181,7 +182,7 @@ def test_a_group_of_any_words_is_logged(tmp_path: Path, caplog: pytest.LogCaptur
 )  # fmt: skip
 def test_a_file_of_the_tracker_is_a_plain_name_of_its_own(file: str) -> None:
     with pytest.raises(BadInput, match=r"tracker: file '.*' must be a plain name that ends in \.jsonl"):
-        build(OmegaConf.create({"_target_": "advanchor.trackers.JsonLines", "name": "jsonl", "file": file}), "tracker")
+        build(OmegaConf.create({"_target_": "advanchor.trackers.jsonl.JsonLines", "name": "jsonl", "file": file}), "tracker")
 
 
 @pytest.mark.parametrize("file", ["progress.jsonl", "my-run_2.v1.jsonl", "größe.jsonl"])

@@ -16,7 +16,8 @@ from pydantic import Field
 from advanchor.anchors.search import Loss, Schedule, Search
 from advanchor.anchors.slot import Slot
 from advanchor.concept import Concept
-from advanchor.core import BadInput, Model, Positive, Rate, option
+from advanchor.core import BadInput, Positive, Rate, option
+from advanchor.protocols import Model
 
 
 @option("anchor")

@@ -12,7 +12,8 @@ from torch import Tensor
 from advanchor.anchors.slot import Slot
 from advanchor.anchors.words import Fixed, phrase_of, words
 from advanchor.concept import Concept, fill
-from advanchor.core import BadInput, Model, Target, option
+from advanchor.core import BadInput, option
+from advanchor.protocols import Model, Target
 
 
 @option("anchor")

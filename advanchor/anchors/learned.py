@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.search import Loss, Schedule, Search
-from advanchor.anchors.words import Fixed, words
+from advanchor.anchors.words import Fixed, nearest, vocabulary, words
 from advanchor.concept import Concept, fill
-from advanchor.core import BadInput, Model, Positive, Rate, option
+from advanchor.core import BadInput, Positive, Rate, option
+from advanchor.protocols import Model
 
 
 @option("anchor")
@@ -68,19 +68,3 @@ class Learned:
 def around(concept: Concept) -> list[str]:
     """What a mixture is made of: the concept's kept neighbours of the same kind and its superclass."""
     return [*concept.keep.values(), concept.superclass]
-
-
-def vocabulary(concept: Concept, phrases: Sequence[str]) -> list[str]:
-    """The distinct phrases that are not the concept's own."""
-    return [p for p in dict.fromkeys(phrases) if p != concept.phrase]
-
-
-def nearest(model: Model, concept: Concept, phrases: Sequence[str]) -> list[str]:
-    """The phrases, most similar to the concept first: cosine of the embeddings of whole sentences, mean over the templates."""
-
-    def pooled(phrase: str) -> Tensor:
-        texts = [fill(t, "", phrase) for t in concept.templates]
-        return model.encode(texts)[torch.arange(len(texts)), [model.end(t) for t in texts]]
-
-    own = pooled(concept.phrase)
-    return sorted(vocabulary(concept, phrases), key=lambda p: -float(F.cosine_similarity(pooled(p), own).mean()))

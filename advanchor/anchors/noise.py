@@ -8,7 +8,8 @@ from advanchor.anchors.adversarial import Adversarial
 from advanchor.anchors.search import Search
 from advanchor.anchors.slot import Slot
 from advanchor.concept import Concept
-from advanchor.core import Model, option
+from advanchor.core import option
+from advanchor.protocols import Model
 
 
 @option("anchor")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from advanchor.concept import Concept
 from advanchor.core import BadInput
-from advanchor.step import Step
+from advanchor.protocols import Step
 
 Loss = Literal["direction", "product"]
 Schedule = Literal["alternating", "sequential", "cyclical"]

@@ -9,8 +9,9 @@ from typing import Literal
 from torch import Tensor
 
 from advanchor.concept import Concept, fill, whole
-from advanchor.core import BadInput, Model
-from advanchor.latent_diffusion import add_at
+from advanchor.core import BadInput
+from advanchor.models.latent_diffusion import add_at
+from advanchor.protocols import Model
 
 
 @dataclass(frozen=True)

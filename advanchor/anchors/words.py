@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from advanchor.anchors.slot import Slot
 from advanchor.concept import Concept, fill, whole
-from advanchor.core import BadInput, Model, Target, option
-from advanchor.step import Step
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from advanchor.core import BadInput, option
+from advanchor.protocols import Model, Step, Target
 
 
 class Fixed:
@@ -134,8 +135,6 @@ class Sibling:
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
         self.suits(concept)
         if self.of == "nearest":
-            from advanchor.anchors.learned import nearest
-
             return words(model, concept, nearest(model, concept, list(concept.keep.values()))[0])
         return words(model, concept, phrase_of(concept, concept.siblings[0] if self.of == "first" else self.of))
 
@@ -156,3 +155,19 @@ class Unrelated:
         self.suits(concept)
         assert concept.unrelated is not None
         return words(model, concept, phrase_of(concept, concept.unrelated))
+
+
+def vocabulary(concept: Concept, phrases: Sequence[str]) -> list[str]:
+    """The distinct phrases that are not the concept's own."""
+    return [p for p in dict.fromkeys(phrases) if p != concept.phrase]
+
+
+def nearest(model: Model, concept: Concept, phrases: Sequence[str]) -> list[str]:
+    """The phrases, most similar to the concept first: cosine of the embeddings of whole sentences, mean over the templates."""
+
+    def pooled(phrase: str) -> Tensor:
+        texts = [fill(t, "", phrase) for t in concept.templates]
+        return model.encode(texts)[torch.arange(len(texts)), [model.end(t) for t in texts]]
+
+    own = pooled(concept.phrase)
+    return sorted(vocabulary(concept, phrases), key=lambda p: -float(F.cosine_similarity(pooled(p), own).mean()))

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Steps, Target, option
-from advanchor.pools import looked_at
-from advanchor.step import Step
-from advanchor.training import anchor_of, descend, leaves
+from advanchor.core import Log, Positive, Rate, Scope, Steps, option
+from advanchor.protocols import Edit, Model, Step, Target
+from advanchor.training.loop import anchor_of, descend, leaves
+from advanchor.training.pools import looked_at
 
 
 @option("method")

@@ -20,11 +20,11 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.slot import Slot
-from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Steps, Target, option
+from advanchor.core import Log, Positive, Rate, Scope, Steps, option
 from advanchor.methods.guidance import away_from
-from advanchor.pools import looked_at
-from advanchor.step import Step
-from advanchor.training import descend, leaves
+from advanchor.protocols import Edit, Model, Step, Target
+from advanchor.training.loop import descend, leaves
+from advanchor.training.pools import looked_at
 
 
 @option("method")

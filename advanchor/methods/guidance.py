@@ -17,7 +17,8 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field
 
-from advanchor.core import BadInput, Edit, Log, Model, Target, option
+from advanchor.core import BadInput, Log, option
+from advanchor.protocols import Edit, Model, Target
 
 
 def away_from(model: Model, targets: Sequence[Target], method: str) -> torch.Tensor:

@@ -30,14 +30,14 @@ from torch import Tensor
 
 from advanchor.anchors.slot import Slot
 from advanchor.concept import Concept, fill, kept
-from advanchor.core import BadInput, Edit, Log, Model, Positive, Rate, Steps, Target, option
-from advanchor.edits import parameters, part
-from advanchor.masks import fits, mask, resized
+from advanchor.core import BadInput, Log, Positive, Rate, Steps, option
 from advanchor.methods.uce import refit
-from advanchor.pools import Pool, Turns, random
-from advanchor.step import Step
+from advanchor.models.edits import parameters, part
+from advanchor.protocols import Edit, Model, Step, Target
 from advanchor.store import slug
-from advanchor.training import descend, settle
+from advanchor.training.loop import descend, settle
+from advanchor.training.masks import fits, mask, resized
+from advanchor.training.pools import Pool, Turns, random
 
 
 @option("method")

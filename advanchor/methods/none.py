@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from advanchor.core import Edit, Log, Model, Target, option
+from advanchor.core import Log, option
+from advanchor.protocols import Edit, Model, Target
 
 
 @option("method")

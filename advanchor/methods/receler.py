@@ -20,11 +20,11 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.slot import Slot
-from advanchor.core import BadInput, Edit, Log, Model, Positive, Rate, Steps, Target, option
-from advanchor.masks import fits, mask, resized
-from advanchor.pools import Latents, looked_at, random
-from advanchor.step import Step
-from advanchor.training import anchor_of, descend
+from advanchor.core import BadInput, Log, Positive, Rate, Steps, option
+from advanchor.protocols import Edit, Model, Step, Target
+from advanchor.training.loop import anchor_of, descend
+from advanchor.training.masks import fits, mask, resized
+from advanchor.training.pools import Latents, looked_at, random
 
 
 @option("method")

@@ -21,11 +21,11 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.concept import Concept, kept
-from advanchor.core import Edit, Log, Model, Positive, Rate, Scope, Steps, Target, option
-from advanchor.pools import Pool, Source, Turns
-from advanchor.step import Step
+from advanchor.core import Log, Positive, Rate, Scope, Steps, option
+from advanchor.protocols import Edit, Model, Step, Target
 from advanchor.store import read_tensors, write_tensors
-from advanchor.training import descend, leaves, settle
+from advanchor.training.loop import descend, leaves, settle
+from advanchor.training.pools import Pool, Source, Turns
 
 
 @option("method")

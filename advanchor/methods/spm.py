@@ -26,10 +26,10 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.concept import Concept, fill
-from advanchor.core import BadInput, Edit, Log, Model, Positive, Rate, Steps, Target, UNetScope, option
-from advanchor.pools import Turns, looked_at, random
-from advanchor.step import Step
-from advanchor.training import anchor_of, descend
+from advanchor.core import BadInput, Log, Positive, Rate, Steps, UNetScope, option
+from advanchor.protocols import Edit, Model, Step, Target
+from advanchor.training.loop import anchor_of, descend
+from advanchor.training.pools import Turns, looked_at, random
 
 
 @option("method")

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from advanchor.anchors.slot import Slot
 from advanchor.concept import Concept, fill
-from advanchor.core import BadInput, Edit, Log, Model, Positive, Rate, Steps, Target, option
-from advanchor.pools import Pool
-from advanchor.training import settle
+from advanchor.core import BadInput, Log, Positive, Rate, Steps, option
+from advanchor.protocols import Edit, Model, Target
+from advanchor.training.loop import settle
+from advanchor.training.pools import Pool
 
 
 @option("method")

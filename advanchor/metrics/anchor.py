@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from advanchor.core import Judge, Scores, option, share
+from advanchor.core import Scores, option, share
 from advanchor.images import Images
+from advanchor.protocols import Judge
 
 
 @option("metric")
@@ -22,4 +23,4 @@ class AnchorHit:
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         shown = images["anchor"]
-        return {"anchor/hit": {**share(shown.right(judge), "lower"), "texts": [p.text for p in shown.prompts]}}
+        return {"anchor/hit": {**share(shown.right(judge.find), "lower"), "texts": [p.text for p in shown.prompts]}}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from advanchor.core import Judge, Scores, mean, option
+from advanchor.core import Scores, mean, option
 from advanchor.images import Images
 from advanchor.metrics.sound import finite
+from advanchor.protocols import Judge
 
 
 @option("metric")

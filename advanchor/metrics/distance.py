@@ -17,9 +17,10 @@ import advanchor.torchvision_ops  # noqa: F401  (before torchmetrics)
 
 from torchmetrics.image.fid import FrechetInceptionDistance  # isort: skip
 
-from advanchor.core import Judge, Positive, Rate, Score, Scores, option, share
+from advanchor.core import Positive, Rate, Score, Scores, option, share
 from advanchor.images import Images
 from advanchor.metrics.sound import finite
+from advanchor.protocols import Judge
 
 BLOCK = 1024  # rows of a kernel matrix at a time
 

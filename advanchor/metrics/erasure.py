@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from advanchor.core import Judge, Scores, option, share
+from advanchor.core import Scores, option, share
 from advanchor.images import Images
+from advanchor.protocols import Judge
 
 
 @option("metric")
@@ -27,7 +28,7 @@ class Erasure:
         for which in ("", "@base"):
             for name, subset in (("erase", "erasure"), ("keep", "keep")):
                 shown = images[name + which]
-                hits = [(p.kept, right) for p, right in zip(shown.prompts, shown.right(judge), strict=True)]
+                hits = [(p.kept, right) for p, right in zip(shown.prompts, shown.right(judge.find), strict=True)]
                 parts = {"": [h for _, h in hits], "_in": [h for k, h in hits if k == "in"], "_cross": [h for k, h in hits if k == "cross"]}
                 if name == "erase" and len(labels := dict.fromkeys(p.label for p in shown.prompts)) > 1:
                     parts |= {f":{label}": [h for p, (_, h) in zip(shown.prompts, hits, strict=True) if p.label == label] for label in labels}

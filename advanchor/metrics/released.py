@@ -6,10 +6,11 @@ import statistics
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from advanchor.core import Judge, Scores, mean, option, share
+from advanchor.core import Scores, mean, option, share
 from advanchor.images import Images
 from advanchor.metrics.distance import fid
 from advanchor.metrics.sound import finite
+from advanchor.protocols import Judge
 
 Direction = Literal["higher", "lower"]
 
@@ -32,7 +33,7 @@ class Released:
         scores: Scores = {}
         for which in ("erase", "keep"):
             shown, before = images[which], images[f"{which}@base"]
-            right = shown.right(judge)
+            right = shown.right(judge.find)
             was, now = (finite(one.seen("features", judge.features), self.name, f"features of `{which}`") for one in (before, shown))
             moved = finite(judge.distance(before.pictures, shown.pictures), self.name, f"distances of `{which}`").tolist()
             accuracy: Direction = "lower" if which == "erase" else "higher"

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from advanchor.concept import Prompt
-from advanchor.core import BadInput, Metric
+from advanchor.core import BadInput
+from advanchor.protocols import Metric
 
 
 def enough(metric: Metric, prompts: Mapping[str, Sequence[Prompt]]) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from advanchor.concept import Prompt, mentions
-from advanchor.core import Head, Judge, Scores, option, share
+from advanchor.core import Head, Scores, option, share
 from advanchor.images import Images
+from advanchor.protocols import Judge
 
 
 class Asked(NamedTuple):

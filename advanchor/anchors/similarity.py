@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from advanchor.anchors.slot import Slot
 from advanchor.concept import fill
-from advanchor.core import Model, Target
+from advanchor.protocols import Model, Target
 
 
 @torch.no_grad()

@@ -30,8 +30,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from advanchor.compose import compose_all, expand, validate
 from advanchor.concept import Prompt
 from advanchor.core import BadInput, Score, share
-from advanchor.intervals import Means, above, by_prompt, interval
-from advanchor.report import ARROW
+from advanchor.results.intervals import Means, above, by_prompt, interval
+from advanchor.results.report import ARROW
 from advanchor.run import build, memo, sample_of
 from advanchor.store import plain, read_json, run_id
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advanchor.core import Edit
+from advanchor.protocols import Edit
 
 
 def part(edit: Edit, prefix: str) -> dict[str, Tensor]:

@@ -30,8 +30,8 @@ import advanchor.torchvision_ops  # noqa: F401  (before torchmetrics)
 from torchmetrics.functional import spearman_corrcoef  # isort: skip
 
 from advanchor.core import BadInput
-from advanchor.intervals import interval
-from advanchor.tables import Cell, Sweep, parted, read
+from advanchor.results.intervals import interval
+from advanchor.results.tables import Cell, Sweep, parted, read
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from advanchor.anchors.words import Fixed
 from advanchor.concept import Concept
-from advanchor.core import BadInput, Edit, Log, Target
-from advanchor.pools import Source
-from advanchor.step import Step
+from advanchor.core import BadInput, Log
+from advanchor.protocols import Edit, Step, Target
 from advanchor.store import finish, part_of, slug, verified
+from advanchor.training.pools import Source
 
 CHECKPOINT_SECONDS = 10.0  # between checkpoints
 WRITING = 0.05  # the largest share of the time that goes into them

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from advanchor import layout
 from advanchor.core import BadInput, option
+from advanchor.models import layout
 
 if TYPE_CHECKING:
-    from advanchor.latent_diffusion import LatentDiffusion
+    from advanchor.models.latent_diffusion import LatentDiffusion
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "assets"
 Autocast = Literal["none", "bfloat16", "float16"]
 
 
@@ -69,7 +69,7 @@ class StableDiffusion:
         from transformers import CLIPTextModel, CLIPTokenizer
         from transformers.utils import logging as transformers_logging
 
-        from advanchor.latent_diffusion import LatentDiffusion
+        from advanchor.models.latent_diffusion import LatentDiffusion
 
         self.check()
         root = self.folder()
@@ -154,7 +154,7 @@ class Random:
         from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
         from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-        from advanchor.latent_diffusion import LatentDiffusion
+        from advanchor.models.latent_diffusion import LatentDiffusion
 
         tokenizer = CLIPTokenizer.from_pretrained(ASSETS / "emoji/tokenizer")
         ids = {f"{k}_token_id": getattr(tokenizer, f"{k}_token_id") for k in ("bos", "eos", "pad")}

@@ -16,14 +16,15 @@ from torch import Tensor
 
 import advanchor.torchvision_ops  # noqa: F401  (before diffusers)
 from advanchor.concept import Prompt
-from advanchor.core import BadInput, Edit
-from advanchor.edits import erasers, parameters, part, safety
+from advanchor.core import BadInput
+from advanchor.models.edits import erasers, parameters, part, safety
+from advanchor.protocols import Edit
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
     from PIL.Image import Image
 
-    from advanchor.model import Autocast
+    from advanchor.models.stable_diffusion import Autocast
 
 SCOPES: dict[str, Callable[[str], bool]] = {
     "attn2": lambda name: ".attn2." in name,

@@ -15,12 +15,12 @@ from torch import Tensor
 import advanchor.torchvision_ops  # noqa: F401  (before open_clip)
 from advanchor.concept import Prompt
 from advanchor.core import BadInput, Head, option
-from advanchor.emoji_classifier import EmojiClassifier
+from advanchor.judges.emoji_classifier import EmojiClassifier
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ASSETS = Path(__file__).parent / "assets/judge"
+ASSETS = Path(__file__).parents[1] / "assets/judge"
 
 
 @cache
@@ -95,27 +95,6 @@ class EmojiJudge:
         ids = tokenizer(list(texts), padding="max_length", truncation=True, max_length=net.context_length, return_tensors="pt").input_ids
         similarity: Tensor = (self.embed(images) * net.encode_text(ids, normalize=True)).sum(-1)
         return similarity
-
-
-@option("judge")
-class NoJudge:
-    """Measures nothing: the run draws its pictures and says that no score was computed."""
-
-    name: str
-    version: int = 1
-    extractor: str = "none"
-    perceptual: ClassVar = "none"
-
-    def to(self, device: str) -> Self:
-        """Itself."""
-        return self
-
-    def files(self) -> list[Path]:
-        """None."""
-        return []
-
-    def check(self, prompts: Sequence[Prompt], pixels: int) -> None:
-        """Any prompt and any size will do."""
 
 
 def _pixels(images: Sequence[Image]) -> Tensor:

@@ -13,9 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from advanchor.concept import Concept, fill
-from advanchor.core import Model, Target
+from advanchor.protocols import Model, Step, Target
 from advanchor.provenance import code
-from advanchor.step import Step
 from advanchor.store import cached, key, read_tensors, slug, write_tensors
 
 
@@ -44,7 +43,7 @@ def once(model: Model, folder: Path, name: str, made_of: Sequence[object], make:
     Raises:
         BadInput: they are damaged, or not finite.
     """
-    drawn_by = code("advanchor.pools", type(model).__module__)
+    drawn_by = code("advanchor.training.pools", type(model).__module__)
     place = cached(model.shelf or folder, f"{name}-{key(*made_of, drawn_by)}", lambda part: write_tensors(part / "latents.safetensors", make()))
     return {k: v.to(model.device) for k, v in read_tensors(place / "latents.safetensors").items()}
 

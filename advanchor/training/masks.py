@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from advanchor.core import BadInput, Model
+from advanchor.core import BadInput
+from advanchor.protocols import Model
 
 
 def fits(model: Model, side: int) -> None:

@@ -1,0 +1,31 @@
+"""No judge: a run draws its pictures and computes no score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+from advanchor.concept import Prompt
+from advanchor.core import option
+
+
+@option("judge")
+class NoJudge:
+    """Measures nothing: the run draws its pictures and says that no score was computed."""
+
+    name: str
+    version: int = 1
+    extractor: str = "none"
+    perceptual: ClassVar = "none"
+
+    def to(self, device: str) -> Self:
+        """Itself."""
+        return self
+
+    def files(self) -> list[Path]:
+        """None."""
+        return []
+
+    def check(self, prompts: Sequence[Prompt], pixels: int) -> None:
+        """Any prompt and any size will do."""
