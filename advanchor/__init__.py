@@ -37,7 +37,9 @@ def erase(*overrides: str, config_dir: str | Path | None = None) -> dict[str, An
 
     asked = read([*([f"config_dir={config_dir}"] if config_dir is not None else []), *overrides])
     if len(runs := expand(asked)) != 1:
-        raise BadInput(f"erase() is one run, and this is a sweep of {len(runs)}: call it for each of them, or use the command.")
+        raise BadInput(
+            f"erase() is one run, and this is a sweep of {len(runs)}: call it for each of them, or use the command."
+        )
     cfg = compose(runs[0])
     out = Path(cfg.root) / run_id(cfg)
     with lock(out / ".lock"):

@@ -29,8 +29,28 @@ if TYPE_CHECKING:
 
 FAILED: dict[Path, str] = {}  # folder of a run -> what is said of it
 FREE = 20e6  # bytes on the disk: what a small run needs
-PRINTING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--resolve", "--package", "-p")  # Hydra's flags that run nothing
-VALUED = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--package", "-p")  # of these the next word may be the value
+PRINTING = (
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--hydra-help",
+    "--shell-completion",
+    "-sc",
+    "--resolve",
+    "--package",
+    "-p",
+)  # Hydra's flags that run nothing
+VALUED = (
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--shell-completion",
+    "-sc",
+    "--package",
+    "-p",
+)  # of these the next word may be the value
 log = logging.getLogger("advanchor.cli")  # also when run as `python -m`: the level is set for "advanchor"
 
 
@@ -93,7 +113,9 @@ def command(words: Sequence[str]) -> str | None:
         printed(words, folder)
         return None
     if unknown := [w for w in flags if w not in ("-m", "--multirun")]:
-        raise BadInput(f"{unknown[0]} is no flag of advanchor: there are -m, --config-dir=<folder>, --cfg job, --help and --version; settings are key=value.")
+        raise BadInput(
+            f"{unknown[0]} is no flag of advanchor: there are -m, --config-dir=<folder>, --cfg job, --help and --version; settings are key=value."
+        )
     return runs_of([*folder, *plain], bool(flags))
 
 
@@ -128,7 +150,9 @@ def runs_of(words: Sequence[str], many: bool) -> str | None:
     many = many or alone
     if not many and len(runs) > 1:
         several = next((o for o in overrides if len(axis(o, overrides)) > 1), "the experiment")
-        raise BadInput(f"{several} names several values: add -m for a sweep of {len(runs)} runs, or quote the value if it is one text.")
+        raise BadInput(
+            f"{several} names several values: add -m for a sweep of {len(runs)} runs, or quote the value if it is one text."
+        )
     if not many and by != "basic":
         raise BadInput(f"hydra/launcher={by} launches the runs of a sweep: add -m.")
     validate(overrides)
@@ -165,11 +189,17 @@ def runs_of(words: Sequence[str], many: bool) -> str | None:
                     if out in FAILED
                     else "running in another process, left to it"
                 )
-                log.info("%d of %d: %s: %s", i, len(runs), " ".join(o for o in choice if o not in common) or out.name, state)
+                log.info(
+                    "%d of %d: %s: %s", i, len(runs), " ".join(o for o in choice if o not in common) or out.name, state
+                )
     for out in places:  # also what failed in a launcher's workers
         if out not in FAILED and not (out / "result.json").exists() and (out / "error.txt").exists():
             FAILED[out] = (out / "error.txt").read_text().splitlines()[0]
-    again = [o if not o.startswith("config_dir=") else f"--config-dir={o.partition('=')[2]}" for o in overrides if not o.startswith("hydra")]
+    again = [
+        o if not o.startswith("config_dir=") else f"--config-dir={o.partition('=')[2]}"
+        for o in overrides
+        if not o.startswith("hydra")
+    ]
     if any((out / "result.json").exists() for out in places):
         from advanchor.results import tables
 
@@ -207,7 +237,9 @@ def attempt(cfg: DictConfig, out: Path) -> dict[str, Any] | None:
                 return result
             except Exception as error:
                 FAILED[out] = reason(error, out, f"in {out / 'error.txt'}")
-                (out / "error.txt").write_text(FAILED[out] + "\n" + ("" if isinstance(error, BadInput) else f"\n{traceback.format_exc()}"))
+                (out / "error.txt").write_text(
+                    FAILED[out] + "\n" + ("" if isinstance(error, BadInput) else f"\n{traceback.format_exc()}")
+                )
     except OSError as error:
         if out not in FAILED:
             FAILED[out] = reason(error, out, "above")
@@ -273,12 +305,19 @@ def launched(overrides: Sequence[str], root: str) -> None:
     from advanchor.compose import experiments, hydras, quoted, sweep
 
     for one in experiments(overrides):
-        axes = [values if len(values) == 1 else [f"{values[0].partition('=')[0]}={','.join(v.partition('=')[2] for v in values)}"] for values in sweep(one)]
+        axes = [
+            values
+            if len(values) == 1
+            else [f"{values[0].partition('=')[0]}={','.join(v.partition('=')[2] for v in values)}"]
+            for values in sweep(one)
+        ]
         lines = [line for (line,) in axes if not line.startswith("root=")]
         try:
             hydra_main(["-m", *hydras(lines), f"root={quoted(root)}"])
         except Exception as error:
-            FAILED[Path(root)] = f"the launcher failed ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}): look at its settings, hydra.launcher.*"
+            FAILED[Path(root)] = (
+                f"the launcher failed ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}): look at its settings, hydra.launcher.*"
+            )
 
 
 def printed(words: Sequence[str], folder: Sequence[str]) -> None:
@@ -291,7 +330,11 @@ def printed(words: Sequence[str], folder: Sequence[str]) -> None:
     while left:
         word = left.pop(0)
         (flags if word.startswith("-") else plain).append(word)
-        if word in VALUED and left and "=" not in left[0].removeprefix("query=").removeprefix("install=").removeprefix("uninstall="):
+        if (
+            word in VALUED
+            and left
+            and "=" not in left[0].removeprefix("query=").removeprefix("install=").removeprefix("uninstall=")
+        ):
             flags.append(left.pop(0))
     if unknown := [w for w in flags if w.startswith("-") and w.partition("=")[0] not in PRINTING]:
         raise BadInput(f"{unknown[0]} does not go with {flags[0]}: leave one of them out.")
@@ -332,24 +375,35 @@ def help_text(folder: Sequence[str] = ()) -> str:
         lines: list[str] = []
         bare: dict[str, list[str]] = {}
         for name in names(group, overrides):
-            file = next(f for base in (CONF, *own_folders(overrides)) if (f := Path(base) / group / f"{name}.yaml").exists())
+            file = next(
+                f for base in (CONF, *own_folders(overrides)) if (f := Path(base) / group / f"{name}.yaml").exists()
+            )
             if about := about_of(file):
                 lines.append(f"  {name:<22} {about}")
             else:
                 bare.setdefault(name.rpartition("/")[0], []).append(name)
         for sub, options in bare.items():
             listed = f"{sub + '/' if sub else ''}" + "{" + ", ".join(o.rpartition("/")[2] for o in options) + "}"
-            lines.append(textwrap.fill(listed, 110, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
+            lines.append(
+                textwrap.fill(listed, 110, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+            )
         found.append("\n".join([f"{group}=", *lines]))
     settings = (Path(CONF) / "config.yaml").read_text().partition("\nseed:")[2].partition("\nhydra:")[0].strip()
-    found.append("settings, as they are by default (a setting of an option is <group>.<setting>, such as method.steps=60)\n  " + f"seed: {settings}".replace("\n", "\n  "))
+    found.append(
+        "settings, as they are by default (a setting of an option is <group>.<setting>, such as method.steps=60)\n  "
+        + f"seed: {settings}".replace("\n", "\n  ")
+    )
     return "\n\n".join(found)
 
 
 def about_of(file: Path) -> str:
     """The first sentence of the comment that a config begins with, up to a command that shows its use."""
     lines = [line for line in file.read_text().splitlines()[:4] if not line.startswith("# @package")]
-    comment = " ".join(line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines)).partition(":  ")[0].partition("  ")[0]
+    comment = (
+        " ".join(line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
+        .partition(":  ")[0]
+        .partition("  ")[0]
+    )
     return re.split(r"(?<=[.;])\s", comment)[0].rstrip(":;")
 
 

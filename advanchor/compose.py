@@ -37,7 +37,17 @@ MERGED = ("concept.keep", "concept.preserve", "concept.keep_cross")  # where ano
 INTERNAL = ("anchor_for", "anchor_of", "method_for")  # groups that are chosen by others, never by hand
 
 # What of Hydra's own node a command or a config file may set. Everything else decides where results go or names programs that Hydra would run.
-FREE = ("launcher", "mode", "sweeper.params", "runtime", "overrides", "job.override_dirname", "job.id", "job.num", "job.config_name")
+FREE = (
+    "launcher",
+    "mode",
+    "sweeper.params",
+    "runtime",
+    "overrides",
+    "job.override_dirname",
+    "job.id",
+    "job.num",
+    "job.config_name",
+)
 LAUNCHERS = {
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
@@ -45,7 +55,11 @@ LAUNCHERS = {
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
     "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
 }
-COMMANDS = ("setup", "additional_parameters", "ray")  # launchers' settings that can run programs: for the command line alone
+COMMANDS = (
+    "setup",
+    "additional_parameters",
+    "ray",
+)  # launchers' settings that can run programs: for the command line alone
 
 
 def read(words: Sequence[str]) -> list[str]:
@@ -57,13 +71,20 @@ def read(words: Sequence[str]) -> list[str]:
     found: dict[tuple[str, bool], str] = {}
     for word in words:
         if not isinstance(word, str):
-            raise BadInput(f'{word!r} is no override: give each as a string of its own, such as "concept=emoji/fox", "seed=1".')
+            raise BadInput(
+                f'{word!r} is no override: give each as a string of its own, such as "concept=emoji/fox", "seed=1".'
+            )
         name, equals, value = word.partition("=")
         if not equals and not word.startswith("~"):
             if word in ("table", "plot"):
-                raise BadInput(f"{word} goes first: advanchor {word} {shlex.join(w for w in words if w != word)}".rstrip() + ".")
+                raise BadInput(
+                    f"{word} goes first: advanchor {word} {shlex.join(w for w in words if w != word)}".rstrip() + "."
+                )
             close = difflib.get_close_matches(word, ["table", "plot"], 1, 0.5)
-            raise BadInput(f"'{word}' is not key=value" + (f": did you mean {close[0]}?" if close else ": `advanchor --help` lists what can be set."))
+            raise BadInput(
+                f"'{word}' is not key=value"
+                + (f": did you mean {close[0]}?" if close else ": `advanchor --help` lists what can be set.")
+            )
         if not name.strip("+~ "):
             raise BadInput(f"'{word}' names no setting: write key=value; `advanchor --help` lists what can be set.")
         if value.startswith("=") and name:
@@ -77,8 +98,13 @@ def read(words: Sequence[str]) -> list[str]:
             if str(one.key_or_group).startswith("hydra/") and one.key_or_group != "hydra/launcher":
                 raise BadInput(f"{word} is not for a command to choose: of Hydra's own options only hydra/launcher is.")
             if one.key_or_group in groups() and one.key_or_group != "metric" and isinstance(one.value(), list | dict):
-                raise BadInput(f"{word} will not do: {one.key_or_group} is one of {', '.join(names(str(one.key_or_group), words))}, or with -m several, between commas.")
-            key, deleted = f"{one.key_or_group}@{one.package}" if one.package else str(one.key_or_group), one.type == OverrideType.DEL
+                raise BadInput(
+                    f"{word} will not do: {one.key_or_group} is one of {', '.join(names(str(one.key_or_group), words))}, or with -m several, between commas."
+                )
+            key, deleted = (
+                f"{one.key_or_group}@{one.package}" if one.package else str(one.key_or_group),
+                one.type == OverrideType.DEL,
+            )
             if one.type != OverrideType.DEL and one.value() == "" and key in groups():
                 raise BadInput(f"{word} chooses nothing: {key} is one of {', '.join(names(key, words))}.")
         if (key, deleted) in found:
@@ -100,7 +126,9 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         if name in MERGED and "=" in line and f"~{name}" not in deleted:
             group, _, leaf = name.partition(".")
             if leaf in known_keys(group, [o for o in overrides if o != line]):
-                raise BadInput(f"{name}=... would be merged with what the concept has: replace it whole with `~{name} +{name}={{...}}`, or edit the concept's yaml.")
+                raise BadInput(
+                    f"{name}=... would be merged with what the concept has: replace it whole with `~{name} +{name}={{...}}`, or edit the concept's yaml."
+                )
         if re.fullmatch(r"(model|judge|anchor|method|tracker|metric\.\w+)\.name", name):
             raise BadInput(f"{name} is what tables and files call it, and not for a command to change: leave it out.")
     cfg = composed(overrides)
@@ -119,7 +147,12 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     try:
         with sentences(overrides), hydra.initialize_config_dir(CONF, version_base="1.3"):
             return hydra.compose("config", hydras(overrides), return_hydra_config=True)
-    except (TypeError, ValueError, AttributeError, AssertionError) as error:  # from the depths of Hydra, for what is no name of an option
+    except (
+        TypeError,
+        ValueError,
+        AttributeError,
+        AssertionError,
+    ) as error:  # from the depths of Hydra, for what is no name of an option
         raise BadInput(blamed(overrides, error)) from None
 
 
@@ -150,19 +183,43 @@ def shape(cfg: DictConfig) -> None:
     Raises:
         BadInput: it does not.
     """
-    parts = ("model", "judge", "concept", "anchor", "method", "tracker", "sample", "seed", "batch", "device", "root", "study", "table", "paper", "sweeps")
+    parts = (
+        "model",
+        "judge",
+        "concept",
+        "anchor",
+        "method",
+        "tracker",
+        "sample",
+        "seed",
+        "batch",
+        "device",
+        "root",
+        "study",
+        "table",
+        "paper",
+        "sweeps",
+    )
     for name in parts:
         if name not in cfg:
             raise BadInput(f"{name} is deleted, and nothing runs without it: leave ~{name} out.")
-    for name, kind, example in (("sample", DictConfig, "sample.steps=20"), ("table", DictConfig, "table.rows=[anchor]"), ("paper", DictConfig, "paper={}")):
+    for name, kind, example in (
+        ("sample", DictConfig, "sample.steps=20"),
+        ("table", DictConfig, "table.rows=[anchor]"),
+        ("paper", DictConfig, "paper={}"),
+    ):
         if not isinstance(cfg.get(name), kind):
-            raise BadInput(f"{name}={show(cfg.get(name))} will not do: it holds settings, each set by itself, such as {example}.")
+            raise BadInput(
+                f"{name}={show(cfg.get(name))} will not do: it holds settings, each set by itself, such as {example}."
+            )
     if not isinstance(cfg.get("study"), str) or not cfg.study.strip():
         raise BadInput(f"study={show(cfg.get('study'))} will not do: it is a name, such as study=trial.")
     for name in ("rows", "columns", "cells"):
         if not isinstance(cfg.table.get(name), ListConfig) or not all(isinstance(one, str) for one in cfg.table[name]):
             example = "[erasure/hit]" if name == "cells" else "[method,anchor]"
-            raise BadInput(f"table.{name}={show(cfg.table.get(name))} will not do: it must be a list, such as {example}.")
+            raise BadInput(
+                f"table.{name}={show(cfg.table.get(name))} will not do: it must be a list, such as {example}."
+            )
     if "metric" in cfg and not isinstance(cfg.metric, DictConfig):
         raise BadInput(f"metric={show(cfg.metric)} will not do: it is a list of options, such as metric=[erasure,fid].")
     OmegaConf.to_container(cfg, resolve=True)
@@ -183,7 +240,9 @@ def guard(node: DictConfig, overrides: Sequence[str]) -> None:
         BadInput: another setting than the launcher, its own settings, the mode and the sweep differs; or the launcher is none that is known.
     """
     chosen = str(node.runtime.choices.get("hydra/launcher"))
-    known = chosen in {f.stem for f in (Path(CONF) / "hydra/launcher").glob("*.yaml")} or not own_file(overrides, f"hydra/launcher/{chosen}")
+    known = chosen in {f.stem for f in (Path(CONF) / "hydra/launcher").glob("*.yaml")} or not own_file(
+        overrides, f"hydra/launcher/{chosen}"
+    )
     usual, given = flat(reference(chosen if known else "basic")), flat(OmegaConf.to_container(node, resolve=False))
     added = [f"file://{folder}" for folder in own_folders(overrides)]
     for name in sorted(usual.keys() | given.keys()):
@@ -197,24 +256,34 @@ def guard(node: DictConfig, overrides: Sequence[str]) -> None:
     launcher = cast(dict[str, Any], OmegaConf.to_container(node.launcher, resolve=True))
     made = launcher.pop("_target_", None)
     if made not in LAUNCHERS or (known and made != usual.get("launcher._target_")):
-        raise BadInput(f"hydra.launcher._target_={made} is not for a command or a config to set: choose a launcher with hydra/launcher=<name>.")
+        raise BadInput(
+            f"hydra.launcher._target_={made} is not for a command or a config to set: choose a launcher with hydra/launcher=<name>."
+        )
     said = {o.lstrip("+~").partition("=")[0] for o in overrides}
-    for name, value in flat({"launcher": launcher, "sweeper": {"params": OmegaConf.to_container(node.sweeper, resolve=True).get("params")}}).items():  # type: ignore[union-attr]
-        if any(sign in name.split(".") for sign in ("_target_", "()", "_args_", "_partial_")) or "_target_" in repr(value):
+    for name, value in flat(
+        {"launcher": launcher, "sweeper": {"params": OmegaConf.to_container(node.sweeper, resolve=True).get("params")}}
+    ).items():  # type: ignore[union-attr]
+        if any(sign in name.split(".") for sign in ("_target_", "()", "_args_", "_partial_")) or "_target_" in repr(
+            value
+        ):
             raise BadInput(f"hydra.{name} names a program, which a config never runs: leave it out.")
         if isinstance(value, str) and re.search(r"[\n\r\0]", value):
             raise BadInput(f"hydra.{name} has a line break in it: write it in one line.")
         part = name.split(".")[1] if name.startswith("launcher.") else ""
         by_hand = any(s == f"hydra.{name}" or f"hydra.{name}".startswith(f"{s}.") for s in said)
         if part in COMMANDS and value not in (None, {}, []) and not by_hand and value != usual.get(name):
-            raise BadInput(f"hydra.{name} can run programs, so a config file may not set it: give it on the command line.")
+            raise BadInput(
+                f"hydra.{name} can run programs, so a config file may not set it: give it on the command line."
+            )
 
 
 @cache
 def reference(launcher: str) -> Any:
     """The `hydra` node of the default config with a launcher, as it is written."""
     with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        return OmegaConf.to_container(hydra.compose("config", [f"hydra/launcher={launcher}"], return_hydra_config=True).hydra, resolve=False)
+        return OmegaConf.to_container(
+            hydra.compose("config", [f"hydra/launcher={launcher}"], return_hydra_config=True).hydra, resolve=False
+        )
 
 
 def flat(node: Any, above: str = "") -> dict[str, Any]:
@@ -242,7 +311,10 @@ def own(value: str) -> str:
         every = [*groups(), *INTERNAL, "hydra"]
         if sub not in every and (close := difflib.get_close_matches(sub, every, 1)):
             raise BadInput(f"{folder / sub} is no group of options: did you mean {close[0]}?")
-    files = [folder / "config.yaml", *(f for group in (*groups(), *INTERNAL) for f in sorted((folder / group).rglob("*.y*ml")))]
+    files = [
+        folder / "config.yaml",
+        *(f for group in (*groups(), *INTERNAL) for f in sorted((folder / group).rglob("*.y*ml"))),
+    ]
     for file in filter(Path.exists, files):
         if file.suffix == ".yml":
             raise BadInput(f"{file} is not read: Hydra takes files that end in .yaml, so rename it.")
@@ -313,16 +385,25 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     Raises:
         BadInput: as `sweep`.
     """
-    return [list(choice) for choice in dict.fromkeys(choice for one in experiments(overrides) for choice in itertools.product(*sweep(one)))]
+    return [
+        list(choice)
+        for choice in dict.fromkeys(
+            choice for one in experiments(overrides) for choice in itertools.product(*sweep(one))
+        )
+    ]
 
 
 def launching(overrides: Sequence[str]) -> tuple[bool, str]:
     """Is a command a sweep without -m, because its experiment says so; and by which launcher, of which `basic` is this process."""
     nodes = []
     for one in experiments(overrides):
-        kept = [o for o in one if re.match(r"\+*(config_dir|experiment|hydra[./]\S+)=", o)]  # the rest makes no difference
+        kept = [
+            o for o in one if re.match(r"\+*(config_dir|experiment|hydra[./]\S+)=", o)
+        ]  # the rest makes no difference
         nodes.append(composed(kept).hydra)
-    return all(node.mode is not None and node.mode.name == "MULTIRUN" for node in nodes), str(nodes[0].runtime.choices.get("hydra/launcher"))
+    return all(node.mode is not None and node.mode.name == "MULTIRUN" for node in nodes), str(
+        nodes[0].runtime.choices.get("hydra/launcher")
+    )
 
 
 def experiments(overrides: Sequence[str]) -> list[list[str]]:
@@ -335,12 +416,25 @@ def experiments(overrides: Sequence[str]) -> list[list[str]]:
     given = [o for o in overrides if o.startswith(("sweeps=", "config_dir="))]
     rest = [o for o in overrides if o not in named]
     commands = []
-    for chosen in [[line] for line in axis(named[-1], overrides)] if named else [[]] if any(o.startswith("sweeps=") for o in given) else ():
+    for chosen in (
+        [[line] for line in axis(named[-1], overrides)]
+        if named
+        else [[]]
+        if any(o.startswith("sweeps=") for o in given)
+        else ()
+    ):
         sweeps: Any = composed([*chosen, *given]).sweeps
         if not isinstance(sweeps, ListConfig) or not all(isinstance(one, DictConfig) for one in sweeps):
-            raise BadInput(f"{' '.join(chosen or given)}: sweeps must be a list of settings with their values, such as `- {{anchor: superclass, seed: '0,1'}}`.")
-        commands += [[*chosen, *(f"{key}={show(values)}" for key, values in one.items()), *rest] for one in cast(list[dict[str, Any]], sweeps) or [{}]]
-    distinct = {repr(sorted(sweep(one))): one for one in commands}  # a command that sets what tells two sweeps apart makes them one
+            raise BadInput(
+                f"{' '.join(chosen or given)}: sweeps must be a list of settings with their values, such as `- {{anchor: superclass, seed: '0,1'}}`."
+            )
+        commands += [
+            [*chosen, *(f"{key}={show(values)}" for key, values in one.items()), *rest]
+            for one in cast(list[dict[str, Any]], sweeps) or [{}]
+        ]
+    distinct = {
+        repr(sorted(sweep(one))): one for one in commands
+    }  # a command that sets what tells two sweeps apart makes them one
     return list(distinct.values()) or [rest]
 
 
@@ -373,9 +467,13 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
     for line in lines:
         axes[line.partition("=")[0].strip() if "=" in line else line] = axis(line, overrides)
     if len(axes.get("root", ())) > 1:
-        raise BadInput(f"root={','.join(one.partition('=')[2] for one in axes['root'])} names several folders: a sweep has one root.")
+        raise BadInput(
+            f"root={','.join(one.partition('=')[2] for one in axes['root'])} names several folders: a sweep has one root."
+        )
     if (size := math.prod(len(values) for values in axes.values())) > MOST:
-        raise BadInput(f"this is a sweep of {size:,} runs or more, and {MOST:,} is the most: sweep over fewer values at once.")
+        raise BadInput(
+            f"this is a sweep of {size:,} runs or more, and {MOST:,} is the most: sweep over fewer values at once."
+        )
     return list(axes.values())
 
 
@@ -394,7 +492,11 @@ def axis(line: str, overrides: Sequence[str] = ()) -> list[str]:
     if one.is_interval_sweep():
         raise BadInput(f"{line} is a span without values: list them, or write {key}=range(start,stop,step).")
     if isinstance(value, Glob):
-        options: Any = (n for n in names(str(one.key_or_group), overrides) if matches(n, value.include) and not matches(n, value.exclude))
+        options: Any = (
+            n
+            for n in names(str(one.key_or_group), overrides)
+            if matches(n, value.include) and not matches(n, value.exclude)
+        )
     else:
         options = one.sweep_string_iterator()
     with sentences([line]):
@@ -406,7 +508,9 @@ def axis(line: str, overrides: Sequence[str] = ()) -> list[str]:
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
     """Does a pattern fit the name, folder by folder? `*` stays within one."""
-    return any(p.count("/") == name.count("/") and all(map(fnmatch.fnmatch, name.split("/"), p.split("/"))) for p in patterns)
+    return any(
+        p.count("/") == name.count("/") and all(map(fnmatch.fnmatch, name.split("/"), p.split("/"))) for p in patterns
+    )
 
 
 # --- sentences --------------------------------------------------------------------------------------------------------
@@ -438,7 +542,9 @@ def quoted(text: str) -> str:
 
 def shell(word: str) -> str:
     """A word as a shell takes it, in whichever quotes are easier to read."""
-    return '"' + word.replace('"', '\\"') + '"' if "'" in word and not re.search(r"[$`\\!]", word) else shlex.quote(word)
+    return (
+        '"' + word.replace('"', '\\"') + '"' if "'" in word and not re.search(r"[$`\\!]", word) else shlex.quote(word)
+    )
 
 
 def sentence(error: Any, overrides: Sequence[str] = ()) -> str:
@@ -448,13 +554,19 @@ def sentence(error: Any, overrides: Sequence[str] = ()) -> str:
         name, _, value = str(error.override).partition("=")
         better = f"{name}={quoted(value)}"
         if not re.fullmatch(r"[+~]*[\w./@:-]+", name):
-            return f"'{error.override}' is not key=value: the name of a setting has letters, digits, dots and underscores."
+            return (
+                f"'{error.override}' is not key=value: the name of a setting has letters, digits, dots and underscores."
+            )
         if value[:1] in ("[", "{", "(", "'", '"') or "(" in value:
             return f"{error.override} cannot be read: its brackets and quotes must match, with quotes around texts inside; as one text it is {shell(better)}."
         return f"{error.override} cannot be read: quote the value, {shell(better)}."
     if isinstance(error, MissingConfigException) and (found := re.search(r"Could not (?:find|load) '([^']+)'", text)):
-        group, _, name = found.group(1).rpartition("/") if found.group(1).startswith("hydra/") else found.group(1).partition("/")
-        if needed := {"ray": "ray", "joblib": "workers", "submitit_slurm": "slurm"}.get(name if group == "hydra/launcher" else ""):
+        group, _, name = (
+            found.group(1).rpartition("/") if found.group(1).startswith("hydra/") else found.group(1).partition("/")
+        )
+        if needed := {"ray": "ray", "joblib": "workers", "submitit_slurm": "slurm"}.get(
+            name if group == "hydra/launcher" else ""
+        ):
             return f"the launcher {name} is not installed: pip install 'advanchor[{needed}]'."
         options = names(group, overrides)
         if (folder := name.rpartition("/")[0]) and any(o.startswith(f"{folder}/") for o in options):
@@ -462,21 +574,39 @@ def sentence(error: Any, overrides: Sequence[str] = ()) -> str:
         if not options:
             return f"there is no {group}={name}: leave it out."
         leaves = {o.rpartition("/")[2]: o for o in reversed(options)}
-        close = [leaves.get(c, c) for c in difflib.get_close_matches(name, [*options, *leaves], 1) if re.sub(r"\d", "", c) != re.sub(r"\d", "", name)]  # sd15 is not sd14
-        return f"there is no {group}={name}: " + (f"did you mean {close[0]}? " if close else "") + f"There are {', '.join(options)}."
-    if isinstance(error, InterpolationKeyError | InterpolationResolutionError) and (found := re.search(r"[Ii]nterpolation key '([^']+)'", text)):
+        close = [
+            leaves.get(c, c)
+            for c in difflib.get_close_matches(name, [*options, *leaves], 1)
+            if re.sub(r"\d", "", c) != re.sub(r"\d", "", name)
+        ]  # sd15 is not sd14
+        return (
+            f"there is no {group}={name}: "
+            + (f"did you mean {close[0]}? " if close else "")
+            + f"There are {', '.join(options)}."
+        )
+    if isinstance(error, InterpolationKeyError | InterpolationResolutionError) and (
+        found := re.search(r"[Ii]nterpolation key '([^']+)'", text)
+    ):
         where = error.full_key or next((o for o in overrides if "${" + found.group(1) in o), "a setting")
         return f"{where} asks for ${{{found.group(1)}}}, and there is no such setting: write its value, or quote it if it is a text."
     if found := re.search(r"Could not override '([^']+)'", text):
         group, _, leaf = found.group(1).rpartition(".")
-        rest = [o for o in overrides if "." not in o.partition("=")[0]]  # the options that are chosen; another setting may be wrong, too
+        rest = [
+            o for o in overrides if "." not in o.partition("=")[0]
+        ]  # the options that are chosen; another setting may be wrong, too
         if group and leaf in known_keys(group) and leaf not in (there := known_keys(group, rest)):
             own_ = ", ".join(k for k in there if k not in ("_target_", "name", "version"))
-            return f"there is no setting '{found.group(1)}' with this {group.partition('.')[0]}: it has {own_ or 'none'}."
+            return (
+                f"there is no setting '{found.group(1)}' with this {group.partition('.')[0]}: it has {own_ or 'none'}."
+            )
         if leaf in known_keys(group, rest):
             return f"{found.group(1)} keeps its entries and takes no new ones: replace it whole with `~{found.group(1)} +{found.group(1)}={{...}}`."
         close = difflib.get_close_matches(leaf, known_keys(group, rest), 1)
-        return f"there is no setting '{found.group(1)}': " + (f"did you mean {group + '.' if group else ''}{close[0]}?" if close else "`advanchor --cfg job` prints all of them.")
+        return f"there is no setting '{found.group(1)}': " + (
+            f"did you mean {group + '.' if group else ''}{close[0]}?"
+            if close
+            else "`advanchor --cfg job` prints all of them."
+        )
     return blamed(overrides, error)
 
 
@@ -489,7 +619,11 @@ def blamed(overrides: Sequence[str], error: Exception) -> str:
         except Exception:  # whatever it is
             name = re.split("[=@]", line.lstrip("+~"))[0]
             if name in groups():
-                example = "metric=[erasure,fid] or metric=[]" if name == "metric" else f"one of {', '.join(names(name, overrides))}"
+                example = (
+                    "metric=[erasure,fid] or metric=[]"
+                    if name == "metric"
+                    else f"one of {', '.join(names(name, overrides))}"
+                )
                 return f"{line} will not do, since {name} cannot be null and is chosen by the name of an option: {example}."
             return f"{line} will not do ({' '.join(str(error).split()[:40])}): `advanchor --cfg job` prints what can be set."
     return " ".join(str(error).split()[:60])

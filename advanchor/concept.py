@@ -299,7 +299,12 @@ class Concepts:
         def rest(names: Mapping[str, str]) -> dict[str, str]:
             return {name: phrase for name, phrase in names.items() if not any(same(name, other) for other in gone)}
 
-        return tuple(replace(concept, keep=rest(concept.keep), preserve=rest(concept.preserve), keep_cross=rest(concept.keep_cross)) for concept in self.several.values())
+        return tuple(
+            replace(
+                concept, keep=rest(concept.keep), preserve=rest(concept.preserve), keep_cross=rest(concept.keep_cross)
+            )
+            for concept in self.several.values()
+        )
 
     def prompts(self, sample: Sample) -> dict[str, list[Prompt]]:
         """Those of all concepts; an image that several of them keep is drawn once.
@@ -381,5 +386,7 @@ def kept(concept: Concept) -> list[str]:
     """
     sentences = [fill(t, "", phrase) for t in concept.templates for phrase in concept.told.values()]
     if not sentences:
-        raise BadInput(f"concept {concept.name} keeps nothing of its own kind, and this method needs it: fill `keep` in its yaml.")
+        raise BadInput(
+            f"concept {concept.name} keeps nothing of its own kind, and this method needs it: fill `keep` in its yaml."
+        )
     return sentences

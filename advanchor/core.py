@@ -28,7 +28,9 @@ def option(kind: Kind) -> Callable[[C], C]:
     """
 
     def mark(cls: C) -> C:
-        made = _dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=False, allow_inf_nan=False))(cls)
+        made = _dataclass(
+            frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
+        )(cls)
         made.__option__ = kind  # type: ignore[attr-defined]
         return made  # type: ignore[return-value]
 
@@ -71,8 +73,18 @@ def share(found: Sequence[bool], better: Literal["higher", "lower"]) -> Score:
     """A proportion with its 95 % Wilson interval (Wilson 1927), which stays inside [0, 1] at 0 and n."""
     n = len(found)
     z, p = 1.959964, sum(found) / n
-    middle, half = (p + z * z / (2 * n)) / (1 + z * z / n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return {"value": p, "n": n, "low": max(0.0, middle - half), "high": min(1.0, middle + half), "better": better, "values": [float(f) for f in found]}
+    middle, half = (
+        (p + z * z / (2 * n)) / (1 + z * z / n),
+        z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n),
+    )
+    return {
+        "value": p,
+        "n": n,
+        "low": max(0.0, middle - half),
+        "high": min(1.0, middle + half),
+        "better": better,
+        "values": [float(f) for f in found],
+    }
 
 
 def mean(values: Sequence[float], better: Literal["higher", "lower"]) -> Score:

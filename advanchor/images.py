@@ -38,7 +38,11 @@ class Pictures(Sequence["Image"]):
     @overload
     def __getitem__(self, place: slice) -> list[Image]: ...
     def __getitem__(self, place: int | slice) -> Image | list[Image]:
-        return [self.open(file) for file in self.files[place]] if isinstance(place, slice) else self.open(self.files[place])
+        return (
+            [self.open(file) for file in self.files[place]]
+            if isinstance(place, slice)
+            else self.open(self.files[place])
+        )
 
     def open(self, file: Path) -> Image:
         """RGB.
@@ -80,7 +84,10 @@ class Images:
         if self.record is None:
             return look(self.pictures)
         shown = [f"{p.file} {sorted(self.pictures.known.get(p.file, ()))}" for p in self.prompts]
-        file = self.record / f"{what.partition(' ')[0]}-{hashlib.sha256(chr(10).join([what, *shown]).encode()).hexdigest()[:12]}.pt"
+        file = (
+            self.record
+            / f"{what.partition(' ')[0]}-{hashlib.sha256(chr(10).join([what, *shown]).encode()).hexdigest()[:12]}.pt"
+        )
         with lock(file.with_suffix(".lock")):
             if not file.exists():
                 torch.save(look(self.pictures), part_of(file))
@@ -94,7 +101,9 @@ class Images:
         return [found[p.head][i] == p.label for i, p in enumerate(self.prompts)]
 
 
-def draw(paint: Callable[[Sequence[Prompt]], list[Image]], prompts: Sequence[Prompt], folder: Path, *, batch: int, label: str) -> Images:
+def draw(
+    paint: Callable[[Sequence[Prompt]], list[Image]], prompts: Sequence[Prompt], folder: Path, *, batch: int, label: str
+) -> Images:
     """Let `paint` draw what `folder` does not hold yet and return all of it.
 
     Prompts are cut into batches at fixed places and a batch with a missing file is drawn whole, so that a resumed run

@@ -27,17 +27,37 @@ class Model(Protocol):
 
     name: str
 
-    def encode(self, texts: Sequence[str], delta: Tensor | None = None, spans: Sequence[Sequence[int]] = (), weights: Edit | None = None) -> Tensor: ...
+    def encode(
+        self,
+        texts: Sequence[str],
+        delta: Tensor | None = None,
+        spans: Sequence[Sequence[int]] = (),
+        weights: Edit | None = None,
+    ) -> Tensor: ...
     def span(self, text: str, words: str) -> list[int]: ...
     def end(self, text: str) -> int: ...
-    def eps(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None, seen: list[Tensor] | None = None) -> Tensor: ...
+    def eps(
+        self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None, seen: list[Tensor] | None = None
+    ) -> Tensor: ...
     def attention(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None) -> list[Tensor]: ...
     def weights(self, scope: str) -> dict[str, Tensor]: ...
     def edited(self, edit: Edit) -> AbstractContextManager[None]: ...
     def noised(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor: ...
-    def latents(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, cond: Tensor | None = None) -> Tensor: ...
-    def trajectory(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, until: int | None = None) -> tuple[Tensor, Tensor]: ...
-    def draw(self, prompts: Sequence[Prompt], *, steps: int, guidance: float, scheduler: str = "own", cond: Tensor | None = None) -> list[Image]: ...
+    def latents(
+        self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, cond: Tensor | None = None
+    ) -> Tensor: ...
+    def trajectory(
+        self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, until: int | None = None
+    ) -> tuple[Tensor, Tensor]: ...
+    def draw(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        steps: int,
+        guidance: float,
+        scheduler: str = "own",
+        cond: Tensor | None = None,
+    ) -> list[Image]: ...
 
     def cut(self, texts: Sequence[str]) -> list[str]: ...
 
@@ -55,8 +75,23 @@ class Step:
     per step, however many anchor updates look at them.
     """
 
-    def __init__(self, model: Model, concept: Concept, x: Tensor, t: Tensor, templates: Sequence[str], noise: Tensor | None = None) -> None:
-        self.model, self.concept, self.x, self.t, self.templates, self.noise = model, concept, x, t, tuple(templates), noise
+    def __init__(
+        self,
+        model: Model,
+        concept: Concept,
+        x: Tensor,
+        t: Tensor,
+        templates: Sequence[str],
+        noise: Tensor | None = None,
+    ) -> None:
+        self.model, self.concept, self.x, self.t, self.templates, self.noise = (
+            model,
+            concept,
+            x,
+            t,
+            tuple(templates),
+            noise,
+        )
         self._frozen: dict[str, Tensor] = {}
 
     def texts(self, phrase: str) -> list[str]:
@@ -64,6 +99,8 @@ class Step:
 
     def frozen(self, phrase: str) -> Tensor:
         """e0 at this step's x and t under its sentences filled with `phrase`: (b, 4, h, w), no gradient."""
+        import torch
+
         if phrase not in self._frozen:
             with torch.no_grad():
                 self._frozen[phrase] = self.model.eps(self.x, self.t, self.model.encode(self.texts(phrase)))

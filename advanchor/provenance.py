@@ -14,7 +14,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # As this process found them: a run that ends after somebody edited a file is still the work of the older ones.
-SOURCES = {".".join(["advanchor", *file.relative_to(HERE).with_suffix("").parts]).removesuffix(".__init__"): file.read_bytes() for file in sorted(HERE.rglob("*.py"))}
+SOURCES = {
+    ".".join(["advanchor", *file.relative_to(HERE).with_suffix("").parts]).removesuffix(".__init__"): file.read_bytes()
+    for file in sorted(HERE.rglob("*.py"))
+}
 
 
 def code(*modules: str) -> str:

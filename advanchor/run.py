@@ -27,7 +27,18 @@ from advanchor.metrics.sound import enough
 from advanchor.protocols import Anchor, Edit, Judge, Method, Metric, Model, Tracker
 from advanchor.provenance import code
 from advanchor.results import report
-from advanchor.store import SUMS, cached, file_digest, key, plain, read_json, read_tensors, run_id, write_json, write_tensors
+from advanchor.store import (
+    SUMS,
+    cached,
+    file_digest,
+    key,
+    plain,
+    read_json,
+    read_tensors,
+    run_id,
+    write_json,
+    write_tensors,
+)
 
 log = logging.getLogger(__name__)
 GROUPS: tuple[Kind, ...] = ("model", "judge", "concept", "anchor", "method", "tracker")
@@ -71,17 +82,23 @@ def target(name: Any, kind: Kind, where: str) -> type:
     except ImportError:
         found = None
     if not isinstance(found, type) or found.__module__ != module or vars(found).get("__option__") != kind:
-        raise BadInput(f"{where}._target_ is '{name}', which is no {kind} of advanchor: leave it as the yaml files in conf/ have it.")
+        raise BadInput(
+            f"{where}._target_ is '{name}', which is no {kind} of advanchor: leave it as the yaml files in conf/ have it."
+        )
     return found
 
 
 def explain(error: Any, where: str, settings: Mapping[str, Any], cls: type) -> str:
     """One sentence for one pydantic error."""
     name = ".".join([where, *(str(part) for part in error["loc"])])
-    fields = [f.name for f in dataclasses.fields(cls if len(error["loc"]) == 1 else Concept) if f.init]  # only a set of concepts holds others
+    fields = [
+        f.name for f in dataclasses.fields(cls if len(error["loc"]) == 1 else Concept) if f.init
+    ]  # only a set of concepts holds others
     if error["type"] == "unexpected_keyword_argument":
         close = difflib.get_close_matches(str(error["loc"][-1]), fields, 1)
-        return f"there is no setting '{name}': " + (f"did you mean {name.rpartition('.')[0]}.{close[0]}?" if close else f"choose from {', '.join(fields)}.")
+        return f"there is no setting '{name}': " + (
+            f"did you mean {name.rpartition('.')[0]}.{close[0]}?" if close else f"choose from {', '.join(fields)}."
+        )
     if error["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{name} is missing: add it to the yaml file or the command line."
     if error["type"] == "too_short":
@@ -102,7 +119,10 @@ def check(cfg: DictConfig) -> None:
     for name in map(str, cfg):
         if name not in known:
             close = difflib.get_close_matches(name, sorted(known), 1)
-            raise BadInput(f"there is no setting '{name}'" + (f": did you mean {close[0]}?" if close else f": choose from {', '.join(sorted(known))}."))
+            raise BadInput(
+                f"there is no setting '{name}'"
+                + (f": did you mean {close[0]}?" if close else f": choose from {', '.join(sorted(known))}.")
+            )
     for name, kinds, what in (
         ("seed", int, "a whole number"), ("batch", int, "a whole number"), ("device", str, "auto, cpu, cuda, cuda:1 or mps"), ("root", str, "a folder"),
         ("study", str, "a name"), ("sample", DictConfig, "settings, as conf/config.yaml has them"), ("table", DictConfig, "settings, as conf/config.yaml has them"),
@@ -115,13 +135,19 @@ def check(cfg: DictConfig) -> None:
         if cfg[name] < least:
             raise BadInput(f"{name}={cfg[name]} will not do: it must be at least {least}.")
     if cfg.seed >= 10**11:
-        raise BadInput(f"seed={cfg.seed} will not do: it must be below 10^11, since every step's random numbers come from one that is 80 million times as large.")
+        raise BadInput(
+            f"seed={cfg.seed} will not do: it must be below 10^11, since every step's random numbers come from one that is 80 million times as large."
+        )
     if isinstance(cfg.anchor, DictConfig) and "_target_" not in cfg.anchor and isinstance(cfg.method, DictConfig):
         name = cfg.method.get("name")
-        raise BadInput(f"nothing says which anchor method={name} was published with: add conf/anchor_of/published_{name}.yaml, or name an anchor.")
+        raise BadInput(
+            f"nothing says which anchor method={name} was published with: add conf/anchor_of/published_{name}.yaml, or name an anchor."
+        )
     built = {group: build(cfg[group], group) for group in GROUPS}
     if getattr(built["method"], "guided", False) and cfg.sample.guidance == 1:
-        raise BadInput(f"method={cfg.method.name} changes classifier-free guidance, and sample.guidance=1 is none: raise it.")
+        raise BadInput(
+            f"method={cfg.method.name} changes classifier-free guidance, and sample.guidance=1 is none: raise it."
+        )
     built["model"].check()
     built["concept"].prompts(sample_of(cfg))
     for part in (built["anchor"], built["method"]):  # some need a concept that has siblings, or keeps something
@@ -135,7 +161,9 @@ def check(cfg: DictConfig) -> None:
 
 
 def sample_of(cfg: DictConfig) -> Sample:
-    return cast(Sample, build(cast(DictConfig, OmegaConf.merge({"_target_": "advanchor.concept.Sample"}, cfg.sample)), "sample"))
+    return cast(
+        Sample, build(cast(DictConfig, OmegaConf.merge({"_target_": "advanchor.concept.Sample"}, cfg.sample)), "sample")
+    )
 
 
 def finished(cfg: DictConfig, out: Path | None = None) -> dict[str, Any] | None:
@@ -152,7 +180,11 @@ def finished(cfg: DictConfig, out: Path | None = None) -> dict[str, Any] | None:
     if done is None or done["config"]["judge"] != plain(cfg.judge) or done["judge"] != key(cfg.judge):
         return None
     drawn_by = done["provenance"]["images"]
-    same = all(memo(out, name, node, cfg.judge, drawn_by).exists() and done["config"].get("metric", {}).get(name) == plain(node) for name, node in asked.items())
+    same = all(
+        memo(out, name, node, cfg.judge, drawn_by).exists()
+        and done["config"].get("metric", {}).get(name) == plain(node)
+        for name, node in asked.items()
+    )
     return done if same or done["unmeasured"] else None
 
 
@@ -166,7 +198,9 @@ def result_in(cfg: DictConfig, out: Path) -> dict[str, Any] | None:
         return None
     done = cast(dict[str, Any], read_json(out / "result.json"))
     if done["run"] != run_id(cfg):
-        raise BadInput(f"{out} holds the result of another run ({done['run']}, and this is {run_id(cfg)}): set another root, or move the folder away.")
+        raise BadInput(
+            f"{out} holds the result of another run ({done['run']}, and this is {run_id(cfg)}): set another root, or move the folder away."
+        )
     return done
 
 
@@ -187,7 +221,10 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     check(cfg)
     root, store = Path(cfg.root), Path(cfg.root) / "store"
     concept, sample = cast(Concept | Concepts, build(cfg.concept, "concept")), sample_of(cfg)
-    metrics = cast(dict[str, Metric], {name: build(node, "metric", f"metric.{name}") for name, node in cfg.get("metric", {}).items()})
+    metrics = cast(
+        dict[str, Metric],
+        {name: build(node, "metric", f"metric.{name}") for name, node in cfg.get("metric", {}).items()},
+    )
     config = cast(dict[str, Any], plain(cfg))
     done = result_in(cfg, out)
     if done and (done["config"]["judge"] != config["judge"] or done["judge"] != key(cfg.judge)):
@@ -214,7 +251,10 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
             seen_by = key(code(type(judge).__module__), [file_digest(f) for f in judge.files()])
 
             if done and done["provenance"]["images"] == drawn_by:  # asked for one more metric, it keeps the others
-                config["metric"], scores = {**done["config"].get("metric", {}), **config.get("metric", {})}, done["scores"]
+                config["metric"], scores = (
+                    {**done["config"].get("metric", {}), **config.get("metric", {})},
+                    done["scores"],
+                )
 
         # Erase: an edit is made once, whoever asks for it.
         edit_key = key(cfg.model, cfg.concept, cfg.anchor, cfg.method, cfg.seed)
@@ -237,13 +277,28 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
 
             file = store / "edits" / edit_key / "anchor.safetensors"
             conditions = read_tensors(file)
-            cond = {fill(t, "", one.phrase): conditions[one.name][i] for one in concept.parts for i, t in enumerate(one.templates)}
-            wanted = [Prompt(fill(t, "", one.phrase), seed, one.kind, one.name) for one in concept.parts for t in one.templates for seed in range(sample.erase)]
+            cond = {
+                fill(t, "", one.phrase): conditions[one.name][i]
+                for one in concept.parts
+                for i, t in enumerate(one.templates)
+            }
+            wanted = [
+                Prompt(fill(t, "", one.phrase), seed, one.kind, one.name)
+                for one in concept.parts
+                for t in one.templates
+                for seed in range(sample.erase)
+            ]
 
             def paint(group: Sequence[Prompt]) -> list[Any]:
-                return cast(list[Any], model.draw(group, cond=torch.stack([cond[p.text] for p in group]), **sample.looks))
+                return cast(
+                    list[Any], model.draw(group, cond=torch.stack([cond[p.text] for p in group]), **sample.looks)
+                )
 
-            folder = store / "samples" / f"anchor-{key(cfg.model, sample.looks, drawn_by, hashlib.sha256(file.read_bytes()).hexdigest())}"
+            folder = (
+                store
+                / "samples"
+                / f"anchor-{key(cfg.model, sample.looks, drawn_by, hashlib.sha256(file.read_bytes()).hexdigest())}"
+            )
             with stage("draw@anchor", stages, out, where):
                 return watched(draw(paint, wanted, folder, batch=cfg.batch, label="anchor"))
 
@@ -251,12 +306,20 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         for which, folder in folders.items():
             with stage(f"draw{which}", stages, out, where), model.edited({} if which else edit):
                 for name, wanted in prompts.items():
-                    images[name + which] = watched(draw(partial(model.draw, **sample.looks), wanted, folder, batch=cfg.batch, label=name + which))
+                    images[name + which] = watched(
+                        draw(partial(model.draw, **sample.looks), wanted, folder, batch=cfg.batch, label=name + which)
+                    )
         if key(cfg.model) != weights:
-            raise BadInput(f"the weights in {cfg.model.path} were exchanged while the run was under way: run the same command again.")
+            raise BadInput(
+                f"the weights in {cfg.model.path} were exchanged while the run was under way: run the same command again."
+            )
 
         # Measure: one small file per metric, so that a new metric does not repeat the others.
-        unmeasured = "" if cfg.judge.name != "none" else "judge=none: the pictures are drawn, no score is computed; judge=sd measures images of Stable Diffusion."
+        unmeasured = (
+            ""
+            if cfg.judge.name != "none"
+            else "judge=none: the pictures are drawn, no score is computed; judge=sd measures images of Stable Diffusion."
+        )
         for name, metric in metrics.items() if not unmeasured else ():
             kept = memo(out, name, cfg.metric[name], cfg.judge, drawn_by)
             if not kept.exists():
@@ -264,7 +327,10 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                 with stage("measure", stages, out, where):
                     measured_by = key(code(type(metric).__module__, type(judge).__module__), seen_by)[:10]
                     write_json(kept, {k: {**s, "code": measured_by} for k, s in metric(judge, shown).items()})
-            scores |= {k: cast(Score, {f: v for f, v in s.items() if f not in ("values", "texts", "code")}) for k, s in read_json(kept).items()}
+            scores |= {
+                k: cast(Score, {f: v for f, v in s.items() if f not in ("values", "texts", "code")})
+                for k, s in read_json(kept).items()
+            }
 
         # Show.
         picture = out / "grid.png"
@@ -297,7 +363,11 @@ def too_long(model: Model, prompts: Mapping[str, Sequence[Prompt]]) -> int:
             model.span(p.text, p.label)
     if cut:
         shortest = min(cut, key=len)
-        log.warning("%d prompts are longer than the text encoder, and their last words are not drawn: '%s...' is one.", len(cut), shortest[:60])
+        log.warning(
+            "%d prompts are longer than the text encoder, and their last words are not drawn: '%s...' is one.",
+            len(cut),
+            shortest[:60],
+        )
     return len(cut)
 
 
@@ -313,7 +383,9 @@ class Shown(dict[str, Images]):
         return self[name]
 
 
-def erased(cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Path, name: str, track: Callable[..., None]) -> tuple[Edit, dict[str, float], str]:
+def erased(
+    cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Path, name: str, track: Callable[..., None]
+) -> tuple[Edit, dict[str, float], str]:
     """The edit of this config, its diagnostics and the code that made it, from the store or made now."""
     from advanchor.anchors.similarity import similarity
     from advanchor.anchors.slot import Slot
@@ -330,24 +402,39 @@ def erased(cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Pat
         if not (part / "edit.json").exists():
             begun = part / "begun"
             fresh, start = not begun.exists(), time.monotonic()
-            own = code(*(type(component).__module__ for component in (model, method, anchor)), "advanchor.anchors.similarity")
+            own = code(
+                *(type(component).__module__ for component in (model, method, anchor)), "advanchor.anchors.similarity"
+            )
             if fresh:
                 begun.write_text(own)
             for one in concept.parts:  # a template in which its name is not found is refused before anything is learned
                 Slot(model, one).spans(one.templates)
             targets = [anchor.start(model, one, cfg.seed) for one in concept.parts]
             tensors = method.erase(model, targets, cfg.seed, part, log_step)
-            cost = {"cost/seconds": time.monotonic() - start} if fresh else {}  # of a resumed erasure only a part was seen
+            cost = (
+                {"cost/seconds": time.monotonic() - start} if fresh else {}
+            )  # of a resumed erasure only a part was seen
             each = [{**similarity(model, target), **target.report()} for target in targets]
             mean = {name: sum(one[name] for one in each) / len(each) for name in each[0]}  # over the concepts
-            diagnostics = {name: value for name, value in mean.items() if math.isfinite(value)} | cost  # an anchor that nobody trained has no loss
+            diagnostics = {
+                name: value for name, value in mean.items() if math.isfinite(value)
+            } | cost  # an anchor that nobody trained has no loss
             write_tensors(part / "edit.safetensors", tensors)
-            write_tensors(part / "anchor.safetensors", {t.concept.name: t.condition(t.concept.templates) for t in targets})
+            write_tensors(
+                part / "anchor.safetensors", {t.concept.name: t.condition(t.concept.templates) for t in targets}
+            )
             before = begun.read_text()
             parts = plain({g: cfg[g] for g in ("model", "concept", "anchor", "method", "seed")})
-            write_json(part / "edit.json", {"diagnostics": diagnostics, "code": own if before == own else f"{before} and {own}", "config": parts})
-        for left in set(part.iterdir()) - {part / f for f in ("edit.safetensors", "edit.json", "anchor.safetensors", "train.jsonl", SUMS)}:
-            shutil.rmtree(left) if left.is_dir() else left.unlink()  # what methods resume from; as large as the model for some
+            write_json(
+                part / "edit.json",
+                {"diagnostics": diagnostics, "code": own if before == own else f"{before} and {own}", "config": parts},
+            )
+        for left in set(part.iterdir()) - {
+            part / f for f in ("edit.safetensors", "edit.json", "anchor.safetensors", "train.jsonl", SUMS)
+        }:
+            shutil.rmtree(
+                left
+            ) if left.is_dir() else left.unlink()  # what methods resume from; as large as the model for some
 
     made = cached(folder, name, make)
     about = read_json(made / "edit.json")

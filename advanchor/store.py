@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 # What identifies a run. Metrics, judge, tracker, paths and machine settings do not: they can change what is measured
 # or shown, never which weights are made or which images are looked at.
 IDENTITY = ("model", "concept", "anchor", "method", "sample", "seed")
-FILES = ("path", "styles", "prompts_csv")  # settings of a component that name a file or folder: what is in it identifies, not where it is
+FILES = (
+    "path",
+    "styles",
+    "prompts_csv",
+)  # settings of a component that name a file or folder: what is in it identifies, not where it is
 SUMS = "SHA256SUMS"  # in every folder of the store and of results: what its files were when they were written
 LARGE = 2**26  # bytes; hashing so many takes long enough to remember the digest
 
@@ -49,7 +53,9 @@ def key(*parts: Any, memory: Path | None = None) -> str:
     Args:
         memory: a file in which the digests of large files are remembered.
     """
-    return hashlib.sha256(json.dumps([_named(plain(part), memory) for part in parts], sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(
+        json.dumps([_named(plain(part), memory) for part in parts], sort_keys=True).encode()
+    ).hexdigest()[:12]
 
 
 def _named(part: Any, memory: Path | None) -> Any:
@@ -71,7 +77,11 @@ def contents(place: str, memory: Path | None = None) -> str:
     try:
         if not folder.is_dir():
             return file_digest(folder.resolve(strict=True), memory)
-        files = [f for f in folder.rglob("*") if f.is_file() and not any(part.startswith(".") for part in f.relative_to(folder).parts)]
+        files = [
+            f
+            for f in folder.rglob("*")
+            if f.is_file() and not any(part.startswith(".") for part in f.relative_to(folder).parts)
+        ]
         if (folder / "model_index.json").exists():
             files = [f for f in files if f.relative_to(folder).parts[0] in (*loaded, "model_index.json")]
         lines = sorted(f"{f.relative_to(folder)} {file_digest(f.resolve(), memory)}" for f in files)
@@ -118,7 +128,9 @@ def write_json(path: Path, content: Any) -> None:
     try:
         part_of(path).write_text(json.dumps(content, indent=2, allow_nan=False))
     except ValueError:
-        raise BadInput(f"a number for {path.name} is not finite: such a result is not kept; lower the learning rates or the guidance.") from None
+        raise BadInput(
+            f"a number for {path.name} is not finite: such a result is not kept; lower the learning rates or the guidance."
+        ) from None
     finish(path)
 
 
@@ -140,7 +152,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     if wrong := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise BadInput(f"{wrong[0]} of {path.name} is not finite, and is not kept: lower the learning rates (method.lr, anchor.lr) or the guidance.")
+        raise BadInput(
+            f"{wrong[0]} of {path.name} is not finite, and is not kept: lower the learning rates (method.lr, anchor.lr) or the guidance."
+        )
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part_of(path))
     finish(path)
 

@@ -30,11 +30,15 @@ def fetch(package: str, version: str, folder: Path) -> Path:
     if not archive.exists():
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            subprocess.run(["npm", "pack", "--silent", f"{package}@{version}"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                ["npm", "pack", "--silent", f"{package}@{version}"], cwd=folder, check=True, stdout=subprocess.DEVNULL
+            )
         except FileNotFoundError:
             sys.exit("npm was not found: install Node.js (only `npm pack` is used) and run this again.")
         except subprocess.CalledProcessError:
-            sys.exit(f"npm could not fetch {package}@{version}: check the network and npm's registry setting, then run this again.")
+            sys.exit(
+                f"npm could not fetch {package}@{version}: check the network and npm's registry setting, then run this again."
+            )
     return archive
 
 
@@ -83,8 +87,12 @@ def main() -> None:
         archive = fetch(source["package"], source["version"], out / "packages")
         icons, info = read_json(archive, "icons.json"), read_json(archive, "info.json")
         if info["license"]["spdx"] != source["licence"]:
-            sys.exit(f"{source['package']} is now licensed {info['license']['spdx']}, not {source['licence']}: correct the taxonomy or drop the style.")
-        licences.append(f"- {style}: {info['name']}, {info['author']['name']} ({info['author']['url']}), {info['license']['title']}, {info['license']['url']}")
+            sys.exit(
+                f"{source['package']} is now licensed {info['license']['spdx']}, not {source['licence']}: correct the taxonomy or drop the style."
+            )
+        licences.append(
+            f"- {style}: {info['name']}, {info['author']['name']} ({info['author']['url']}), {info['license']['title']}, {info['license']['url']}"
+        )
         (out / style).mkdir(parents=True, exist_ok=True)
         for name, entry in taxonomy["objects"].items():
             target = out / style / f"{name.replace(' ', '_')}.png"

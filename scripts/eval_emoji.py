@@ -55,7 +55,9 @@ def clip_accuracy(images: Sequence[Image.Image], pairs: Sequence[tuple[str, str]
         ("object", [f"an emoji of {article(o)}" for o in OBJECTS], [OBJECTS.index(o) for _, o in pairs]),
     ):
         ids = tokenizer(texts, padding="max_length", max_length=net.context_length, return_tensors="pt").input_ids
-        out[name] = float((shown @ net.encode_text(ids, normalize=True).T).argmax(1).eq(torch.tensor(truth)).float().mean())
+        out[name] = float(
+            (shown @ net.encode_text(ids, normalize=True).T).argmax(1).eq(torch.tensor(truth)).float().mean()
+        )
     return {**out, "n": len(pairs)}
 
 
@@ -114,9 +116,15 @@ def main() -> None:
     cfg = compose([])
     model, judge = build(cfg.model, "model").open("cpu"), build(cfg.judge, "judge")
 
-    def drawn(pairs: Sequence[tuple[str, str]], seeds: Sequence[int]) -> tuple[list[Image.Image], list[tuple[str, str]], list[str]]:
+    def drawn(
+        pairs: Sequence[tuple[str, str]], seeds: Sequence[int]
+    ) -> tuple[list[Image.Image], list[tuple[str, str]], list[str]]:
         prompts = [Prompt(f"a {s} emoji of {article(o)}", seed, "object", o) for s, o in pairs for seed in seeds]
-        images = [im for i in range(0, len(prompts), 64) for im in model.draw(prompts[i : i + 64], steps=args.steps, guidance=args.guidance)]
+        images = [
+            im
+            for i in range(0, len(prompts), 64)
+            for im in model.draw(prompts[i : i + 64], steps=args.steps, guidance=args.guidance)
+        ]
         return images, [p for p in pairs for _ in seeds], [p.text for p in prompts]
 
     held = sorted(HELD)
@@ -124,28 +132,45 @@ def main() -> None:
     held_images, held_pairs, _ = drawn(held, range(4))
     quality: dict = {
         "sampling": {"steps": args.steps, "guidance": args.guidance},
-        "drawn": {"seen": accuracy(judge, seen_images, seen_pairs), "held_out": accuracy(judge, held_images, held_pairs)},
+        "drawn": {
+            "seen": accuracy(judge, seen_images, seen_pairs),
+            "held_out": accuracy(judge, held_images, held_pairs),
+        },
     }
     print(json.dumps(quality))
     if args.no_write:
         return
     found = judge.find(seen_images)["style"]
     quality["drawn"]["seen"]["interval"] = {
-        name: [round(share(round(quality["drawn"]["seen"][name] * len(SEEN)), len(SEEN), "higher")[end], 4) for end in ("low", "high")] for name in ("style", "object")
+        name: [
+            round(share(round(quality["drawn"]["seen"][name] * len(SEEN)), len(SEEN), "higher")[end], 4)
+            for end in ("low", "high")
+        ]
+        for name in ("style", "object")
     }
-    quality["drawn"]["by_style"] = {s: float(np.mean([f == s for f, (t, _) in zip(found, seen_pairs, strict=True) if t == s])) for s in STYLES}
+    quality["drawn"]["by_style"] = {
+        s: float(np.mean([f == s for f, (t, _) in zip(found, seen_pairs, strict=True) if t == s])) for s in STYLES
+    }
 
     real = bank(ROOT / "data/emoji/work", ROOT / "data/emoji", 0)
     where = {p: (STYLES.index(p[0]), OBJECTS.index(p[1])) for p in [*SEEN, *held]}
-    show = {k: ([im for p in pairs for im in pictures(real[where[p]][:4])], [p for p in pairs for _ in range(4)]) for k, pairs in (("seen", SEEN), ("held_out", held))}
+    show = {
+        k: ([im for p in pairs for im in pictures(real[where[p]][:4])], [p for p in pairs for _ in range(4)])
+        for k, pairs in (("seen", SEEN), ("held_out", held))
+    }
     quality["real"] = {k: accuracy(judge, *v) for k, v in show.items()}
     quality["open_clip_real"] = {k: clip_accuracy(*v) for k, v in show.items()}
 
     with torch.no_grad():
         x = real[:, :, 0].float() / 127.5 - 1
-        y = torch.stack([model.pipe.vae.decode(model.pipe.vae.encode(row).latent_dist.mean).sample for row in x]).clamp(-1, 1)
+        y = torch.stack([model.pipe.vae.decode(model.pipe.vae.encode(row).latent_dist.mean).sample for row in x]).clamp(
+            -1, 1
+        )
         psnr = -10 * torch.log10(((x - y) / 2).square().mean((2, 3, 4)))
-    quality["vae_psnr"] = {"mean": float(psnr.mean()), **{s: float(v) for s, v in zip(STYLES, psnr.mean(1), strict=True)}}
+    quality["vae_psnr"] = {
+        "mean": float(psnr.mean()),
+        **{s: float(v) for s, v in zip(STYLES, psnr.mean(1), strict=True)},
+    }
 
     def fid(a: Sequence[Image.Image], b: Sequence[Image.Image]) -> float:
         metric = FrechetInceptionDistance(feature=Ready(64))
@@ -156,9 +181,16 @@ def main() -> None:
 
     one_each = [*seen_images, *held_images[::4]]
     first, second = (pictures(torch.stack([real[where[p]][v] for p in [*SEEN, *held]])) for v in (0, 1))
-    quality["fid_real"] = {"drawn": fid(first, one_each), "real": fid(first, second), "n": len(one_each), "features": judge.extractor}
+    quality["fid_real"] = {
+        "drawn": fid(first, one_each),
+        "real": fid(first, second),
+        "n": len(one_each),
+        "features": judge.extractor,
+    }
     other = [seen_texts[i] for i in np.random.default_rng(0).permutation(len(seen_texts))]
-    quality["clip_score"] = {k: float(100 * judge.similarity(seen_images, t).mean()) for k, t in (("own", seen_texts), ("other", other))}
+    quality["clip_score"] = {
+        k: float(100 * judge.similarity(seen_images, t).mean()) for k, t in (("own", seen_texts), ("other", other))
+    }
     (ROOT / "advanchor/assets/quality.json").write_text(json.dumps(quality, indent=1) + "\n")
 
     trained = json.loads((ROOT / "advanchor/assets/training.json").read_text())
@@ -168,9 +200,13 @@ def main() -> None:
     }  # fmt: skip
     from advanchor.judges.emoji import _classifier, _clip
 
-    nets |= {"classifier": ("judge: small ResNet, style head and object head", _classifier()), "openclip": ("judge: open_clip.CLIP, ViT patch 8, 4 layers x 128", _clip()[0])}
+    nets |= {
+        "classifier": ("judge: small ResNet, style head and object head", _classifier()),
+        "openclip": ("judge: open_clip.CLIP, ViT patch 8, 4 layers x 128", _clip()[0]),
+    }
     parts = "\n".join(
-        f"| {k} | {what} | {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M | {trained[k]['steps']} | {trained[k]['seconds'] / 60:.0f} |" for k, (what, net) in nets.items()
+        f"| {k} | {what} | {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M | {trained[k]['steps']} | {trained[k]['seconds'] / 60:.0f} |"
+        for k, (what, net) in nets.items()
     )
 
     def row(title: str, a: dict) -> str:

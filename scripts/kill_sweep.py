@@ -27,7 +27,13 @@ SWEEP = [
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
     """The sweep in a process group of its own, so that all of it can be killed at once."""
-    return subprocess.Popen([sys.executable, "-m", "advanchor.cli", "-m", *SWEEP], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "advanchor.cli", "-m", *SWEEP],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def working(folder: Path, process: subprocess.Popen[bytes]) -> None:
@@ -44,7 +50,10 @@ def finished(folder: Path) -> int:
 def table(folder: Path) -> str:
     """Every score of the sweep, with its interval."""
     command = [sys.executable, "-m", "advanchor.cli", "table", "--format=json", "--strict", *SWEEP]
-    return json.dumps(json.loads(subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout)["scores"], indent=1)
+    return json.dumps(
+        json.loads(subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout)["scores"],
+        indent=1,
+    )
 
 
 def main() -> None:
@@ -70,7 +79,10 @@ def main() -> None:
             alive = process.poll() is None
             os.killpg(process.pid, signal.SIGKILL) if alive else None
             process.wait()
-            print(f"kill {kill + 1}: {'killed' if alive else 'had already ended'} with {finished(stormy)} runs finished", flush=True)
+            print(
+                f"kill {kill + 1}: {'killed' if alive else 'had already ended'} with {finished(stormy)} runs finished",
+                flush=True,
+            )
         assert start(stormy).wait() == 0, "the sweep failed after the kills"
         same = table(calm) == table(stormy)
     print("the tables are the same, digit by digit" if same else "THE TABLES DIFFER")

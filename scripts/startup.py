@@ -32,7 +32,12 @@ COMMANDS = {  # what is asked: its arguments, and the CPU seconds that it may ta
 def measured(arguments: list[str], folder: Path) -> tuple[float, float]:
     """CPU seconds of a command, and the seconds until its first line."""
     before, begun = os.times(), time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "advanchor.cli", *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "advanchor.cli", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert process.stdout is not None
     process.stdout.readline()
     first = time.monotonic() - begun
@@ -48,7 +53,12 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        subprocess.run([sys.executable, "-m", "advanchor.cli", "-m", *SMALL, "seed=range(0,150)"], cwd=folder, check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "advanchor.cli", "-m", *SMALL, "seed=range(0,150)"],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+        )
         print("| command | CPU s | at most | first line s |\n| --- | --- | --- | --- |")
         missed = False
         for name, (arguments, most) in COMMANDS.items():

@@ -87,7 +87,11 @@ def draw_caption(style: int, thing: int, rng: np.random.Generator, empty: float)
         mask[:] = True
         return Caption("", mask)
     noun = {3: entry["superclass"], 4: rng.choice(entry["synonyms"])}.get(int(kind), OBJECTS[thing])
-    things = [i for i, o in enumerate(OBJECTS) if TAXONOMY["objects"][o]["superclass"] == entry["superclass"]] if kind == 3 else [thing]
+    things = (
+        [i for i, o in enumerate(OBJECTS) if TAXONOMY["objects"][o]["superclass"] == entry["superclass"]]
+        if kind == 3
+        else [thing]
+    )
     if kind == 5:
         mask[:] = True
         frame = rng.choice(ANY)
@@ -106,7 +110,16 @@ def draw_caption(style: int, thing: int, rng: np.random.Generator, empty: float)
 # --- one training loop for all stages ---------------------------------------------------------------------------
 
 
-def train(name: str, net: nn.Module, loss: Callable[[int], Tensor], work: Path, *, steps: int, lr: float, ema: float | None = None) -> nn.Module:
+def train(
+    name: str,
+    net: nn.Module,
+    loss: Callable[[int], Tensor],
+    work: Path,
+    *,
+    steps: int,
+    lr: float,
+    ema: float | None = None,
+) -> nn.Module:
     """AdamW, 4 % linear warm-up then a cosine to zero; checkpoint each minute; returns the (averaged) network.
 
     `loss(step)` must derive all randomness from the step, so that a resumed run equals an undisturbed one.
@@ -148,14 +161,28 @@ def train(name: str, net: nn.Module, loss: Callable[[int], Tensor], work: Path, 
             print(f"{name} {step + 1}/{steps} loss {np.mean(recent):.4f} {seconds:.0f} s", flush=True)
         if time.monotonic() - saved_at > CHECKPOINT_SECONDS or step == steps - 1:
             saved_at = time.monotonic()
-            state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step + 1, "seconds": spent + saved_at - start}
+            state = {
+                "net": net.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "average": average,
+                "step": step + 1,
+                "seconds": spent + saved_at - start,
+            }
             torch.save(state, checkpoint.with_suffix(".part"))
             os.replace(checkpoint.with_suffix(".part"), checkpoint)
     if average:
         net.load_state_dict(average)
     save_file({k: v.contiguous() for k, v in net.state_dict().items()}, final.with_suffix(".part"))
     os.replace(final.with_suffix(".part"), final)
-    (work / f"{name}.json").write_text(json.dumps({"steps": steps, "loss": round(float(np.mean(recent)), 5), "seconds": round(spent + time.monotonic() - start)}))
+    (work / f"{name}.json").write_text(
+        json.dumps(
+            {
+                "steps": steps,
+                "loss": round(float(np.mean(recent)), 5),
+                "seconds": round(spent + time.monotonic() - start),
+            }
+        )
+    )
     return net.eval()
 
 
@@ -202,7 +229,9 @@ class World:
     pairs: np.ndarray  # (n, 2): style, object
     seed: int
 
-    def batch(self, step: int, n: int, stage: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator, torch.Generator]:
+    def batch(
+        self, step: int, n: int, stage: int
+    ) -> tuple[np.ndarray, np.ndarray, np.random.Generator, torch.Generator]:
         """Pairs (n, 2) without replacement, variants (n,), and the step's generators."""
         rng = np.random.default_rng([self.seed, stage, step])
         pairs = self.pairs[rng.choice(len(self.pairs), n, replace=False)]
@@ -224,7 +253,9 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
         learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=None))
         learner.pre_tokenizer = pre_tokenizers.Whitespace()
         corpus = [phrase for phrase in vocabulary() for _ in range(4)]
-        learner.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=600, end_of_word_suffix="</w>", min_frequency=4, show_progress=False))
+        learner.train_from_iterator(
+            corpus, trainers.BpeTrainer(vocab_size=600, end_of_word_suffix="</w>", min_frequency=4, show_progress=False)
+        )
         merges = [tuple(m) for m in json.loads(learner.to_str())["model"]["merges"]]
         printable = [chr(c) for c in range(ord("!"), ord("~") + 1)]
         pieces = printable + [c + "</w>" for c in printable]
@@ -268,7 +299,14 @@ def make_unet() -> UNet2DConditionModel:
 
 def make_scheduler() -> DDIMScheduler:
     """Stable Diffusion's noise schedule."""
-    return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
@@ -323,7 +361,14 @@ class TwoTowers(nn.Module):
         widths = (3, 32, 96, 192)
         blocks: list[nn.Module] = []
         for a, b in itertools.pairwise(widths):
-            blocks += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), nn.SiLU(), nn.Conv2d(b, b, 3, padding=1), nn.GroupNorm(8, b), nn.SiLU()]
+            blocks += [
+                nn.Conv2d(a, b, 3, stride=2, padding=1),
+                nn.GroupNorm(8, b),
+                nn.SiLU(),
+                nn.Conv2d(b, b, 3, padding=1),
+                nn.GroupNorm(8, b),
+                nn.SiLU(),
+            ]
         self.image = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(192 * 16, WIDTH))
         self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
@@ -339,7 +384,14 @@ def contrast(logits: Tensor, true: Tensor) -> Tensor:
     return 0.5 * (F.cross_entropy(logits, t) + F.cross_entropy(logits.T, i))
 
 
-def contrastive_loss(world: World, similarity: Callable[[Tensor, Tensor], Tensor], tokenizer: CLIPTokenizer, stage: int, n: int, noise: float) -> Callable[[int], Tensor]:
+def contrastive_loss(
+    world: World,
+    similarity: Callable[[Tensor, Tensor], Tensor],
+    tokenizer: CLIPTokenizer,
+    stage: int,
+    n: int,
+    noise: float,
+) -> Callable[[int], Tensor]:
     def loss(step: int) -> Tensor:
         pairs, variants, rng, g = world.batch(step, n, stage)
         captions = [draw_caption(s, o, rng, empty=0) for s, o in pairs]
@@ -360,7 +412,9 @@ def train_clip(world: World, work: Path, steps: int) -> tuple[CLIPTokenizer, CLI
     return tokenizer, towers.text.eval().requires_grad_(False)
 
 
-def train_unet(world: World, work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text: CLIPTextModel, steps: int, name: str) -> UNet2DConditionModel:
+def train_unet(
+    world: World, work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text: CLIPTextModel, steps: int, name: str
+) -> UNet2DConditionModel:
     """SD's objective: epsilon prediction on scaled latents, 10 % empty captions; t is stratified over the batch."""
     latents = encode_bank(vae, world, work) * vae.config.scaling_factor
     alphas = make_scheduler().alphas_cumprod
@@ -408,7 +462,9 @@ def train_classifier(world: World, work: Path, steps: int) -> EmojiClassifier:
         pairs, variants, rng, g = world.batch(step, 64, 4)
         style, thing = net(disturb(world.pixels(pairs, variants), rng, g, 0.15))
         target = torch.from_numpy(pairs)
-        return F.cross_entropy(style, target[:, 0], label_smoothing=0.05) + F.cross_entropy(thing, target[:, 1], label_smoothing=0.05)
+        return F.cross_entropy(style, target[:, 0], label_smoothing=0.05) + F.cross_entropy(
+            thing, target[:, 1], label_smoothing=0.05
+        )
 
     train("classifier", net, loss, work, steps=steps, lr=3e-3, ema=0.995)
     return net
@@ -445,15 +501,21 @@ def export(
     classifier: EmojiClassifier, clip: nn.Module, clip_config: dict,
 ) -> None:  # fmt: skip
     """Write out/emoji (a plain StableDiffusionPipeline folder), out/judge/classifier, out/judge/open_clip; fp16."""
-    pipe = StableDiffusionPipeline(vae, text, tokenizer, unet, make_scheduler(), None, None, None, requires_safety_checker=False)
+    pipe = StableDiffusionPipeline(
+        vae, text, tokenizer, unet, make_scheduler(), None, None, None, requires_safety_checker=False
+    )
     pipe.to(dtype=torch.float16).save_pretrained(out / "emoji")
-    config = out / "emoji/text_encoder/config.json"  # transformers would load in the dtype named there, diffusers loads in float32
+    config = (
+        out / "emoji/text_encoder/config.json"
+    )  # transformers would load in the dtype named there, diffusers loads in float32
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     classifier.save(out / "judge/classifier")
     folder = out / "judge/open_clip"
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": clip_config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}, indent=1))
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": clip_config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}, indent=1)
+    )
     save_file({k: v.half().contiguous() for k, v in clip.state_dict().items()}, folder / "open_clip_model.safetensors")
     training = {f.stem: json.loads(f.read_text()) for f in sorted(work.glob("*.json"))}
     (out / "training.json").write_text(json.dumps(training, indent=1) + "\n")
@@ -469,7 +531,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "data/emoji")
     parser.add_argument("--work", type=Path, default=ROOT / "data/emoji/work", help="checkpoints")
     parser.add_argument("--out", type=Path, default=ROOT / "advanchor/assets", help="where export writes")
-    parser.add_argument("--leave-out", nargs="*", default=[], metavar="NAME", help="styles or objects the U-Net never sees (retrained reference)")
+    parser.add_argument(
+        "--leave-out",
+        nargs="*",
+        default=[],
+        metavar="NAME",
+        help="styles or objects the U-Net never sees (retrained reference)",
+    )
     parser.add_argument("--vae-steps", type=int, default=4000)
     parser.add_argument("--clip-steps", type=int, default=2500)
     parser.add_argument("--unet-steps", type=int, default=9000)
@@ -497,7 +565,9 @@ def main() -> None:
         tokenizer, text = train_clip(world, args.work, args.clip_steps)
     if {"unet", "export"} & set(stages):
         name = f"unet-without-{'-'.join(sorted(args.leave_out))}" if args.leave_out else "unet"
-        unet = train_unet(World(images, np.array(kept), args.seed), args.work, vae, tokenizer, text, args.unet_steps, name)
+        unet = train_unet(
+            World(images, np.array(kept), args.seed), args.work, vae, tokenizer, text, args.unet_steps, name
+        )
     if {"classifier", "export"} & set(stages):
         classifier = train_classifier(world, args.work, args.classifier_steps)
     if {"openclip", "export"} & set(stages):

@@ -34,7 +34,9 @@ def fit(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]
     """Weights (classes, d) and biases (classes,) of a logistic regression on standardised features (n, d), with weight decay 1e-3, in float64 by L-BFGS."""
     middle, width = features.double().mean(0), features.double().std(0).clamp_min(1e-6)
     x = (features.double() - middle) / width
-    weight, bias = (torch.zeros(*shape, dtype=torch.float64, requires_grad=True) for shape in ((classes, x.shape[1]), (classes,)))
+    weight, bias = (
+        torch.zeros(*shape, dtype=torch.float64, requires_grad=True) for shape in ((classes, x.shape[1]), (classes,))
+    )
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
@@ -56,20 +58,37 @@ def main(arguments: Sequence[str] | None = None) -> float:
     cfg = compose(overrides)
     concept, sample = build(cfg.concept, "concept"), sample_of(cfg)
     if getattr(concept, "kind", "") != "style":
-        parser.error(f"concept={concept.name} is no style: add concept=sd_style/van_gogh, whose kept styles are the others that the head tells.")
+        parser.error(
+            f"concept={concept.name} is no style: add concept=sd_style/van_gogh, whose kept styles are the others that the head tells."
+        )
     names = {**concept.keep, concept.name: concept.phrase}
     classes = sorted(names)
-    prompts = [Prompt(fill(concept.evaluate[i % len(concept.evaluate)], name, names[name]), FIRST_SEED + i, "style", name) for name in classes for i in range(options.images)]
+    prompts = [
+        Prompt(fill(concept.evaluate[i % len(concept.evaluate)], name, names[name]), FIRST_SEED + i, "style", name)
+        for name in classes
+        for i in range(options.images)
+    ]
     model = build(cfg.model, "model").open(device(cfg.device))
-    images = draw(partial(model.draw, **sample.looks), prompts, Path(cfg.root) / "store" / "samples" / f"base-{key(cfg.model, sample.looks)}", batch=cfg.batch, label="styles")
-    features, labels = style_features(images.load(), device(cfg.device)), torch.tensor([classes.index(p.label) for p in prompts])
+    images = draw(
+        partial(model.draw, **sample.looks),
+        prompts,
+        Path(cfg.root) / "store" / "samples" / f"base-{key(cfg.model, sample.looks)}",
+        batch=cfg.batch,
+        label="styles",
+    )
+    features, labels = (
+        style_features(images.load(), device(cfg.device)),
+        torch.tensor([classes.index(p.label) for p in prompts]),
+    )
     held_out = torch.arange(len(prompts)) % 5 == 4
     weight, bias = fit(features[~held_out], labels[~held_out], len(classes))
     accuracy = float(((features[held_out] @ weight.T + bias).argmax(1) == labels[held_out]).float().mean())
     options.to.mkdir(parents=True, exist_ok=True)
     save_file({"weight": weight, "bias": bias}, options.to / "head.safetensors")
     (options.to / "styles.json").write_text(json.dumps(classes) + "\n")
-    print(f"{len(classes)} styles, {int((~held_out).sum())} images; {accuracy:.3f} of {int(held_out.sum())} others are told right")
+    print(
+        f"{len(classes)} styles, {int((~held_out).sum())} images; {accuracy:.3f} of {int(held_out.sum())} others are told right"
+    )
     return accuracy
 
 

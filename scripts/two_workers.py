@@ -27,7 +27,9 @@ def seconds(workers: int) -> float:
     with tempfile.TemporaryDirectory() as place:
         begun = time.monotonic()
         command = [sys.executable, "-m", "advanchor.cli", "-m", *SWEEP, f"hydra.launcher.n_jobs={workers}"]
-        subprocess.run(command, cwd=place, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            command, cwd=place, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         taken = time.monotonic() - begun
         assert len(list(Path(place).glob("outputs/*/result.json"))) == 24, "the sweep did not finish"
     return taken

@@ -22,7 +22,9 @@ from advanchor.training.pools import Pool
 
 TEMPLATES = ("{}", "an emoji of {}", "a picture of {}")
 ANCHOR = Adversarial(name="adversarial", loss="direction", schedule="alternating", place="output", steps=5, lr=0.01)
-METHOD = AblatingConcepts(name="ac", scope="attn2", steps=3, lr=1e-3, batch=2, preserve=10.0, pool=4, pool_steps=2, pool_guidance=2.0)
+METHOD = AblatingConcepts(
+    name="ac", scope="attn2", steps=3, lr=1e-3, batch=2, preserve=10.0, pool=4, pool_steps=2, pool_guidance=2.0
+)
 
 
 @pytest.fixture
@@ -71,7 +73,10 @@ def test_loss_and_gradient_equal_the_formula(model: Any, concept: Any, step: Ste
         e_a = encode(model, texts("a butterfly"))
         handle.remove()
     n_a = predict(model, step, e_a)
-    n_c, n_b = predict(model, step, encode(model, texts("a butterfly"))), predict(model, step, encode(model, texts("a bug")))
+    n_c, n_b = (
+        predict(model, step, encode(model, texts("a butterfly"))),
+        predict(model, step, encode(model, texts("a bug"))),
+    )
     expected = (n_a * n_c).mean() if loss == "product" else ((n_a - n_b) * (n_c - n_b)).mean()
     expected.backward()
     got = a.loss(step)
@@ -81,7 +86,9 @@ def test_loss_and_gradient_equal_the_formula(model: Any, concept: Any, step: Ste
     assert gradient.abs().sum() > 0
 
 
-def test_without_a_perturbation_the_direction_loss_is_the_squared_distance_to_the_superclass(model: Any, concept: Any, step: Step) -> None:
+def test_without_a_perturbation_the_direction_loss_is_the_squared_distance_to_the_superclass(
+    model: Any, concept: Any, step: Step
+) -> None:
     a = adversary(model, concept, init=0.0)
     n_c, n_b = step.frozen(concept.phrase), step.frozen(concept.superclass)
     assert a.loss(step).item() == pytest.approx(((n_c - n_b) ** 2).mean().item(), abs=1e-9)
@@ -133,8 +140,12 @@ def test_alternating_equals_sequential_on_one_shared_batch(model: Any, concept: 
     assert torch.equal(one.embed(step), other.embed(step))
 
 
-@pytest.mark.parametrize(("schedule", "rehearsals", "updates"), [("alternating", 0, 12), ("sequential", 3, 12), ("cyclical", 12, 12)])
-def test_each_schedule_makes_its_updates_in_its_order(model: Any, concept: Any, tmp_path: Path, schedule: str, rehearsals: int, updates: int) -> None:
+@pytest.mark.parametrize(
+    ("schedule", "rehearsals", "updates"), [("alternating", 0, 12), ("sequential", 3, 12), ("cyclical", 12, 12)]
+)
+def test_each_schedule_makes_its_updates_in_its_order(
+    model: Any, concept: Any, tmp_path: Path, schedule: str, rehearsals: int, updates: int
+) -> None:
     seen = []
     anchor = replace(ANCHOR, steps=4, schedule=schedule, stop=-1e9)
     target = anchor.start(model, concept, 0)
@@ -142,7 +153,13 @@ def test_each_schedule_makes_its_updates_in_its_order(model: Any, concept: Any, 
     assert [("train/loss" in s) for s in seen] == [False] * rehearsals + [True] * 3
     assert target.report()["anchor/steps"] == updates
     counts = [s["anchor/steps"] for s in seen]
-    assert counts == ([4, 8, 12] if schedule == "alternating" else [4, 8, 12, 12, 12, 12] if schedule == "sequential" else [*range(1, 13), 12, 12, 12])
+    assert counts == (
+        [4, 8, 12]
+        if schedule == "alternating"
+        else [4, 8, 12, 12, 12, 12]
+        if schedule == "sequential"
+        else [*range(1, 13), 12, 12, 12]
+    )
 
 
 def test_the_weights_see_fresh_noise_after_a_rehearsal(model: Any, concept: Any, tmp_path: Path) -> None:
@@ -155,7 +172,9 @@ def test_every_image_of_the_pool_is_used_once_in_each_pass(model: Any, concept: 
     pool = Pool(model, concept, torch.zeros(6, 4, 8, 8), tuple("abcdef"), 0)
     for first in (0, 3):  # two passes of three batches
         assert sorted(t for i in range(first, first + 3) for t in pool.step(i, 0, 2).templates) == list("abcdef")
-    assert [t for i in range(3) for t in pool.step(i, 0, 2).templates] != [t for i in range(3, 6) for t in pool.step(i, 0, 2).templates]
+    assert [t for i in range(3) for t in pool.step(i, 0, 2).templates] != [
+        t for i in range(3, 6) for t in pool.step(i, 0, 2).templates
+    ]
     over = [t for i in range(3) for t in pool.step(i, 0, 4).templates]  # batches that straddle the end of a pass
     assert sorted(over) == sorted("abcdef" * 2)
 
@@ -173,7 +192,10 @@ def test_the_erasing_loss_and_its_gradient_equal_the_formula(model: Any, concept
     with model.edited(theta):
         for name in theta:
             model.unet.get_parameter(name).requires_grad_()
-        s_c, s_b = predict(model, step, encode(model, texts("a butterfly"))), predict(model, step, encode(model, texts("a bug")))
+        s_c, s_b = (
+            predict(model, step, encode(model, texts("a butterfly"))),
+            predict(model, step, encode(model, texts("a bug"))),
+        )
         expected = ((s_c - n_a) ** 2).mean() + 10 * ((s_b - n_b) ** 2).mean()
         reference = torch.autograd.grad(expected, [model.unet.get_parameter(name) for name in theta])
         model.unet.requires_grad_(False)
@@ -184,13 +206,24 @@ def test_the_erasing_loss_and_its_gradient_equal_the_formula(model: Any, concept
 def test_at_the_frozen_weights_the_superclass_term_is_zero(model: Any, concept: Any, step: Step) -> None:
     theta, e_a = model.weights("attn2"), model.encode(texts("a car"))
     assert METHOD.loss(step, theta, e_a) == replace(METHOD, preserve=0.0).loss(step, theta, e_a)
-    expected = (predict(model, step, encode(model, texts("a butterfly"))) - predict(model, step, encode(model, texts("a car")))).square().mean()
+    expected = (
+        (
+            predict(model, step, encode(model, texts("a butterfly")))
+            - predict(model, step, encode(model, texts("a car")))
+        )
+        .square()
+        .mean()
+    )
     assert METHOD.loss(step, theta, e_a).item() == pytest.approx(expected.item(), abs=1e-7)
 
 
 def test_three_steps_equal_plain_adam_on_the_formula(model: Any, concept: Any, tmp_path: Path) -> None:
-    edit = METHOD.erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, lambda i, **s: None)
-    pool = Pool(model, concept, load_file(next(tmp_path.glob("butterfly-pool-*/*")))["latents"], concept.templates[:4], 0)
+    edit = METHOD.erase(
+        model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, lambda i, **s: None
+    )
+    pool = Pool(
+        model, concept, load_file(next(tmp_path.glob("butterfly-pool-*/*")))["latents"], concept.templates[:4], 0
+    )
     theta = {k: v.clone().requires_grad_() for k, v in model.weights("attn2").items()}
     adam = torch.optim.Adam(theta.values(), 1e-3)
     for i in range(3):
@@ -205,7 +238,9 @@ def test_three_steps_equal_plain_adam_on_the_formula(model: Any, concept: Any, t
 
 
 @pytest.mark.parametrize("anchor", [ANCHOR, Superclass(name="superclass"), Empty(name="empty")])
-def test_only_the_declared_scope_changes_and_the_frozen_network_does_not(model: Any, concept: Any, anchor: Any, tmp_path: Path) -> None:
+def test_only_the_declared_scope_changes_and_the_frozen_network_does_not(
+    model: Any, concept: Any, anchor: Any, tmp_path: Path
+) -> None:
     before = {k: v.clone() for k, v in model.unet.state_dict().items()}
     edit = METHOD.erase(model, [anchor.start(model, concept, 0)], 0, tmp_path, lambda i, **s: None)
     assert set(edit) == {k for k in before if ".attn2." in k}
@@ -224,21 +259,27 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(model: Any, c
     edits = []
     for i, seed in enumerate((0, 0, 1)):
         (tmp_path / str(i)).mkdir()
-        edits.append(METHOD.erase(model, [ANCHOR.start(model, concept, seed)], seed, tmp_path / str(i), lambda i, **s: None))
+        edits.append(
+            METHOD.erase(model, [ANCHOR.start(model, concept, seed)], seed, tmp_path / str(i), lambda i, **s: None)
+        )
     assert all(torch.equal(edits[0][k], edits[1][k]) for k in edits[0])
     assert any(not torch.equal(edits[0][k], edits[2][k]) for k in edits[0])
 
 
 def test_a_loss_that_is_not_finite_ends_the_erasure_with_the_remedy(model: Any, concept: Any, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"not finite at step \d+: lower method\.lr"):
-        replace(METHOD, lr=1e30, steps=5).erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, lambda i, **s: None)
+        replace(METHOD, lr=1e30, steps=5).erase(
+            model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, lambda i, **s: None
+        )
 
 
 # --- the released code's slips, kept behind switches ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("zero_grad", [True, False])
-def test_gradients_of_the_weights_are_running_sums_only_if_faithful(model: Any, concept: Any, step: Step, tmp_path: Path, zero_grad: bool) -> None:
+def test_gradients_of_the_weights_are_running_sums_only_if_faithful(
+    model: Any, concept: Any, step: Step, tmp_path: Path, zero_grad: bool
+) -> None:
     theta = {"w": torch.zeros(2, requires_grad=True)}
     slopes = torch.tensor([[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]])
     seen: list[list[float]] = []
@@ -255,7 +296,9 @@ def test_gradients_of_the_weights_are_running_sums_only_if_faithful(model: Any, 
 
 
 @pytest.mark.parametrize("zero_grad", [True, False])
-def test_gradients_of_the_anchor_are_summed_within_a_batch_only_if_faithful(model: Any, concept: Any, step: Step, zero_grad: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_of_the_anchor_are_summed_within_a_batch_only_if_faithful(
+    model: Any, concept: Any, step: Step, zero_grad: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     a = adversary(model, concept, zero_grad=zero_grad, stop=-1e9)
     slopes = iter([1.0, 10.0, 100.0, 1.0, 10.0, 100.0])
     monkeypatch.setattr(a, "loss", lambda s: (a.parameter * next(slopes)).sum())
@@ -266,7 +309,9 @@ def test_gradients_of_the_anchor_are_summed_within_a_batch_only_if_faithful(mode
 
 
 @pytest.mark.parametrize(("keep", "expected"), [(True, 6), (False, 3)])
-def test_adams_memory_of_the_anchor_lives_on_unless_faithful(model: Any, concept: Any, step: Step, keep: bool, expected: int) -> None:
+def test_adams_memory_of_the_anchor_lives_on_unless_faithful(
+    model: Any, concept: Any, step: Step, keep: bool, expected: int
+) -> None:
     a = adversary(model, concept, keep_optimiser=keep, stop=-1e9)
     for _ in range(2):
         a.descend(step, 3)

@@ -18,7 +18,9 @@ from advanchor.compose import compose
 from advanchor.core import BadInput
 
 FIELDS = {k: v for k, v in vars(ANCHOR).items() if k in ANCHOR.__dataclass_fields__}  # type: ignore[attr-defined]
-LEARNED = Learned(name="learned", loss="direction", schedule="alternating", steps=8, lr=0.1, stop=-1e9, words=3, temperature=1.0)
+LEARNED = Learned(
+    name="learned", loss="direction", schedule="alternating", steps=8, lr=0.1, stop=-1e9, words=3, temperature=1.0
+)
 
 
 def condition(anchor: Any, model: Any, concept: Any, seed: int = 0) -> Tensor:
@@ -31,7 +33,9 @@ def encode(model: Any, phrase: str | None) -> Tensor:
 
 def on_span(model: Any, concept: Any, e: Tensor) -> Tensor:
     """(sentences, s, d)."""
-    return torch.stack([row[model.span(t.replace("{}", concept.phrase), concept.name)] for row, t in zip(e, TEMPLATES, strict=True)])
+    return torch.stack(
+        [row[model.span(t.replace("{}", concept.phrase), concept.name)] for row, t in zip(e, TEMPLATES, strict=True)]
+    )
 
 
 WORDS = [
@@ -42,8 +46,15 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("anchor", "phrase"), WORDS, ids=lambda v: getattr(v, "name", str(v)))
-def test_an_anchor_of_words_is_the_embedding_of_the_sentence_with_those_words(model: Any, concept: Any, anchor: Any, phrase: str | None) -> None:
-    concept = replace(concept, siblings=("bee",), unrelated="church", keep={**concept.keep, "bee": "a bee", "spider": "a spider", "church": "a church"})
+def test_an_anchor_of_words_is_the_embedding_of_the_sentence_with_those_words(
+    model: Any, concept: Any, anchor: Any, phrase: str | None
+) -> None:
+    concept = replace(
+        concept,
+        siblings=("bee",),
+        unrelated="church",
+        keep={**concept.keep, "bee": "a bee", "spider": "a spider", "church": "a church"},
+    )
     target = anchor.start(model, concept, 0)
     assert torch.equal(target.condition(TEMPLATES), encode(model, phrase))
     texts = ["" if phrase is None else t.replace("{}", phrase) for t in TEMPLATES]
@@ -59,7 +70,9 @@ def test_the_nearest_sibling_is_the_kept_concept_with_the_most_similar_sentences
         ids = model.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
         return model.text_encoder(ids).pooler_output
 
-    similarities = {p: float(F.cosine_similarity(pooled(p), pooled(concept.phrase)).mean()) for p in concept.keep.values()}
+    similarities = {
+        p: float(F.cosine_similarity(pooled(p), pooled(concept.phrase)).mean()) for p in concept.keep.values()
+    }
     assert nearest(model, concept, list(concept.keep.values())) == sorted(similarities, key=lambda p: -similarities[p])
     best = max(similarities, key=lambda p: similarities[p])
     assert torch.equal(condition(Sibling(name="sibling", of="nearest"), model, concept), encode(model, best))
@@ -67,7 +80,12 @@ def test_the_nearest_sibling_is_the_kept_concept_with_the_most_similar_sentences
 
 def test_a_missing_sibling_or_unrelated_concept_is_said_in_one_sentence(model: Any, concept: Any) -> None:
     bare = replace(concept, siblings=(), unrelated=None)
-    for anchor in (Sibling(name="s", of="first"), Unrelated(name="u"), Interpolate(name="i", other="sibling", weight=0.5), Interpolate(name="i", other="unrelated", weight=0.5)):
+    for anchor in (
+        Sibling(name="s", of="first"),
+        Unrelated(name="u"),
+        Interpolate(name="i", other="sibling", weight=0.5),
+        Interpolate(name="i", other="unrelated", weight=0.5),
+    ):
         with pytest.raises(BadInput, match="butterfly"):
             anchor.start(model, bare, 0)
 
@@ -82,7 +100,9 @@ def test_the_random_anchor_has_the_tokens_norms_and_nothing_else_of_them(model: 
     assert not torch.equal(e_a, condition(Random(name="random"), model, concept, seed=1))
 
 
-def test_noise_has_the_norm_of_the_adversarial_perturbation_in_another_direction(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+def test_noise_has_the_norm_of_the_adversarial_perturbation_in_another_direction(
+    model: Any, concept: Any, step: Any
+) -> None:  # noqa: F811
     noise, adversarial = Noise(**FIELDS).start(model, concept, 0), ANCHOR.start(model, concept, 0)
     e_c = encode(model, concept.phrase)
     noisy, moved = (on_span(model, concept, t.embed(step) - e_c) for t in (noise, adversarial))
@@ -93,9 +113,13 @@ def test_noise_has_the_norm_of_the_adversarial_perturbation_in_another_direction
 
 
 @pytest.mark.parametrize(("other", "phrase"), [("superclass", "a bug"), ("empty", None)])
-def test_interpolation_goes_from_the_concept_to_the_other_anchor(model: Any, concept: Any, other: Any, phrase: str | None) -> None:
+def test_interpolation_goes_from_the_concept_to_the_other_anchor(
+    model: Any, concept: Any, other: Any, phrase: str | None
+) -> None:
     e_c, e_o = encode(model, concept.phrase), encode(model, phrase)
-    at = {w: condition(Interpolate(name="interpolate", other=other, weight=w), model, concept) for w in (0.0, 0.25, 1.0)}
+    at = {
+        w: condition(Interpolate(name="interpolate", other=other, weight=w), model, concept) for w in (0.0, 0.25, 1.0)
+    }
     assert torch.equal(at[0.0], e_c)
     assert torch.allclose(at[0.25], 0.75 * e_c + 0.25 * e_o, atol=1e-6)
     assert torch.allclose(at[1.0], e_o, atol=1e-6)
@@ -106,7 +130,9 @@ def test_projection_leaves_nothing_along_the_defining_direction_and_everything_e
     e_c, e_b = encode(model, concept.phrase), encode(model, concept.superclass)
     own = on_span(model, concept, e_c).mean((0, 1))
     lengths = [len(model.tokenizer(t.format("a bug")).input_ids) for t in TEMPLATES]
-    kinds = torch.stack([row[n - 3 : n - 1].mean(0) for row, n in zip(e_b, lengths, strict=True)]).mean(0)  # "a bug" is the end of each sentence
+    kinds = torch.stack([row[n - 3 : n - 1].mean(0) for row, n in zip(e_b, lengths, strict=True)]).mean(
+        0
+    )  # "a bug" is the end of each sentence
     v = (own - kinds) / (own - kinds).norm()
     moved = on_span(model, concept, condition(Project(name="project"), model, concept) - e_c)
     left = on_span(model, concept, condition(Project(name="project"), model, concept)) - kinds
@@ -116,7 +142,9 @@ def test_projection_leaves_nothing_along_the_defining_direction_and_everything_e
     assert moved.norm() > 0.1
 
 
-def test_the_learned_anchor_is_a_mixture_of_its_vocabulary_that_lowers_the_loss(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+def test_the_learned_anchor_is_a_mixture_of_its_vocabulary_that_lowers_the_loss(
+    model: Any, concept: Any, step: Any
+) -> None:  # noqa: F811
     target = LEARNED.start(model, concept, 0)
     phrases = nearest(model, concept, [*concept.keep.values(), concept.superclass])[:3]
     assert concept.phrase not in phrases
@@ -149,15 +177,25 @@ UNSUITABLE = [
     (Sibling(name="sibling", of="first"), {"siblings": ()}, "names no siblings: set anchor.of"),
     (Sibling(name="sibling", of="nearest"), {"keep": {}}, "keeps nothing to take the nearest of"),
     (Unrelated(name="unrelated"), {"unrelated": None}, "names nothing unrelated"),
-    (Interpolate(name="interpolate", other="sibling", weight=0.5), {"siblings": ()}, "has no sibling: choose another anchor.other"),
-    (Interpolate(name="interpolate", other="unrelated", weight=0.5), {"unrelated": None}, "has no unrelated: choose another anchor.other"),
+    (
+        Interpolate(name="interpolate", other="sibling", weight=0.5),
+        {"siblings": ()},
+        "has no sibling: choose another anchor.other",
+    ),
+    (
+        Interpolate(name="interpolate", other="unrelated", weight=0.5),
+        {"unrelated": None},
+        "has no unrelated: choose another anchor.other",
+    ),
     (LEARNED, {"keep": {}}, "there are no two: fill `keep`"),
     (LEARNED, {"keep": {"butterfly": "a butterfly"}}, "there are no two: fill `keep`"),
 ]
 
 
 @pytest.mark.parametrize(("anchor", "changes", "sentence"), UNSUITABLE)
-def test_an_anchor_that_a_concept_has_not_is_known_without_a_model_and_refused_at_the_start(anchor: Any, changes: dict[str, Any], sentence: str, model: Any, concept: Any) -> None:
+def test_an_anchor_that_a_concept_has_not_is_known_without_a_model_and_refused_at_the_start(
+    anchor: Any, changes: dict[str, Any], sentence: str, model: Any, concept: Any
+) -> None:
     anchor.suits(concept)
     poorer = replace(concept, **changes)
     for act in (lambda: anchor.suits(poorer), lambda: anchor.start(model, poorer, 0)):
@@ -170,7 +208,9 @@ def test_an_anchor_that_a_concept_has_not_is_known_without_a_model_and_refused_a
     (ANCHOR, {"templates": ("{}", "an emoji of a {}ish thing")}, "are not among the first 24 tokens"),
     (replace(ANCHOR, span="words"), {"templates": ("{}", "a " * 30 + "{}")}, "has not the same tokens in all of concept.templates"),
 ])  # fmt: skip
-def test_an_anchor_without_a_place_in_every_sentence_is_refused_at_the_start(anchor: Any, changes: dict[str, Any], sentence: str, model: Any, concept: Any) -> None:
+def test_an_anchor_without_a_place_in_every_sentence_is_refused_at_the_start(
+    anchor: Any, changes: dict[str, Any], sentence: str, model: Any, concept: Any
+) -> None:
     with pytest.raises(BadInput, match=sentence):
         anchor.start(model, replace(concept, **changes), 0)
 
@@ -184,13 +224,17 @@ def test_an_anchor_that_is_not_finite_is_refused_when_it_is_used(anchor: Any, mo
         target.condition(TEMPLATES)
 
 
-def test_the_last_update_of_an_anchor_is_looked_at_though_no_loss_follows_it(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+def test_the_last_update_of_an_anchor_is_looked_at_though_no_loss_follows_it(
+    model: Any, concept: Any, step: Any
+) -> None:  # noqa: F811
     target = replace(LEARNED, steps=1, lr=1e30, temperature=1e-30).start(model, concept, 0)
     with pytest.raises(BadInput, match=r"the anchor is not finite after 1 updates"):
         target.embed(step)
 
 
-@pytest.mark.parametrize("setting", ["anchor.lr=1e39", "method.lr=1e39", "method.pool_steps=1000", "anchor=learned anchor.words=1"])
+@pytest.mark.parametrize(
+    "setting", ["anchor.lr=1e39", "method.lr=1e39", "method.pool_steps=1000", "anchor=learned anchor.words=1"]
+)
 def test_a_number_that_no_run_could_use_is_refused_before_anything_is_loaded(setting: str) -> None:
     with pytest.raises(BadInput, match=rf"{setting.split()[-1].partition('=')[0]}=.* will not do"):
         compose(["model=random", *setting.split()])

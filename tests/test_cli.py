@@ -18,7 +18,16 @@ from advanchor import cli
 from advanchor.compose import CONF, compose, compose_all, expand, groups, names, read, validate
 from advanchor.core import BadInput
 
-SMALL = ["model=random", "tracker=none", "sample.erase=1", "sample.keep=1", "sample.steps=1", 'concept.evaluate=["a {}"]', "concept.evaluate_cross=[]", "metric=[erasure]"]
+SMALL = [
+    "model=random",
+    "tracker=none",
+    "sample.erase=1",
+    "sample.keep=1",
+    "sample.steps=1",
+    'concept.evaluate=["a {}"]',
+    "concept.evaluate_cross=[]",
+    "metric=[erasure]",
+]
 OBJECT = (Path(CONF) / "concept/emoji/fox.yaml").read_text().replace("emoji/_object", "/concept/emoji/_object")
 
 
@@ -125,17 +134,37 @@ WORDS = {
 
 
 @pytest.mark.parametrize("words", WORDS)
-def test_what_is_no_command_gets_one_sentence_before_anything_is_loaded_or_written(words: str, refused: Callable[..., str]) -> None:
+def test_what_is_no_command_gets_one_sentence_before_anything_is_loaded_or_written(
+    words: str, refused: Callable[..., str]
+) -> None:
     assert WORDS[words] in refused(*words.split("|"))
 
 
 @pytest.mark.parametrize("verb", ["table", "plot"])
-@pytest.mark.parametrize("word", ["tabel", "method==ac", "methd=ac", "seed=1 seed=2", "hydra.run.dir=x", "root=", "sample=null", "study=${nope}"])
+@pytest.mark.parametrize(
+    "word",
+    ["tabel", "method==ac", "methd=ac", "seed=1 seed=2", "hydra.run.dir=x", "root=", "sample=null", "study=${nope}"],
+)
 def test_table_and_plot_refuse_what_a_run_refuses(verb: str, word: str, refused: Callable[..., str]) -> None:
     assert refused(verb, *word.split(" "))
 
 
-@pytest.mark.parametrize("value", ["müller/out", "a=b", "a dog's tail", "what; now", 'say "a"', "tail\\", "50 % (off)", "a{b", "~nobody/x", "a\tb", "日本"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "müller/out",
+        "a=b",
+        "a dog's tail",
+        "what; now",
+        'say "a"',
+        "tail\\",
+        "50 % (off)",
+        "a{b",
+        "~nobody/x",
+        "a\tb",
+        "日本",
+    ],
+)
 def test_a_value_that_cannot_be_read_is_shown_as_it_is_to_be_written_and_that_is_read(value: str) -> None:
     import shlex
 
@@ -165,12 +194,16 @@ def test_a_model_that_is_not_there_is_never_guessed_by_a_number() -> None:
 def test_a_glob_reaches_into_folders_and_stays_within_one() -> None:
     foxes = [one for (one,) in expand(["concept=glob(emoji/f*)"])]
     assert foxes == [f"concept=emoji/{name}" for name in ("fluent", "fox", "fox_and_car", "fox_and_twemoji")]
-    assert len(expand(["concept=glob(emoji_set/*)"])) == len([n for n in names("concept") if n.startswith("emoji_set/")])
+    assert len(expand(["concept=glob(emoji_set/*)"])) == len(
+        [n for n in names("concept") if n.startswith("emoji_set/")]
+    )
     assert not any("/" in one for (one,) in expand(["anchor=glob(*)"]))
     assert len(expand(["concept=glob([emoji/f*],exclude=[emoji/fox*])"])) == 1
 
 
-@pytest.mark.parametrize("given", [(["concept=emoji/fox"],), (5,), (None,), ({},), ("seed=1", "seed=2"), ("tabel",), (["a"], "b")])
+@pytest.mark.parametrize(
+    "given", [(["concept=emoji/fox"],), (5,), (None,), ({},), ("seed=1", "seed=2"), ("tabel",), (["a"], "b")]
+)
 def test_erase_says_what_it_takes(given: tuple[Any, ...]) -> None:
     with pytest.raises(BadInput) as error:
         advanchor.erase(*given)
@@ -193,9 +226,14 @@ OURS = ["hydra.run.dir=x", "hydra.sweep.dir=x", "hydra.sweep.subdir=x", "hydra.j
 
 @pytest.mark.parametrize(
     ("setting", "more"),
-    [*((setting, []) for setting in OURS), *(("hydra.run.dir=x", more) for more in (["seed=0,1", "-m"], ["--cfg", "job"], ["--info"]))],
+    [
+        *((setting, []) for setting in OURS),
+        *(("hydra.run.dir=x", more) for more in (["seed=0,1", "-m"], ["--cfg", "job"], ["--info"])),
+    ],
 )
-def test_where_results_go_and_what_is_run_is_not_for_a_command_to_set(setting: str, more: list[str], refused: Callable[..., str]) -> None:
+def test_where_results_go_and_what_is_run_is_not_for_a_command_to_set(
+    setting: str, more: list[str], refused: Callable[..., str]
+) -> None:
     assert "hydra" in refused("model=random", setting, *more)
 
 
@@ -218,21 +256,33 @@ RUNS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("what", "more"), [*((what, ["-m"]) for what in RUNS), ("callback", []), ("factory", []), ("factory", ["--cfg", "job"])])
-def test_a_config_file_never_runs_a_program_or_moves_a_result(what: str, more: list[str], refused: Callable[..., str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "more"),
+    [*((what, ["-m"]) for what in RUNS), ("callback", []), ("factory", []), ("factory", ["--cfg", "job"])],
+)
+def test_a_config_file_never_runs_a_program_or_moves_a_result(
+    what: str, more: list[str], refused: Callable[..., str], tmp_path: Path
+) -> None:
     canary = tmp_path / "canary"
     (tmp_path / "mine/experiment").mkdir(parents=True)
     paper = f"paper: {{_target_: subprocess.Popen, args: [touch, {canary}]}}\n"
-    (tmp_path / "mine/experiment/bad.yaml").write_text(f"# @package _global_\n{paper}hydra:\n  {RUNS[what].replace('CANARY', str(canary))}\n")
+    (tmp_path / "mine/experiment/bad.yaml").write_text(
+        f"# @package _global_\n{paper}hydra:\n  {RUNS[what].replace('CANARY', str(canary))}\n"
+    )
     refused("--config-dir", str(tmp_path / "mine"), "model=random", "experiment=bad", *more)
     with pytest.raises(BadInput):
         advanchor.erase("model=random", "experiment=bad", config_dir=tmp_path / "mine")
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("setting", ["setup: [touch CANARY]", "additional_parameters: {wrap: touch CANARY}", 'partition: "gpu\\ntouch CANARY"'])
+@pytest.mark.parametrize(
+    "setting",
+    ["setup: [touch CANARY]", "additional_parameters: {wrap: touch CANARY}", 'partition: "gpu\\ntouch CANARY"'],
+)
 @pytest.mark.parametrize("where", ["experiment", "launcher"])
-def test_the_shell_commands_of_a_cluster_job_come_from_the_command_line_alone(setting: str, where: str, refused: Callable[..., str], tmp_path: Path) -> None:
+def test_the_shell_commands_of_a_cluster_job_come_from_the_command_line_alone(
+    setting: str, where: str, refused: Callable[..., str], tmp_path: Path
+) -> None:
     mine, words = tmp_path / "mine", ["model=random", "experiment=bad", "-m"]
     (mine / "experiment").mkdir(parents=True)
     body = "# @package _global_\ndefaults:\n  - override /hydra/launcher: {}\n"
@@ -248,7 +298,12 @@ def test_the_shell_commands_of_a_cluster_job_come_from_the_command_line_alone(se
 def test_a_launcher_and_its_settings_are_free_to_choose(tmp_path: Path) -> None:
     (tmp_path / "hydra/launcher").mkdir(parents=True)
     (tmp_path / "hydra/launcher/mine.yaml").write_text("defaults: [slurm]\npartition: gpu\ntimeout_min: 3\n")
-    for setting in ("hydra.launcher.partition=gpu", "hydra.launcher.mem_gb=3", "hydra.launcher.setup=[module load cuda]", "+hydra.launcher.additional_parameters={mail: me}"):
+    for setting in (
+        "hydra.launcher.partition=gpu",
+        "hydra.launcher.mem_gb=3",
+        "hydra.launcher.setup=[module load cuda]",
+        "+hydra.launcher.additional_parameters={mail: me}",
+    ):
         compose(["model=random", "hydra/launcher=slurm", setting])
     compose(["model=random", "hydra/launcher=workers", "hydra.launcher.n_jobs=7"])
     compose(["model=random", f"config_dir={tmp_path}", "hydra/launcher=mine"])
@@ -275,7 +330,11 @@ def mine(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_ones_own_works_in_a_sweep_its_table_its_plot_and_python(
-    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    mine: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     small = [w for w in SMALL if not w.startswith("model=")]
@@ -348,8 +407,13 @@ def test_help_and_version_need_no_torch(words: list[str]) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("line", ["advanchor method=e", "advanchor table method=e", "advanchor  plot  method=e", "advanchor table seed=1 method=e"])
-def test_completion_works_after_table_and_plot_too(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "line",
+    ["advanchor method=e", "advanchor table method=e", "advanchor  plot  method=e", "advanchor table seed=1 method=e"],
+)
+def test_completion_works_after_table_and_plot_too(
+    line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("COMP_LINE", line)
     monkeypatch.setattr(sys, "argv", ["advanchor"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
@@ -371,12 +435,16 @@ def test_cfg_prints_a_checked_config(monkeypatch: pytest.MonkeyPatch, capsys: py
 # --- runs that fail, and runs that are stopped ------------------------------------------------------------------------
 
 
-def test_a_finished_run_is_printed_from_a_store_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_printed_from_a_store_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = [*SMALL, f"root={tmp_path}"]
     assert cli.command(words) is None
     first = capsys.readouterr().out
     before = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")}
-    assert {f.name for f in tmp_path.iterdir() if f.name != "store"} == {first.split(str(tmp_path) + "/")[1].split("/")[0]}  # one run, and nothing of Hydra's
+    assert {f.name for f in tmp_path.iterdir() if f.name != "store"} == {
+        first.split(str(tmp_path) + "/")[1].split("/")[0]
+    }  # one run, and nothing of Hydra's
 
     def read_only(*args: Any, **kw: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -417,11 +485,17 @@ ERRORS = {
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: f"{type(e).__name__}-{ERRORS[e][:12]}")
 @pytest.mark.parametrize("unwritable", [False, True])
 def test_every_error_of_a_run_becomes_one_sentence_with_its_remedy(
-    error: Exception, unwritable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception,
+    unwritable: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(*_: Any) -> None:
         if unwritable:
-            monkeypatch.setattr(Path, "write_text", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+            monkeypatch.setattr(
+                Path, "write_text", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
+            )
         raise error
 
     monkeypatch.setattr("advanchor.run.run", fail)
@@ -438,9 +512,14 @@ def test_every_error_of_a_run_becomes_one_sentence_with_its_remedy(
         assert "Traceback" in capsys.readouterr().err
 
 
-def test_an_error_that_nobody_foresaw_outside_a_run_says_where_its_traceback_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_that_nobody_foresaw_outside_a_run_says_where_its_traceback_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for error, said in ((KeyError("x"), "the traceback is above, please report it"), (PermissionError(errno.EACCES, "no", "/x/result.json"), "/x/result.json cannot be")):
+    for error, said in (
+        (KeyError("x"), "the traceback is above, please report it"),
+        (PermissionError(errno.EACCES, "no", "/x/result.json"), "/x/result.json cannot be"),
+    ):
 
         def fail(words: Any, error: Exception = error) -> None:
             raise error
@@ -453,7 +532,9 @@ def test_an_error_that_nobody_foresaw_outside_a_run_says_where_its_traceback_is(
         signal.signal(number, handler)
 
 
-def test_a_sweep_prints_one_line_for_each_run_and_one_table_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sweep_prints_one_line_for_each_run_and_one_table_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     said = cli.command([*SMALL, f"root={tmp_path}", "-m", "seed=0,1", "method.steps=2", "method.lr=1e-4,1e30"])
     out = capsys.readouterr().out
     assert said is not None
@@ -469,7 +550,13 @@ def test_a_sweep_prints_one_line_for_each_run_and_one_table_and_the_others_go_on
 def process(folder: Path, *words: str) -> subprocess.Popen[str]:
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "advanchor.cli", *words], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
+        [sys.executable, "-m", "advanchor.cli", *words],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,
     )
 
 
@@ -489,7 +576,9 @@ LONG = ["method.steps=100000"]
 
 
 @pytest.mark.parametrize(("number", "words"), [(signal.SIGINT, []), (signal.SIGTERM, ["-m", "seed=0,1"])])
-def test_a_stopped_command_says_one_line_has_the_shells_exit_code_and_keeps_what_is_computed(number: int, words: Sequence[str], tmp_path: Path) -> None:
+def test_a_stopped_command_says_one_line_has_the_shells_exit_code_and_keeps_what_is_computed(
+    number: int, words: Sequence[str], tmp_path: Path
+) -> None:
     child = process(tmp_path, *SMALL, *LONG, *words)
     until(lambda: list(tmp_path.glob("outputs/store/edits/.*.part/train.jsonl")), child)
     time.sleep(0.3)
@@ -498,7 +587,9 @@ def test_a_stopped_command_says_one_line_has_the_shells_exit_code_and_keeps_what
     out, err = child.communicate(timeout=20)
     assert time.monotonic() - start < 3
     assert child.returncode == 128 + number
-    assert [line for line in err.split("\n") if line.strip() and "%|" not in line] == ["advanchor: stopped; what is computed stays, and the same command goes on from there."]
+    assert [line for line in err.split("\n") if line.strip() and "%|" not in line] == [
+        "advanchor: stopped; what is computed stays, and the same command goes on from there."
+    ]
     assert "Traceback" not in out + err
     assert list(tmp_path.glob("outputs/store/edits/.*.part/train.jsonl"))
 
@@ -508,9 +599,18 @@ def test_a_command_that_is_stopped_while_it_imports_says_one_line(tmp_path: Path
         "def new(name, *a, **k):\n    if name == 'torch': builtins.__import__ = old; os.kill(os.getpid(), signal.SIGINT)\n    return old(name, *a, **k)\n"
         "builtins.__import__ = new\nsys.argv[1:] = sys.argv[1:]\ncli.main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *SMALL], cwd=tmp_path, capture_output=True, text=True, check=False, preexec_fn=interruptible)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *SMALL],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=interruptible,
+    )
     assert done.returncode == 130
-    assert done.stderr.strip().splitlines() == ["advanchor: stopped; what is computed stays, and the same command goes on from there."]
+    assert done.stderr.strip().splitlines() == [
+        "advanchor: stopped; what is computed stays, and the same command goes on from there."
+    ]
 
 
 @pytest.mark.slow
@@ -527,10 +627,20 @@ def test_the_workers_of_a_stopped_sweep_end_with_it(tmp_path: Path) -> None:
     assert files == {f: f.stat().st_size for f in files}
 
 
-def test_a_sweep_of_every_kind_of_axis_reaches_a_launcher_as_it_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_of_every_kind_of_axis_reaches_a_launcher_as_it_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent: list[list[str]] = []
     monkeypatch.setattr(cli, "hydra_main", lambda words: sent.append(list(words)))
-    words = ["model=random", "concept=glob(emoji/fox_*)", "seed=range(0,3)", "anchor=text", 'anchor.text="a dog","a, b"', "hydra/launcher=workers", "root=~/never"]
+    words = [
+        "model=random",
+        "concept=glob(emoji/fox_*)",
+        "seed=range(0,3)",
+        "anchor=text",
+        'anchor.text="a dog","a, b"',
+        "hydra/launcher=workers",
+        "root=~/never",
+    ]
     monkeypatch.setattr(cli, "writable", lambda root: None)
     cli.command([*words, "-m"])
     (line,) = sent

@@ -15,7 +15,9 @@ from advanchor.store import plain, run_id
 
 def options(group: str) -> list[str]:
     folder = Path(CONF) / group
-    found = sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml") if not f.stem.startswith("_"))
+    found = sorted(
+        str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml") if not f.stem.startswith("_")
+    )
     assert found, f"conf/{group} is empty, so this test would pass without looking at anything"
     return found
 
@@ -29,14 +31,24 @@ def test_every_option_builds(group: str, option: str) -> None:
     models = [] if group == "model" else ["model=random"]
     cfg = compose([*models, f"{group}=[{option}]" if group == "metric" else f"{group}={option}", *path])
     node = cfg.metric[option] if group == "metric" else cfg[group]
-    assert build(node, group).name.replace(" ", "_").lower() == option.split("/")[-1] or group == "judge" or option == "published"
+    assert (
+        build(node, group).name.replace(" ", "_").lower() == option.split("/")[-1]
+        or group == "judge"
+        or option == "published"
+    )
 
 
-@pytest.mark.parametrize(("group", "option"), [p for p in PARTS if p[0] != "concept" and p != ("anchor", "published")])  # published is a name for another anchor
-def test_every_setting_stands_in_its_yaml_so_that_it_is_seen_overridden_and_part_of_the_key(group: str, option: str) -> None:
+@pytest.mark.parametrize(
+    ("group", "option"), [p for p in PARTS if p[0] != "concept" and p != ("anchor", "published")]
+)  # published is a name for another anchor
+def test_every_setting_stands_in_its_yaml_so_that_it_is_seen_overridden_and_part_of_the_key(
+    group: str, option: str
+) -> None:
     node = OmegaConf.load(Path(CONF) / group / f"{option}.yaml")
     node = node[option] if group == "metric" else node
-    assert set(node) - {"_target_"} == {field.name for field in fields(target(node["_target_"], group, group)) if field.init}
+    assert set(node) - {"_target_"} == {
+        field.name for field in fields(target(node["_target_"], group, group)) if field.init
+    }
 
 
 @pytest.mark.parametrize("option", options("concept"))
@@ -48,7 +60,9 @@ def test_every_concept_asks_for_what_it_erases_and_keeps_it_out_of_what_it_keeps
     assert {p.label for p in prompts["erase"]} == names
     assert all(p.label in p.text for p in prompts["erase"])
     assert all(p.label not in names and not names & set(p.text.split()) for p in prompts["keep"])
-    assert {p.kept for p in prompts["keep"]} == {"in", "cross"} or option.startswith("sd_")  # the released evaluation measures one kind
+    assert {p.kept for p in prompts["keep"]} == {"in", "cross"} or option.startswith(
+        "sd_"
+    )  # the released evaluation measures one kind
     assert not any("{" in p.text for group in prompts.values() for p in group)
     assert len({p.file for p in prompts["erase"]}) == len(prompts["erase"])
 
@@ -144,7 +158,18 @@ def test_an_option_of_another_group_is_refused() -> None:
         compose(["model=random", "judge._target_=advanchor.trackers.none.NoTracker"])
 
 
-@pytest.mark.parametrize("setting", ["method.lr=true", "method.lr=inf", "method.lr=nan", "anchor.stop=nan", "method.steps='5'", "sample.guidance=inf", "sample.erase=true"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "method.lr=true",
+        "method.lr=inf",
+        "method.lr=nan",
+        "anchor.stop=nan",
+        "method.steps='5'",
+        "sample.guidance=inf",
+        "sample.erase=true",
+    ],
+)
 def test_a_number_is_a_finite_number(setting: str) -> None:
     with pytest.raises(BadInput, match=setting.partition("=")[0]):
         compose(["model=random", setting])

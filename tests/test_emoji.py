@@ -33,16 +33,22 @@ def test_plain_diffusers_loads_and_draws_with_the_bundled_folder() -> None:
 
     pipe = StableDiffusionPipeline.from_pretrained(ASSETS / "emoji", safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
-    image = pipe("a fox in noto style", num_inference_steps=4, guidance_scale=4.0, generator=torch.Generator().manual_seed(0)).images[0]
+    image = pipe(
+        "a fox in noto style", num_inference_steps=4, guidance_scale=4.0, generator=torch.Generator().manual_seed(0)
+    ).images[0]
     assert image.size == (32, 32)
-    assert all(b.attn2 is not None for b in (m for m in pipe.unet.modules() if type(m).__name__ == "BasicTransformerBlock"))
+    assert all(
+        b.attn2 is not None for b in (m for m in pipe.unet.modules() if type(m).__name__ == "BasicTransformerBlock")
+    )
     assert pipe.unet.config.down_block_types == ["CrossAttnDownBlock2D"] * 2
 
 
 def test_a_judge_names_every_file_it_is_made_of(judge: Any) -> None:
     files = judge.files()
     assert files == sorted(f for f in (ASSETS / "judge").rglob("*") if f.is_file())
-    assert {"config.json", "model.safetensors", "open_clip_model.safetensors", "tokenizer.json"} <= {f.name for f in files}
+    assert {"config.json", "model.safetensors", "open_clip_model.safetensors", "tokenizer.json"} <= {
+        f.name for f in files
+    }
     assert judge.to("cuda:1") == judge  # 32 px are judged on the CPU
     nobody = build(compose(["judge=none"]).judge, "judge")
     assert nobody.files() == []
@@ -64,12 +70,17 @@ def test_the_bundle_is_at_most_30_megabytes_of_half_precision_safetensors() -> N
 
 def test_the_judges_recognise_what_the_unedited_model_draws(emoji: Any, judge: Any) -> None:
     pairs = [(style, thing) for style in ("noto", "monotone") for thing in ("fox", "car", "rose")]
-    prompts = [Prompt(f"a {style} emoji of a {thing}", seed, "object", thing) for style, thing in pairs for seed in (0, 1)]
+    prompts = [
+        Prompt(f"a {style} emoji of a {thing}", seed, "object", thing) for style, thing in pairs for seed in (0, 1)
+    ]
     images = emoji.draw(prompts, steps=20, guidance=4.0)
     found = judge.find(images)
     assert sum(a == p.label for a, p in zip(found["object"], prompts, strict=True)) >= 10
     assert sum(a == p.text.split()[1] for a, p in zip(found["style"], prompts, strict=True)) >= 9
-    own, other = judge.similarity(images, [p.text for p in prompts]), judge.similarity(images, [p.text for p in reversed(prompts)])
+    own, other = (
+        judge.similarity(images, [p.text for p in prompts]),
+        judge.similarity(images, [p.text for p in reversed(prompts)]),
+    )
     assert own.abs().max() <= 1 + 1e-5
     assert own.mean() > other.mean() + 0.2
     assert judge.features(images).shape == (12, 64)
@@ -77,11 +88,17 @@ def test_the_judges_recognise_what_the_unedited_model_draws(emoji: Any, judge: A
 
 def test_the_model_card_reports_what_was_measured() -> None:
     card, measured = (ASSETS / "MODEL_CARD.md").read_text(), json.loads((ASSETS / "quality.json").read_text())
-    for number in (measured["drawn"]["seen"]["object"], measured["drawn"]["seen"]["style"], measured["drawn"]["held_out"]["object"]):
+    for number in (
+        measured["drawn"]["seen"]["object"],
+        measured["drawn"]["seen"]["style"],
+        measured["drawn"]["held_out"]["object"],
+    ):
         assert f"{100 * number:.1f} %" in card
 
 
-def test_the_snippet_in_the_readme_erases_the_default_concept_as_the_readme_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_snippet_in_the_readme_erases_the_default_concept_as_the_readme_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The default run itself: n >= 200 a side, >= 90 % to <= 15 %, kept concepts within 5 points."""
     monkeypatch.chdir(tmp_path)
     (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)

@@ -27,10 +27,25 @@ NO_ANCHOR = (*AT_INFERENCE[1:], "fmn")  # push away from the concept itself
 
 
 def erase(
-    model: Any, folder: Path, method: str, anchor: str = "published", concept: str = "emoji/butterfly", log: Any = lambda i, **s: None, seen: Any = None, **changes: Any
+    model: Any,
+    folder: Path,
+    method: str,
+    anchor: str = "published",
+    concept: str = "emoji/butterfly",
+    log: Any = lambda i, **s: None,
+    seen: Any = None,
+    **changes: Any,
 ) -> Any:
     """The edit that a config makes on the random model; its anchors are appended to `seen`."""
-    cfg = compose(["model=random", f"method={method}", f"anchor={anchor}", f"concept={concept}", *(f"method.{k}={v}" for k, v in changes.items())])
+    cfg = compose(
+        [
+            "model=random",
+            f"method={method}",
+            f"anchor={anchor}",
+            f"concept={concept}",
+            *(f"method.{k}={v}" for k, v in changes.items()),
+        ]
+    )
     targets = [build(cfg.anchor, "anchor").start(model, part, 0) for part in build(cfg.concept, "concept").parts]
     folder.mkdir(exist_ok=True)
     if seen is not None:
@@ -44,7 +59,9 @@ def equal(a: Any, b: Any) -> bool:
 
 @pytest.mark.parametrize("anchor", options("anchor"))
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_takes_every_anchor_or_refuses_in_one_sentence(method: str, anchor: str, model: Any, tmp_path: Path) -> None:
+def test_every_method_takes_every_anchor_or_refuses_in_one_sentence(
+    method: str, anchor: str, model: Any, tmp_path: Path
+) -> None:
     seen: list[Any] = []
     if method in NO_ANCHOR and anchor not in ("concept", "published"):
         with pytest.raises(BadInput, match="add anchor=concept"):
@@ -57,7 +74,9 @@ def test_every_method_takes_every_anchor_or_refuses_in_one_sentence(method: str,
 
 
 def test_published_is_a_name_for_the_anchor_that_a_method_was_published_with() -> None:
-    assert {f.stem.removeprefix("published_") for f in (Path(CONF) / "anchor_of").glob("published_*.yaml")} <= set(METHODS)
+    assert {f.stem.removeprefix("published_") for f in (Path(CONF) / "anchor_of").glob("published_*.yaml")} <= set(
+        METHODS
+    )
     assert compose(["method=esd", "anchor=published"]).anchor == compose(["method=esd", "anchor=empty"]).anchor
     with pytest.raises(BadInput, match=r"add conf/anchor_of/published_another\.yaml, or name an anchor"):
         compose(["method=esd", "anchor=published", "method.name=another", "~anchor._target_"])
@@ -68,10 +87,14 @@ def test_the_same_seed_gives_the_same_bits_and_the_frozen_model_stays(method: st
     before = {k: v.clone() for part in (model.unet, model.text_encoder) for k, v in part.state_dict().items()}
     first, again = (erase(model, tmp_path / name, method) for name in ("first", "again"))
     assert equal(first, again)
-    assert all(torch.equal(before[k], v) for part in (model.unet, model.text_encoder) for k, v in part.state_dict().items())
+    assert all(
+        torch.equal(before[k], v) for part in (model.unet, model.text_encoder) for k, v in part.state_dict().items()
+    )
 
 
-@pytest.mark.parametrize("method", [m for m in TRAINED if m != "mace"])  # mace's closed forms edit without a step: see its own test
+@pytest.mark.parametrize(
+    "method", [m for m in TRAINED if m != "mace"]
+)  # mace's closed forms edit without a step: see its own test
 def test_without_steps_nothing_changes(method: str, model: Any, tmp_path: Path) -> None:
     edit = erase(model, tmp_path / "edit", method, steps=0)
     prompt = dict(texts=["a butterfly"], seeds=[1], steps=2, guidance=2.0)
@@ -81,7 +104,10 @@ def test_without_steps_nothing_changes(method: str, model: Any, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("scope", ["attn2.kv", "noxattn", "text_encoder"])
-@pytest.mark.parametrize("method", [m for m in TRAINED if "scope" in compose([f"method={m}", "anchor=published"]).method and not m.startswith("spm")])
+@pytest.mark.parametrize(
+    "method",
+    [m for m in TRAINED if "scope" in compose([f"method={m}", "anchor=published"]).method and not m.startswith("spm")],
+)
 def test_only_the_declared_scope_changes(method: str, scope: str, model: Any, tmp_path: Path) -> None:
     edit, frozen = erase(model, tmp_path / "edit", method, scope=scope), model.weights(scope)
     assert edit.keys() == frozen.keys()
@@ -93,7 +119,9 @@ def test_only_the_declared_scope_changes(method: str, scope: str, model: Any, tm
 
 
 @pytest.mark.parametrize("method", TRAINED)
-def test_a_killed_training_resumes_to_the_same_bits(method: str, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_training_resumes_to_the_same_bits(
+    method: str, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     anchor = "concept" if method in NO_ANCHOR else "adversarial"
     undisturbed = erase(model, tmp_path / "undisturbed", method, anchor)
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
@@ -116,7 +144,14 @@ def test_a_killed_training_resumes_to_the_same_bits(method: str, model: Any, tmp
 
 
 def one_of(step: Step, i: int) -> Step:
-    return Step(step.model, step.concept, step.x[i : i + 1], step.t[i : i + 1], step.templates[i : i + 1], None if step.noise is None else step.noise[i : i + 1])
+    return Step(
+        step.model,
+        step.concept,
+        step.x[i : i + 1],
+        step.t[i : i + 1],
+        step.templates[i : i + 1],
+        None if step.noise is None else step.noise[i : i + 1],
+    )
 
 
 @pytest.mark.parametrize("method", ["ac", "ac_kumari", "esd", "spm", "salun", "sa", "fmn"])
@@ -132,7 +167,9 @@ def test_a_batch_of_four_is_four_of_one(method: str, model: Any, concept: Any, t
             "spm": (theta, e_a, model.encode(step.texts("a dog"))), "salun": (step, theta, e_a), "fmn": (theta,),
         }  # fmt: skip
         if method == "sa":
-            return float(replace(method_, lamb=0.0).loss(step, step, theta, {k: torch.zeros_like(v) for k, v in theta.items()}))
+            return float(
+                replace(method_, lamb=0.0).loss(step, step, theta, {k: torch.zeros_like(v) for k, v in theta.items()})
+            )
         return float(method_.loss(step, *more.get(method, (theta, e_a))))
 
     whole, single = loss(four), [loss(one_of(four, i)) for i in range(4)]
@@ -169,7 +206,13 @@ def test_at_inference_several_concepts_are_one_list(method: str, model: Any, tmp
 @pytest.mark.parametrize("method", TRAINED)
 def test_several_concepts_take_turns_and_each_gets_its_steps(method: str, model: Any, tmp_path: Path) -> None:
     losses: list[int] = []
-    both = erase(model, tmp_path / "both", method, concept="emoji/fox_and_car", log=lambda i, **s: losses.append(i) if "train/loss" in s else None)
+    both = erase(
+        model,
+        tmp_path / "both",
+        method,
+        concept="emoji/fox_and_car",
+        log=lambda i, **s: losses.append(i) if "train/loss" in s else None,
+    )
     one = erase(model, tmp_path / "one", method, concept="emoji/fox")
     assert len(losses) == 2 * compose(["model=random", f"method={method}", "anchor=published"]).method.steps
     assert both.keys() == one.keys()
@@ -182,7 +225,11 @@ def test_uce_on_several_concepts_is_one_system_with_all_of_them(model: Any, tmp_
     def last(text: str) -> Any:
         return model.encode([text])[0, len(model.tokenizer(text).input_ids) - 2].double()[:, None]
 
-    keep = {phrase for part in build(compose(["concept=emoji/fox_and_car"]).concept, "concept").parts for phrase in part.keep.values()}
+    keep = {
+        phrase
+        for part in build(compose(["concept=emoji/fox_and_car"]).concept, "concept").parts
+        for phrase in part.keep.values()
+    }
     for name, got in edit.items():
         w = model.unet.get_parameter(name).double()
         left, right = 0.5 * w, 0.5 * torch.eye(w.shape[1]).double()
@@ -194,7 +241,14 @@ def test_uce_on_several_concepts_is_one_system_with_all_of_them(model: Any, tmp_
 def test_a_run_on_several_concepts_reports_each_and_keeps_none_of_them(tmp_path: Path) -> None:
     from advanchor import erase as run
 
-    overrides = ["experiment=smoke", "concept=emoji/fox_and_twemoji", "tracker=none", "sample.steps=1", "metric=[erasure,anchor]", f"root={tmp_path}"]
+    overrides = [
+        "experiment=smoke",
+        "concept=emoji/fox_and_twemoji",
+        "tracker=none",
+        "sample.steps=1",
+        "metric=[erasure,anchor]",
+        f"root={tmp_path}",
+    ]
     result = run(*overrides)
     scores = result["scores"]
     assert {"erasure/hit:fox", "erasure/hit:twemoji", "erasure/hit:fox@base"} <= scores.keys()

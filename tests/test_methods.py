@@ -23,9 +23,31 @@ from advanchor.methods.uce import UnifiedConceptEditing, refit
 from advanchor.run import build
 from advanchor.training.pools import Denoising, Pool, Trajectories
 
-ESD = ErasedStableDiffusion(name="esd", scope="attn2", steps=3, lr=1e-3, batch=2, eta=1.5, erase_from=None, latents="pool", pool=4, pool_steps=3, pool_guidance=2.0)
+ESD = ErasedStableDiffusion(
+    name="esd",
+    scope="attn2",
+    steps=3,
+    lr=1e-3,
+    batch=2,
+    eta=1.5,
+    erase_from=None,
+    latents="pool",
+    pool=4,
+    pool_steps=3,
+    pool_guidance=2.0,
+)
 UCE = UnifiedConceptEditing(
-    name="uce", lamb=0.5, erase_scale=1.0, preserve_scale=1.0, templates=1, preserve_templates=1, anchor_steps=2, anchor_batch=2, pool=4, pool_steps=2, pool_guidance=2.0
+    name="uce",
+    lamb=0.5,
+    erase_scale=1.0,
+    preserve_scale=1.0,
+    templates=1,
+    preserve_templates=1,
+    anchor_steps=2,
+    anchor_batch=2,
+    pool=4,
+    pool_steps=2,
+    pool_guidance=2.0,
 )
 
 
@@ -43,7 +65,9 @@ def test_esds_loss_and_gradient_equal_equation_7(model: Any, concept: Any, step:
     gradient = torch.autograd.grad(got, list(theta.values()))
     trained = texts(erase_from or "a butterfly")
     with torch.no_grad():
-        n_a, n_c, n_f = (predict(model, step, e) for e in (e_a, encode(model, texts("a butterfly")), encode(model, trained)))
+        n_a, n_c, n_f = (
+            predict(model, step, e) for e in (e_a, encode(model, texts("a butterfly")), encode(model, trained))
+        )
         goal = n_a - 1.5 * (n_c - n_a) if erase_from is None else n_f - 2.5 * (n_c - n_a)
     with model.edited(theta):
         parameters = [model.unet.get_parameter(name).requires_grad_() for name in theta]
@@ -62,14 +86,19 @@ def test_esd_as_it_is_configured_subtracts_twice_the_concept_as_the_release_does
     e_a = encode(model, ["", "", ""]).detach()
     released = build(compose(["model=random", "method=esd", "anchor=published"]).method, "method")
     got = replace(released, erase_from=erase_from).loss(step, model.weights("attn2"), e_a)
-    n_a, n_c, n_f = (predict(model, step, e) for e in (e_a, encode(model, texts("a butterfly")), encode(model, texts(erase_from))))
+    n_a, n_c, n_f = (
+        predict(model, step, e) for e in (e_a, encode(model, texts("a butterfly")), encode(model, texts(erase_from)))
+    )
     assert got.item() == pytest.approx((n_f - (n_f - 2 * (n_c - n_a))).square().mean().item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("eta", [0.5, 1.0, 3.0])
 def test_esd_erasing_a_concept_from_itself_is_erasing_it(model: Any, concept: Any, step: Any, eta: float) -> None:  # noqa: F811
     e_a = encode(model, ["", "", ""]).detach()
-    plain, itself = (replace(ESD, eta=eta, erase_from=f).loss(step, model.weights("attn2"), e_a).item() for f in (None, "a butterfly"))
+    plain, itself = (
+        replace(ESD, eta=eta, erase_from=f).loss(step, model.weights("attn2"), e_a).item()
+        for f in (None, "a butterfly")
+    )
     assert plain == pytest.approx(itself, rel=1e-5)
 
 
@@ -90,8 +119,15 @@ def test_three_steps_of_esd_equal_plain_adam(model: Any, concept: Any, tmp_path:
     adam = torch.optim.Adam(theta.values(), 1e-3)
     for s in seen:
         with torch.no_grad():
-            n_a, n_c = model.eps(s.x, s.t, model.encode([""] * 2)), model.eps(s.x, s.t, model.encode(s.texts("a butterfly")))
-        loss = (model.eps(s.x, s.t, model.encode(s.texts("a butterfly")), theta) - (n_a - 1.5 * (n_c - n_a))).square().mean()
+            n_a, n_c = (
+                model.eps(s.x, s.t, model.encode([""] * 2)),
+                model.eps(s.x, s.t, model.encode(s.texts("a butterfly"))),
+            )
+        loss = (
+            (model.eps(s.x, s.t, model.encode(s.texts("a butterfly")), theta) - (n_a - 1.5 * (n_c - n_a)))
+            .square()
+            .mean()
+        )
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -148,8 +184,12 @@ def test_steps_on_trajectories_depend_on_seed_and_number_alone(model: Any, conce
 
 
 @pytest.mark.parametrize(("count", "kept_in"), [(1, 1), (3, 3), (3, 1), (1, 2)])
-def test_uce_equals_a_literal_transcription_of_equation_7(model: Any, concept: Any, tmp_path: Path, count: int, kept_in: int) -> None:
-    edit = replace(UCE, templates=count, preserve_templates=kept_in).erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet)
+def test_uce_equals_a_literal_transcription_of_equation_7(
+    model: Any, concept: Any, tmp_path: Path, count: int, kept_in: int
+) -> None:
+    edit = replace(UCE, templates=count, preserve_templates=kept_in).erase(
+        model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet
+    )
 
     def last(text: str) -> Any:
         """The embedding of a sentence's last word piece, as a column; every sentence here ends with its subject."""
@@ -171,13 +211,17 @@ def test_uce_equals_a_literal_transcription_of_equation_7(model: Any, concept: A
 
 
 def test_uce_edits_the_concepts_token_towards_the_anchor(model: Any, concept: Any, tmp_path: Path) -> None:
-    edit = replace(UCE, lamb=1e-6, preserve_scale=0.0).erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet)
+    edit = replace(UCE, lamb=1e-6, preserve_scale=0.0).erase(
+        model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet
+    )
     c, b = (model.encode([t])[0, model.end(t) - 1] for t in ("a butterfly", "a bug"))
     for name, w in edit.items():
         assert torch.allclose(w @ c, model.unet.get_parameter(name) @ b, atol=1e-3)
 
 
-def test_uce_with_the_concept_as_anchor_changes_nothing_and_learns_an_anchor_that_learns(model: Any, concept: Any, tmp_path: Path) -> None:
+def test_uce_with_the_concept_as_anchor_changes_nothing_and_learns_an_anchor_that_learns(
+    model: Any, concept: Any, tmp_path: Path
+) -> None:
     edit = UCE.erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
     assert all(torch.allclose(v, model.unet.get_parameter(k), atol=1e-6) for k, v in edit.items())
     assert not list(tmp_path.iterdir())
@@ -186,7 +230,9 @@ def test_uce_with_the_concept_as_anchor_changes_nothing_and_learns_an_anchor_tha
     assert target.report()["anchor/steps"] > 0
 
 
-def test_uce_expanded_guides_a_sentence_to_what_is_left_of_it_and_preserves_bare_names_as_the_release_does(model: Any, concept: Any, tmp_path: Path) -> None:
+def test_uce_expanded_guides_a_sentence_to_what_is_left_of_it_and_preserves_bare_names_as_the_release_does(
+    model: Any, concept: Any, tmp_path: Path
+) -> None:
     """Written out, token by token: "an emoji of a butterfly" becomes "an emoji of", its last token; the bare name becomes the empty prompt's start token."""
     cfg = compose(["model=random", "method=uce_expanded", "anchor=published"])
     method, target = build(cfg.method, "method"), build(cfg.anchor, "anchor").start(model, concept, 0)
@@ -197,7 +243,11 @@ def test_uce_expanded_guides_a_sentence_to_what_is_left_of_it_and_preserves_bare
         ids = model.tokenizer(text).input_ids
         return model.encode([text])[0, len(ids) - 1 - behind].double()
 
-    pairs = [(at("a butterfly", 1), at("", 1)), (at("an emoji of a butterfly", 1), at("an emoji of", 1)), (at("a picture of a butterfly", 1), at("a picture of", 1))]
+    pairs = [
+        (at("a butterfly", 1), at("", 1)),
+        (at("an emoji of a butterfly", 1), at("an emoji of", 1)),
+        (at("a picture of a butterfly", 1), at("a picture of", 1)),
+    ]
     pairs += [(at(phrase, 1), at(phrase, 1)) for phrase in concept.keep.values()]
     for name, got in edit.items():
         w = model.unet.get_parameter(name).double()
@@ -208,10 +258,15 @@ def test_uce_expanded_guides_a_sentence_to_what_is_left_of_it_and_preserves_bare
 
 
 @pytest.mark.parametrize("setting", ["templates", "preserve_templates"])
-def test_uce_refuses_more_sentences_than_the_concept_has_before_anything_is_drawn(setting: str, model: Any, concept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uce_refuses_more_sentences_than_the_concept_has_before_anything_is_drawn(
+    setting: str, model: Any, concept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     method = replace(UCE, **{setting: 12})
     monkeypatch.setattr(model, "latents", None)
-    for act in (lambda: method.suits(concept), lambda: method.erase(model, [ANCHOR.start(model, concept, 0)], 0, tmp_path, quiet)):
+    for act in (
+        lambda: method.suits(concept),
+        lambda: method.erase(model, [ANCHOR.start(model, concept, 0)], 0, tmp_path, quiet),
+    ):
         with pytest.raises(BadInput, match=rf"method\.{setting}=12, and concept butterfly has 11"):
             act()
 
@@ -232,16 +287,31 @@ def test_a_closed_form_without_a_finite_solution_says_so() -> None:
 def test_every_closed_form_refuses_to_be_singular(method: str, model: Any, concept: Any, tmp_path: Path) -> None:
     cfg = compose(["model=random", f"method={method}", "anchor=published", "method.lamb=1e-200"])
     with pytest.raises(BadInput, match=r"raise it"):
-        build(cfg.method, "method").erase(model, [build(cfg.anchor, "anchor").start(model, concept, 0)], 0, tmp_path, quiet)
+        build(cfg.method, "method").erase(
+            model, [build(cfg.anchor, "anchor").start(model, concept, 0)], 0, tmp_path, quiet
+        )
 
 
 # --- AC as its own paper has it ---------------------------------------------------------------------------------
 
-KUMARI = ConceptAblation(name="ac_kumari", scope="attn2.kv", steps=3, lr=1e-3, batch=2, prior=0.0, pool=4, pool_steps=2, pool_guidance=2.0, anchor_steps=2)
+KUMARI = ConceptAblation(
+    name="ac_kumari",
+    scope="attn2.kv",
+    steps=3,
+    lr=1e-3,
+    batch=2,
+    prior=0.0,
+    pool=4,
+    pool_steps=2,
+    pool_guidance=2.0,
+    anchor_steps=2,
+)
 
 
 @pytest.mark.parametrize("prior", [0.0, 0.7])
-def test_ac_kumaris_loss_and_gradient_have_the_teacher_in_training_and_no_gradient_through_it(model: Any, concept: Any, tmp_path: Path, prior: float) -> None:
+def test_ac_kumaris_loss_and_gradient_have_the_teacher_in_training_and_no_gradient_through_it(
+    model: Any, concept: Any, tmp_path: Path, prior: float
+) -> None:
     s = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, phrase="a bug").step(0, 0, 2)
     theta = {k: (v * 1.1).requires_grad_() for k, v in model.weights("attn2.kv").items()}
     e_a = encode(model, [t.replace("{}", "a bug") for t in s.templates]).detach()
@@ -250,7 +320,9 @@ def test_ac_kumaris_loss_and_gradient_have_the_teacher_in_training_and_no_gradie
     with model.edited(theta):
         parameters = [model.unet.get_parameter(name).requires_grad_() for name in theta]
         n_a = predict(model, s, e_a)
-        expected = (plain(model, s, "a butterfly") - n_a.detach()).square().mean() + prior * (n_a - s.noise).square().mean()
+        expected = (plain(model, s, "a butterfly") - n_a.detach()).square().mean() + prior * (
+            n_a - s.noise
+        ).square().mean()
         reference = torch.autograd.grad(expected, parameters)
         model.unet.requires_grad_(False)
     assert got.item() == pytest.approx(expected.item(), abs=1e-6)
@@ -259,7 +331,10 @@ def test_ac_kumaris_loss_and_gradient_have_the_teacher_in_training_and_no_gradie
 
 def test_ac_kumaris_prior_weighs_what_the_releases_does(model: Any, concept: Any, tmp_path: Path) -> None:
     """The release: 4 MSE + 1 prior, at twice the learning rate. Adam does not see the factor of four."""
-    plain_, prior = (build(compose(["model=random", f"method={m}", "anchor=published"]).method, "method") for m in ("ac_kumari", "ac_kumari_prior"))
+    plain_, prior = (
+        build(compose(["model=random", f"method={m}", "anchor=published"]).method, "method")
+        for m in ("ac_kumari", "ac_kumari_prior")
+    )
     s = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, phrase="a bug").step(0, 0, 2)
     theta = {k: (v * 1.1).requires_grad_() for k, v in model.weights("attn2.kv").items()}
     e_a = encode(model, [t.replace("{}", "a bug") for t in s.templates]).detach()
@@ -271,12 +346,22 @@ def test_ac_kumaris_prior_weighs_what_the_releases_does(model: Any, concept: Any
 
 
 @pytest.mark.parametrize("anchor", [Superclass(name="superclass"), ANCHOR])
-def test_ac_kumari_looks_at_images_of_the_finished_anchor_and_three_steps_equal_plain_adam(model: Any, concept: Any, tmp_path: Path, anchor: Any) -> None:
+def test_ac_kumari_looks_at_images_of_the_finished_anchor_and_three_steps_equal_plain_adam(
+    model: Any, concept: Any, tmp_path: Path, anchor: Any
+) -> None:
     target = anchor.start(model, concept, 0)
     edit = KUMARI.erase(model, [target], 0, tmp_path, quiet)
     sentences = [t.replace("{}", "a butterfly") for t in concept.templates[:4]]
-    drawn_again = model.latents(sentences, [1_000_000 + i for i in range(4)], steps=2, guidance=2.0, cond=target.condition(concept.templates[:4]))
-    pool = Pool(model, concept, load_file(next(tmp_path.glob("butterfly-anchor-*/*")))["latents"], concept.templates[:4], 0)
+    drawn_again = model.latents(
+        sentences,
+        [1_000_000 + i for i in range(4)],
+        steps=2,
+        guidance=2.0,
+        cond=target.condition(concept.templates[:4]),
+    )
+    pool = Pool(
+        model, concept, load_file(next(tmp_path.glob("butterfly-anchor-*/*")))["latents"], concept.templates[:4], 0
+    )
     assert torch.allclose(pool.latents, drawn_again, atol=1e-5)
     theta = {k: v.clone().requires_grad_() for k, v in model.weights("attn2.kv").items()}
     adam = torch.optim.Adam(theta.values(), 1e-3)
@@ -290,7 +375,19 @@ def test_ac_kumari_looks_at_images_of_the_finished_anchor_and_three_steps_equal_
 
 # --- SalUn ------------------------------------------------------------------------------------------------------
 
-SALUN = SaliencyUnlearning(name="salun", scope="full", steps=3, lr=1e-3, batch=2, alpha=0.3, salient=0.4, saliency_guidance=7.5, pool=4, pool_steps=2, pool_guidance=2.0)
+SALUN = SaliencyUnlearning(
+    name="salun",
+    scope="full",
+    steps=3,
+    lr=1e-3,
+    batch=2,
+    alpha=0.3,
+    salient=0.4,
+    saliency_guidance=7.5,
+    pool=4,
+    pool_steps=2,
+    pool_guidance=2.0,
+)
 
 
 def plain(model: Any, step: Any, phrase: str | None) -> Any:  # noqa: F811
@@ -298,7 +395,9 @@ def plain(model: Any, step: Any, phrase: str | None) -> Any:  # noqa: F811
     return predict(model, step, encode(model, [t.replace("{}", phrase or "") for t in step.templates]))
 
 
-def test_saluns_mask_is_the_salient_share_of_the_guided_forgetting_gradient(model: Any, concept: Any, tmp_path: Path) -> None:
+def test_saluns_mask_is_the_salient_share_of_the_guided_forgetting_gradient(
+    model: Any, concept: Any, tmp_path: Path
+) -> None:
     pool = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0)
     mask = SALUN.mask(model, pool, 2)
     model.unet.requires_grad_(True)
@@ -320,7 +419,9 @@ def test_saluns_mask_is_the_salient_share_of_the_guided_forgetting_gradient(mode
 def test_saluns_mask_as_it_is_configured_is_guided_as_the_releases_is(model: Any, concept: Any, tmp_path: Path) -> None:
     """The release: (1 + 7.5) e(e_c) - 7.5 e(empty)."""
     pool = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0)
-    method = replace(build(compose(["model=random", "method=salun", "anchor=published"]).method, "method"), scope="attn2.kv")
+    method = replace(
+        build(compose(["model=random", "method=salun", "anchor=published"]).method, "method"), scope="attn2.kv"
+    )
     mask = method.mask(model, pool, 1)
     parameters = {name: model.unet.get_parameter(name).requires_grad_() for name in mask}
     s = pool.step(0, 3, 2)
@@ -332,15 +433,21 @@ def test_saluns_mask_as_it_is_configured_is_guided_as_the_releases_is(model: Any
     assert agree >= 0.999 * sum(m.numel() for m in mask.values())
 
 
-def test_salun_refuses_a_share_that_holds_no_weight_before_anything_is_drawn(model: Any, concept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_salun_refuses_a_share_that_holds_no_weight_before_anything_is_drawn(
+    model: Any, concept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(model, "latents", None)
     with pytest.raises(BadInput, match=r"method\.salient=1e-09 of \d+ weights is none: raise it"):
-        replace(SALUN, salient=1e-9).erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet)
+        replace(SALUN, salient=1e-9).erase(
+            model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet
+        )
 
 
 def test_saluns_loss_and_gradient_equal_the_formula(model: Any, concept: Any, tmp_path: Path) -> None:
     forget = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0).step(0, 0, 2)
-    retain = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=kept(concept), name="kept").step(0, 2, 2)
+    retain = Pool.drawn(
+        model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=kept(concept), name="kept"
+    ).step(0, 2, 2)
     theta = {k: (v * 1.1).requires_grad_() for k, v in model.weights("attn2").items()}
     e_a = encode(model, ["a bug"] * 2).detach()
     got = SALUN.loss(forget, retain, theta, e_a)
@@ -348,7 +455,9 @@ def test_saluns_loss_and_gradient_equal_the_formula(model: Any, concept: Any, tm
     with model.edited(theta):
         parameters = [model.unet.get_parameter(name).requires_grad_() for name in theta]
         goal = predict(model, forget, e_a).detach()
-        expected = (plain(model, forget, "a butterfly") - goal).square().mean() + 0.3 * (plain(model, retain, None) - retain.noise).square().mean()
+        expected = (plain(model, forget, "a butterfly") - goal).square().mean() + 0.3 * (
+            plain(model, retain, None) - retain.noise
+        ).square().mean()
         reference = torch.autograd.grad(expected, parameters)
         model.unet.requires_grad_(False)
     assert got.item() == pytest.approx(expected.item(), abs=1e-6)
@@ -356,16 +465,23 @@ def test_saluns_loss_and_gradient_equal_the_formula(model: Any, concept: Any, tm
     assert not any("butterfly" in t for t in retain.templates)
 
 
-def test_salun_changes_salient_weights_alone_as_plain_adam_on_masked_gradients(model: Any, concept: Any, tmp_path: Path) -> None:
+def test_salun_changes_salient_weights_alone_as_plain_adam_on_masked_gradients(
+    model: Any, concept: Any, tmp_path: Path
+) -> None:
     edit = SALUN.erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, quiet)
     mask = load_file(tmp_path / "mask.safetensors")
-    pool, others = (Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=s, name=n) for s, n in (((), "pool"), (kept(concept), "kept")))
+    pool, others = (
+        Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=s, name=n)
+        for s, n in (((), "pool"), (kept(concept), "kept"))
+    )
     theta = {k: v.clone().requires_grad_() for k, v in model.weights("full").items()}
     adam = torch.optim.Adam(theta.values(), 1e-3)
     for i in range(3):
         s = pool.step(i, 0, 2)
         loss = SALUN.loss(s, others.step(i, 2, 2), theta, model.encode(s.texts("a bug")))
-        for (name, w), g in zip(theta.items(), torch.autograd.grad(loss, list(theta.values()), allow_unused=True), strict=True):
+        for (name, w), g in zip(
+            theta.items(), torch.autograd.grad(loss, list(theta.values()), allow_unused=True), strict=True
+        ):
             w.grad = None if g is None else g * mask[name]
         adam.step()
     before = model.weights("full")
@@ -374,14 +490,29 @@ def test_salun_changes_salient_weights_alone_as_plain_adam_on_masked_gradients(m
     assert any(not torch.equal(edit[k], before[k]) for k in edit)
 
 
-def test_salun_with_the_concept_as_pseudo_prompt_and_no_retaining_changes_nothing(model: Any, concept: Any, tmp_path: Path) -> None:
+def test_salun_with_the_concept_as_pseudo_prompt_and_no_retaining_changes_nothing(
+    model: Any, concept: Any, tmp_path: Path
+) -> None:
     edit = replace(SALUN, alpha=0.0).erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
     assert all(torch.equal(v, model.weights("full")[k]) for k, v in edit.items())
 
 
 # --- SA ---------------------------------------------------------------------------------------------------------
 
-SA = SelectiveAmnesia(name="sa", scope="attn2", steps=3, lr=1e-3, batch=2, gamma=0.7, lamb=20.0, fisher=3, pool=4, pool_steps=2, pool_guidance=2.0, anchor_steps=2)
+SA = SelectiveAmnesia(
+    name="sa",
+    scope="attn2",
+    steps=3,
+    lr=1e-3,
+    batch=2,
+    gamma=0.7,
+    lamb=20.0,
+    fisher=3,
+    pool=4,
+    pool_steps=2,
+    pool_guidance=2.0,
+    anchor_steps=2,
+)
 
 
 def test_sas_fisher_information_is_the_mean_squared_gradient(model: Any, concept: Any, tmp_path: Path) -> None:
@@ -392,7 +523,9 @@ def test_sas_fisher_information_is_the_mean_squared_gradient(model: Any, concept
     squares = []
     for i in range(3):
         s = replay.step(i, 3, 1)
-        squares.append([g.square() for g in torch.autograd.grad((plain(model, s, None) - s.noise).square().mean(), parameters)])
+        squares.append(
+            [g.square() for g in torch.autograd.grad((plain(model, s, None) - s.noise).square().mean(), parameters)]
+        )
     model.unet.requires_grad_(False)
     for name, parts in zip(names, zip(*squares, strict=True), strict=True):
         assert torch.allclose(information[name], torch.stack(parts).mean(0), rtol=1e-4, atol=1e-10)
@@ -400,15 +533,21 @@ def test_sas_fisher_information_is_the_mean_squared_gradient(model: Any, concept
 
 def test_sas_loss_and_gradient_equal_equation_6(model: Any, concept: Any, tmp_path: Path) -> None:
     surrogate = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0).step(0, 0, 2)
-    replay = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=kept(concept), name="kept").step(0, 2, 2)
+    replay = Pool.drawn(
+        model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=kept(concept), name="kept"
+    ).step(0, 2, 2)
     theta = {k: (v * 1.1).requires_grad_() for k, v in model.weights("attn2").items()}
-    information = {k: torch.rand(v.shape, generator=torch.Generator().manual_seed(i)) for i, (k, v) in enumerate(theta.items())}
+    information = {
+        k: torch.rand(v.shape, generator=torch.Generator().manual_seed(i)) for i, (k, v) in enumerate(theta.items())
+    }
     got = SA.loss(surrogate, replay, theta, information)
     gradient = torch.autograd.grad(got, list(theta.values()))
     frozen = {k: v.clone() for k, v in model.weights("attn2").items()}
     with model.edited(theta):
         parameters = {name: model.unet.get_parameter(name).requires_grad_() for name in theta}
-        expected = (plain(model, surrogate, "a butterfly") - surrogate.noise).square().mean() + 0.7 * (plain(model, replay, None) - replay.noise).square().mean()
+        expected = (plain(model, surrogate, "a butterfly") - surrogate.noise).square().mean() + 0.7 * (
+            plain(model, replay, None) - replay.noise
+        ).square().mean()
         expected = expected + 20.0 * sum((information[k] * (p - frozen[k]) ** 2).sum() for k, p in parameters.items())
         reference = torch.autograd.grad(expected, list(parameters.values()))
         model.unet.requires_grad_(False)
@@ -417,13 +556,17 @@ def test_sas_loss_and_gradient_equal_equation_6(model: Any, concept: Any, tmp_pa
 
 
 @pytest.mark.parametrize("anchor", [Superclass(name="superclass"), ANCHOR])
-def test_sas_surrogates_are_drawn_under_the_finished_anchor_and_three_steps_equal_plain_adam(model: Any, concept: Any, tmp_path: Path, anchor: Any) -> None:
+def test_sas_surrogates_are_drawn_under_the_finished_anchor_and_three_steps_equal_plain_adam(
+    model: Any, concept: Any, tmp_path: Path, anchor: Any
+) -> None:
     target = anchor.start(model, concept, 0)
     edit = SA.erase(model, [target], 0, tmp_path, quiet)
     texts_drawn = [t.replace("{}", "a butterfly") for t in concept.templates[:4]]
     cond = target.condition(concept.templates[:4])
     drawn_again = model.latents(texts_drawn, [1_000_000 + i for i in range(4)], steps=2, guidance=2.0, cond=cond)
-    surrogate = Pool(model, concept, load_file(next(tmp_path.glob("butterfly-surrogates-*/*")))["latents"], concept.templates[:4], 0)
+    surrogate = Pool(
+        model, concept, load_file(next(tmp_path.glob("butterfly-surrogates-*/*")))["latents"], concept.templates[:4], 0
+    )
     assert torch.allclose(surrogate.latents, drawn_again, atol=1e-5)
     replay = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=kept(concept), name="kept")
     information = load_file(tmp_path / "fisher.safetensors")
@@ -438,7 +581,9 @@ def test_sas_surrogates_are_drawn_under_the_finished_anchor_and_three_steps_equa
 
 # --- FMN --------------------------------------------------------------------------------------------------------
 
-FMN = ForgetMeNot(name="fmn", scope="attn2", steps=3, lr=1e-3, batch=2, pooler=False, pool=4, pool_steps=2, pool_guidance=2.0)
+FMN = ForgetMeNot(
+    name="fmn", scope="attn2", steps=3, lr=1e-3, batch=2, pooler=False, pool=4, pool_steps=2, pool_guidance=2.0
+)
 
 
 def attention(model: Any, s: Any, e: Any) -> list[Any]:
@@ -453,12 +598,19 @@ def attention(model: Any, s: Any, e: Any) -> list[Any]:
     for layer, hidden in caught:
         q, k = layer.to_q(hidden), layer.to_k(e)
         d = q.shape[-1] // layer.heads
-        maps.append([torch.softmax(q[..., h * d : (h + 1) * d] @ k[..., h * d : (h + 1) * d].mT / d**0.5, -1) for h in range(layer.heads)])
+        maps.append(
+            [
+                torch.softmax(q[..., h * d : (h + 1) * d] @ k[..., h * d : (h + 1) * d].mT / d**0.5, -1)
+                for h in range(layer.heads)
+            ]
+        )
     return maps
 
 
 @pytest.mark.parametrize("pooler", [False, True])
-def test_fmns_loss_and_gradient_are_the_norm_of_the_concepts_attention(model: Any, concept: Any, step: Any, pooler: bool) -> None:  # noqa: F811
+def test_fmns_loss_and_gradient_are_the_norm_of_the_concepts_attention(
+    model: Any, concept: Any, step: Any, pooler: bool
+) -> None:  # noqa: F811
     theta = {k: (v * 1.1).requires_grad_() for k, v in model.weights("attn2").items()}
     got = replace(FMN, pooler=pooler).loss(step, theta)
     gradient = torch.autograd.grad(got, list(theta.values()), allow_unused=True)
@@ -469,7 +621,9 @@ def test_fmns_loss_and_gradient_are_the_norm_of_the_concepts_attention(model: An
         for heads in attention(model, step, encode(model, sentences)):
             for row, sentence in enumerate(sentences):
                 ids = model.tokenizer(sentence, padding="max_length").input_ids
-                ends = [p for p, i in enumerate(ids) if i == model.tokenizer.eos_token_id]  # of Stable Diffusion 1 all of the padding
+                ends = [
+                    p for p, i in enumerate(ids) if i == model.tokenizer.eos_token_id
+                ]  # of Stable Diffusion 1 all of the padding
                 span = model.span(sentence, "butterfly") + ends * pooler
                 total = total + sum((a[row][:, p] ** 2).sum() for a in heads for p in span)
         reference = torch.autograd.grad(total.sqrt(), parameters, allow_unused=True)
@@ -496,7 +650,9 @@ def test_watching_attention_changes_no_prediction_and_probabilities_sum_to_one(m
 
 def test_three_steps_of_fmn_equal_plain_adam_and_lower_its_loss(model: Any, concept: Any, tmp_path: Path) -> None:
     seen: list[float] = []
-    edit = FMN.erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, lambda i, **s: seen.append(s["train/loss"]))
+    edit = FMN.erase(
+        model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, lambda i, **s: seen.append(s["train/loss"])
+    )
     pool = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0)
     theta = {k: v.clone().requires_grad_() for k, v in model.weights("attn2").items()}
     adam = torch.optim.Adam(theta.values(), 1e-3)
@@ -531,10 +687,15 @@ def sampled(model: Any, rule: Any) -> Any:
 
 
 def test_a_negative_prompt_takes_the_empty_prompts_place(model: Any, concept: Any, tmp_path: Path) -> None:
-    edit = NegativePrompt(name="negative_prompt").erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
+    edit = NegativePrompt(name="negative_prompt").erase(
+        model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet
+    )
 
     def rule(i: int, x: Any, t: Any) -> Any:
-        p, n = (model.unet(x, t, e).sample for e in (model.encode([p.text for p in PROMPTS]), model.encode(["a butterfly"] * 2)))
+        p, n = (
+            model.unet(x, t, e).sample
+            for e in (model.encode([p.text for p in PROMPTS]), model.encode(["a butterfly"] * 2))
+        )
         return n + 3.0 * (p - n)
 
     assert torch.allclose(drawn(model, edit), sampled(model, rule), atol=1e-5)
@@ -542,12 +703,16 @@ def test_a_negative_prompt_takes_the_empty_prompts_place(model: Any, concept: An
 
 
 @pytest.mark.parametrize("method", [SLD, replace(SLD, scale=200.0, warmup=0.0, threshold=1.0, momentum=0.5, beta=0.7)])
-def test_safe_latent_diffusion_equals_a_literal_loop_over_its_equations(model: Any, concept: Any, tmp_path: Path, method: Any) -> None:
+def test_safe_latent_diffusion_equals_a_literal_loop_over_its_equations(
+    model: Any, concept: Any, tmp_path: Path, method: Any
+) -> None:
     edit = method.erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
     velocity = [torch.zeros(2, 4, 8, 8)]
 
     def rule(i: int, x: Any, t: Any) -> Any:
-        p, s, n = (model.unet(x, t, model.encode(e)).sample for e in ([p.text for p in PROMPTS], ["a butterfly"] * 2, [""] * 2))
+        p, s, n = (
+            model.unet(x, t, model.encode(e)).sample for e in ([p.text for p in PROMPTS], ["a butterfly"] * 2, [""] * 2)
+        )
         phi = torch.minimum(torch.ones_like(p), method.scale * (p - s).abs())
         mu = torch.where(p - s >= method.threshold, torch.zeros_like(p), phi)
         m = mu * (s - n) + method.momentum * velocity[0]
@@ -558,9 +723,13 @@ def test_safe_latent_diffusion_equals_a_literal_loop_over_its_equations(model: A
     assert not torch.allclose(drawn(model, edit), drawn(model, {}), atol=1e-3)
 
 
-def test_guidance_ends_with_its_context_and_without_strength_changes_nothing(model: Any, concept: Any, tmp_path: Path) -> None:
+def test_guidance_ends_with_its_context_and_without_strength_changes_nothing(
+    model: Any, concept: Any, tmp_path: Path
+) -> None:
     before = drawn(model, {})
-    edit = replace(SLD, scale=0.0, momentum=0.0).erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
+    edit = replace(SLD, scale=0.0, momentum=0.0).erase(
+        model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet
+    )
     assert torch.allclose(drawn(model, edit), before, atol=1e-5)
     drawn(model, SLD.erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet))
     assert torch.equal(drawn(model, {}), before)

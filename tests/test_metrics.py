@@ -28,7 +28,10 @@ from advanchor.store import finish, part_of
 
 
 def test_a_share_has_wilsons_interval() -> None:
-    none, half = share([False] * 10, "lower"), share([True, False] * 10, "higher")  # values: Newcombe 1998 and any table of the score interval
+    none, half = (
+        share([False] * 10, "lower"),
+        share([True, False] * 10, "higher"),
+    )  # values: Newcombe 1998 and any table of the score interval
     assert (none["value"], none["low"], none["n"]) == (0, 0, 10)
     assert none["high"] == pytest.approx(0.27753, abs=1e-5)
     assert (half["low"], half["high"]) == pytest.approx((0.29930, 0.70070), abs=1e-5)
@@ -58,7 +61,9 @@ class Reader:
         return torch.tensor([im.getpixel((0, 0)) for im in images], dtype=torch.float32)
 
     def similarity(self, images: list[Image.Image], texts: list[str]) -> Tensor:
-        return torch.tensor([float(im.getpixel((0, 0))[0] == self.names.index(t)) for im, t in zip(images, texts, strict=True)])
+        return torch.tensor(
+            [float(im.getpixel((0, 0))[0] == self.names.index(t)) for im, t in zip(images, texts, strict=True)]
+        )
 
 
 def painted(root: Path, prompts: list[Prompt], colours: list[tuple[int, ...]]) -> Images:
@@ -70,7 +75,11 @@ def painted(root: Path, prompts: list[Prompt], colours: list[tuple[int, ...]]) -
 
 
 ERASE = [Prompt("fox", i, "object", "fox") for i in range(4)]
-KEEP = [Prompt("wolf", 0, "object", "wolf", "in"), Prompt("wolf", 1, "object", "wolf", "in"), Prompt("noto", 0, "style", "noto", "cross")]
+KEEP = [
+    Prompt("wolf", 0, "object", "wolf", "in"),
+    Prompt("wolf", 1, "object", "wolf", "in"),
+    Prompt("noto", 0, "style", "noto", "cross"),
+]
 
 
 @pytest.fixture
@@ -102,13 +111,22 @@ def test_a_detector_that_never_fires_proves_no_erasure(images: dict[str, Images]
 def test_the_clip_score_is_the_mean_over_every_image(images: dict[str, Images]) -> None:
     images = {k: Images(v.root, v.prompts[:2]) for k, v in images.items()}  # the reader has no text for a style
     scores = Clip(name="clip")(Reader(), images)  # type: ignore[arg-type]
-    assert {k: v["value"] for k, v in scores.items()} == {"clip/erase": 50, "clip/keep": 50, "clip/erase@base": 100, "clip/keep@base": 100}
+    assert {k: v["value"] for k, v in scores.items()} == {
+        "clip/erase": 50,
+        "clip/keep": 50,
+        "clip/erase@base": 100,
+        "clip/keep@base": 100,
+    }
 
 
 def scattered(root: Path, n: int, seed: int, shift: int) -> Images:
     rng = np.random.default_rng(seed)
     prompts = [Prompt("fox", i, "object", "fox") for i in range(n)]
-    return painted(root, prompts, [(int(rng.integers(150)) + shift, int(rng.integers(150)), int(rng.integers(150))) for _ in range(n)])
+    return painted(
+        root,
+        prompts,
+        [(int(rng.integers(150)) + shift, int(rng.integers(150)), int(rng.integers(150))) for _ in range(n)],
+    )
 
 
 def sets(tmp_path: Path, n: int = 60) -> dict[str, Images]:
@@ -123,10 +141,16 @@ def test_fid_equals_the_frechet_distance_of_two_gaussians(tmp_path: Path) -> Non
     s, t = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     values, vectors = np.linalg.eigh(s)
     root = vectors @ np.diag(np.sqrt(values)) @ vectors.T
-    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s + t) - 2 * np.sqrt(np.linalg.eigvalsh(root @ t @ root)).sum()
+    expected = (
+        ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s + t) - 2 * np.sqrt(np.linalg.eigvalsh(root @ t @ root)).sum()
+    )
     assert scores["fid/erase"]["value"] == pytest.approx(expected, rel=1e-5)
     assert scores["fid/keep"]["value"] == pytest.approx(0, abs=1e-3)
-    assert (scores["fid/erase"]["better"], scores["fid/keep"]["better"], scores["fid/keep"]["n"]) == ("higher", "lower", 60)
+    assert (scores["fid/erase"]["better"], scores["fid/keep"]["better"], scores["fid/keep"]["n"]) == (
+        "higher",
+        "lower",
+        60,
+    )
     assert scores["fid/keep"]["extractor"] == "pixels"
 
 
@@ -154,7 +178,9 @@ def test_kid_is_the_mean_over_pairs_of_different_prompts_and_over_all_pairings_i
     several = [(i, j) for i in range(12) for j in range(12) if i != j]
     expected = sum(k(x[i], x[j]) + k(y[i], y[j]) - k(x[i], y[j]) - k(y[i], x[j]) for i, j in several) / len(several)
     assert kid(x, y) == pytest.approx(expected, rel=1e-9)
-    shifted = [kid(x, y.roll(s, 0)) for s in range(12)]  # every image of one with every image of the other: independent sets
+    shifted = [
+        kid(x, y.roll(s, 0)) for s in range(12)
+    ]  # every image of one with every image of the other: independent sets
     assert sum(shifted) / 12 == pytest.approx(float(poly_mmd(x, y)), rel=1e-9)
 
 
@@ -186,21 +212,31 @@ def test_what_is_not_finite_stops_the_metric_by_name(metric: Any, wrong: float, 
         metric(name="mine", **settings)(Broken(), images)
 
 
-@pytest.mark.parametrize(("metric", "wanted"), [("fid", 2), ("kid", 2), ("precision_recall", 2), ("released", 2), ("clip", 1), ("anchor", 1)])
+@pytest.mark.parametrize(
+    ("metric", "wanted"), [("fid", 2), ("kid", 2), ("precision_recall", 2), ("released", 2), ("clip", 1), ("anchor", 1)]
+)
 def test_every_metric_says_from_the_prompts_alone_whether_they_are_enough(metric: str, wanted: int) -> None:
     built = build(compose([f"metric=[{metric}]"]).metric[metric], "metric")
     names = ("wolf", "dog") if metric == "released" else ("wolf",)  # it measures each concept by itself
     for n in (1, 2):
-        prompts = {which: [Prompt(name, i, "object", name) for name in names for i in range(n)] for which in ("erase", "keep")}
+        prompts = {
+            which: [Prompt(name, i, "object", name) for name in names for i in range(n)] for which in ("erase", "keep")
+        }
         if n < wanted:
-            with pytest.raises(BadInput, match=rf"metric {metric} needs at least {wanted} images of .*`erase`.*: raise sample.erase, or leave"):
+            with pytest.raises(
+                BadInput,
+                match=rf"metric {metric} needs at least {wanted} images of .*`erase`.*: raise sample.erase, or leave",
+            ):
                 enough(built, prompts)
         else:
             enough(built, prompts)
 
 
 def test_long_and_foreign_prompts_have_distinct_short_file_names() -> None:
-    prompts = [Prompt(t, 0, "object", "fox") for t in ("a" * 300, "a" * 301, "狐", "狸", "a fox", "a_fox", "a fox!", "a fox?", "A fox", "")]
+    prompts = [
+        Prompt(t, 0, "object", "fox")
+        for t in ("a" * 300, "a" * 301, "狐", "狸", "a fox", "a_fox", "a fox!", "a fox?", "A fox", "")
+    ]
     assert all(len(p.file.encode()) < 120 for p in prompts)
     assert len({p.file for p in prompts}) == len(prompts)
 
@@ -230,23 +266,46 @@ def clouds(tmp_path: Path, before: list[tuple[int, ...]], after: list[tuple[int,
 
 def test_unlearncanvas_counts_over_all_images(images: dict[str, Images]) -> None:
     scores = UnlearnCanvas(name="unlearncanvas")(Reader(), images)  # type: ignore[arg-type]
-    assert {k: v["value"] for k, v in scores.items()} == {"unlearncanvas/ua": 0.75, "unlearncanvas/ira": 0.5, "unlearncanvas/cra": 1.0}
+    assert {k: v["value"] for k, v in scores.items()} == {
+        "unlearncanvas/ua": 0.75,
+        "unlearncanvas/ira": 0.5,
+        "unlearncanvas/cra": 1.0,
+    }
 
 
 def test_unlearncanvas_asks_every_image_for_both_things_that_its_sentence_names(tmp_path: Path) -> None:
-    erase = [Prompt("fox in noto style", i, "object", "fox") for i in range(2)] + [Prompt("a fox", i, "object", "fox") for i in range(2)]
-    keep = [Prompt("wolf in noto style", 0, "object", "wolf", "in"), Prompt("noto wolf", 0, "style", "noto", "cross"), Prompt("noto fox", 0, "style", "noto", "cross")]
+    erase = [Prompt("fox in noto style", i, "object", "fox") for i in range(2)] + [
+        Prompt("a fox", i, "object", "fox") for i in range(2)
+    ]
+    keep = [
+        Prompt("wolf in noto style", 0, "object", "wolf", "in"),
+        Prompt("noto wolf", 0, "style", "noto", "cross"),
+        Prompt("noto fox", 0, "style", "noto", "cross"),
+    ]
     lost, right = (1, 1, 0), (1, 2, 0)  # a wolf without its style, and with it
-    images = {"erase": painted(tmp_path, erase, [lost, right, lost, lost]), "keep": painted(tmp_path, keep, [right, right, (0, 2, 0)])}
+    images = {
+        "erase": painted(tmp_path, erase, [lost, right, lost, lost]),
+        "keep": painted(tmp_path, keep, [right, right, (0, 2, 0)]),
+    }
     known: dict[Any, Any] = {head: Reader().labels(head) for head in ("object", "style")}
-    counted = {name: [(one.text, one.label) for one in ones] for name, ones in asked({k: v.prompts for k, v in images.items()}, known).items()}
+    counted = {
+        name: [(one.text, one.label) for one in ones]
+        for name, ones in asked({k: v.prompts for k, v in images.items()}, known).items()
+    }
     assert counted == {
         "ua": [("fox in noto style", "fox")] * 2 + [("a fox", "fox")] * 2,
         "ira": [("wolf in noto style", "wolf"), ("noto wolf", "wolf")],  # a fox is erased, not retained
-        "cra": [("fox in noto style", "noto"), *((p.text, "noto") for p in keep)],  # of two seeds the first: each pair weighs the same
+        "cra": [
+            ("fox in noto style", "noto"),
+            *((p.text, "noto") for p in keep),
+        ],  # of two seeds the first: each pair weighs the same
     }
     scores = UnlearnCanvas(name="unlearncanvas")(Reader(), images)  # type: ignore[arg-type]
-    assert {k: (v["value"], v["n"]) for k, v in scores.items()} == {"unlearncanvas/ua": (1, 4), "unlearncanvas/ira": (1, 2), "unlearncanvas/cra": (0.75, 4)}
+    assert {k: (v["value"], v["n"]) for k, v in scores.items()} == {
+        "unlearncanvas/ua": (1, 4),
+        "unlearncanvas/ira": (1, 2),
+        "unlearncanvas/cra": (0.75, 4),
+    }
     assert scores["unlearncanvas/cra"]["texts"] == [text for text, _ in counted["cra"]]
     both = [Prompt("noto fox wolf", 0, "style", "noto", "cross")]  # which of the two it should show nobody can say
     assert len(asked({"erase": erase, "keep": both}, known)["ira"]) == 0
@@ -272,28 +331,48 @@ class Seer(Reader):
         return (super().features(before) - super().features(after)).abs().sum(1)
 
 
-def test_the_released_protocol_measures_every_concept_by_itself_and_averages_the_distances(images: dict[str, Images]) -> None:
-    two = [Prompt("wolf", i, "object", "wolf", "in") for i in range(2)] + [Prompt("noto", i, "style", "noto", "cross") for i in range(2)]
+def test_the_released_protocol_measures_every_concept_by_itself_and_averages_the_distances(
+    images: dict[str, Images],
+) -> None:
+    two = [Prompt("wolf", i, "object", "wolf", "in") for i in range(2)] + [
+        Prompt("noto", i, "style", "noto", "cross") for i in range(2)
+    ]
     root = images["keep"].root
     images["keep@base"] = painted(root / "b", two, [(1, 0, 0), (1, 0, 2), (1, 2, 0), (1, 2, 2)])
-    images["keep"] = painted(root / "a", two, [(0, 0, 5), (1, 0, 7), (1, 2, 0), (1, 2, 2)])  # wolves moved by 5 in blue and one is a fox; styles are untouched
+    images["keep"] = painted(
+        root / "a", two, [(0, 0, 5), (1, 0, 7), (1, 2, 0), (1, 2, 2)]
+    )  # wolves moved by 5 in blue and one is a fox; styles are untouched
     scores = Released(name="released")(Seer(), images)  # type: ignore[arg-type]
     value = {k: v["value"] for k, v in scores.items()}
     assert (value["released_accuracy/erase"], value["released_accuracy/erase:fox"]) == (0.25, 0.25)
-    assert (value["released_accuracy/keep:wolf"], value["released_accuracy/keep:noto"], value["released_accuracy/keep"]) == (0.5, 1, 0.75)
-    assert (value["released_difference/keep:wolf"], value["released_difference/keep:noto"], value["released_difference/keep"]) == (5.5, 0, 2.75)
+    assert (
+        value["released_accuracy/keep:wolf"],
+        value["released_accuracy/keep:noto"],
+        value["released_accuracy/keep"],
+    ) == (0.5, 1, 0.75)
+    assert (
+        value["released_difference/keep:wolf"],
+        value["released_difference/keep:noto"],
+        value["released_difference/keep"],
+    ) == (5.5, 0, 2.75)
     # Two points: the mean moves by (-0.5, 0, 5), and the covariance from diag(0, 0, 2) to one of rank one, [[.5, 0, 1], [0, 0, 0], [1, 0, 2]].
     assert value["released_fid/keep:wolf"] == pytest.approx(0.25 + 25 + 2 + 2.5 - 2 * math.sqrt(4), abs=1e-4)
     assert value["released_fid/keep:noto"] == pytest.approx(0, abs=1e-4)
     assert value["released_fid/keep"] == pytest.approx(value["released_fid/keep:wolf"] / 2, abs=1e-4)
     assert (scores["released_fid/keep"]["n"], scores["released_accuracy/keep"]["n"]) == (2, 4)
-    better = [scores[f"released_{k}/{w}"]["better"] for k in ("accuracy", "fid", "difference") for w in ("erase", "keep")]
+    better = [
+        scores[f"released_{k}/{w}"]["better"] for k in ("accuracy", "fid", "difference") for w in ("erase", "keep")
+    ]
     assert better == ["lower", "higher", "higher", "lower", "higher", "lower"]
-    with pytest.raises(BadInput, match=r"at least 2 images of each concept of `keep`, and there is 1 of noto: raise sample\.keep"):
+    with pytest.raises(
+        BadInput, match=r"at least 2 images of each concept of `keep`, and there is 1 of noto: raise sample\.keep"
+    ):
         enough(Released(name="released"), {k: v.prompts[:3] for k, v in images.items() if "@" not in k})
 
 
-def test_what_a_judge_sees_in_images_is_kept_for_every_metric_and_run_that_shows_them(images: dict[str, Images], tmp_path: Path) -> None:
+def test_what_a_judge_sees_in_images_is_kept_for_every_metric_and_run_that_shows_them(
+    images: dict[str, Images], tmp_path: Path
+) -> None:
     images = {k: replace(v, prompts=v.prompts[:2]) for k, v in images.items()}
     fresh = Released(name="released")(Seer(), images)  # type: ignore[arg-type]
     watched = {k: replace(v, record=tmp_path / f"seen-{k}") for k, v in images.items()}
@@ -327,12 +406,18 @@ def test_cmmd_is_the_kernel_distance_written_out(tmp_path: Path) -> None:
     def average(xs: list[tuple[int, ...]], ys: list[tuple[int, ...]]) -> float:
         return sum(k(x, y) for x in xs for y in ys) / (len(xs) * len(ys))
 
-    assert got == pytest.approx(1000 * (average(before, before) + average(after, after) - 2 * average(before, after)), rel=1e-6)
-    assert Cmmd(name="cmmd")(Points(), clouds(tmp_path, before, before))["cmmd/keep"]["value"] == pytest.approx(0, abs=1e-9)  # type: ignore[arg-type]
+    assert got == pytest.approx(
+        1000 * (average(before, before) + average(after, after) - 2 * average(before, after)), rel=1e-6
+    )
+    assert Cmmd(name="cmmd")(Points(), clouds(tmp_path, before, before))["cmmd/keep"]["value"] == pytest.approx(
+        0, abs=1e-9
+    )  # type: ignore[arg-type]
 
 
 def test_perceptual_distance_is_between_images_of_the_same_seed_and_named_after_its_judge(tmp_path: Path) -> None:
-    scores = PerceptualDistance(name="lpips")(Points(), clouds(tmp_path, [(3, 4, 0), (5, 0, 0)], [(3, 4, 0), (5, 2, 0)]))  # type: ignore[arg-type]
+    scores = PerceptualDistance(name="lpips")(
+        Points(), clouds(tmp_path, [(3, 4, 0), (5, 0, 0)], [(3, 4, 0), (5, 2, 0)])
+    )  # type: ignore[arg-type]
     assert scores["lpips_points/keep"]["values"] == pytest.approx([0.0, 2.0])
     assert scores["lpips_points/keep"]["better"] == "lower"
     assert scores["lpips_points/erase"]["extractor"] == "lpips_points"

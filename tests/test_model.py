@@ -38,23 +38,37 @@ def test_an_image_depends_on_its_prompt_and_seed_alone(model: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("ddim", "DDIMScheduler"), ("lms", "LMSDiscreteScheduler")])
-def test_a_scheduler_draws_what_diffusers_draws_with_it_and_learning_keeps_the_models_own(model: Any, name: str, kind: str) -> None:
+def test_a_scheduler_draws_what_diffusers_draws_with_it_and_learning_keeps_the_models_own(
+    model: Any, name: str, kind: str
+) -> None:
     own, before = model.pipe.scheduler, model.trajectory(["a fox"], [0], steps=3, guidance=3.0)
     drawn = pixels(model.draw(PROMPTS[:2], steps=5, guidance=3.0, scheduler=name))
-    published = {"ddim": {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}, "lms": {"num_train_timesteps": 1000}}[
-        name
-    ]  # of SD 1's DDIM, of the released evaluation
+    published = {
+        "ddim": {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1},
+        "lms": {"num_train_timesteps": 1000},
+    }[name]  # of SD 1's DDIM, of the released evaluation
     try:
-        model.pipe.scheduler = getattr(diffusers, kind)(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", **published)
+        model.pipe.scheduler = getattr(diffusers, kind)(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", **published
+        )
         texts, seeds = [p.text for p in PROMPTS[:2]], [p.seed for p in PROMPTS[:2]]
-        noise = torch.stack([torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(image_seed(t, s))) for t, s in zip(texts, seeds, strict=True)])
+        noise = torch.stack(
+            [
+                torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(image_seed(t, s)))
+                for t, s in zip(texts, seeds, strict=True)
+            ]
+        )
         expected = pixels(model.pipe(texts, latents=noise, num_inference_steps=5, guidance_scale=3.0).images)
     finally:
         model.pipe.scheduler = own
     assert abs(drawn - expected).max() <= 1
     assert model.pipe.scheduler is own
-    assert all(torch.equal(a, b) for a, b in zip(before, model.trajectory(["a fox"], [0], steps=3, guidance=3.0), strict=True))
-    assert bool(abs(drawn - pixels(model.draw(PROMPTS[:2], steps=5, guidance=3.0))).max() > 1) is (name == "lms")  # the random model's own is DDIM
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, model.trajectory(["a fox"], [0], steps=3, guidance=3.0), strict=True)
+    )
+    assert bool(abs(drawn - pixels(model.draw(PROMPTS[:2], steps=5, guidance=3.0))).max() > 1) is (
+        name == "lms"
+    )  # the random model's own is DDIM
 
 
 def test_an_edit_is_undone_bit_for_bit(model: Any) -> None:
@@ -78,7 +92,9 @@ def test_other_weights_give_what_an_edited_network_gives(model: Any) -> None:
         assert not torch.equal(model.eps(x, t, c), expected)
 
 
-@pytest.mark.parametrize(("scope", "kept"), [("attn2", ".attn2."), ("attn2.kv", ".attn2.to_"), ("full", ""), ("noxattn", "")])
+@pytest.mark.parametrize(
+    ("scope", "kept"), [("attn2", ".attn2."), ("attn2.kv", ".attn2.to_"), ("full", ""), ("noxattn", "")]
+)
 def test_a_scope_holds_what_its_name_says(model: Any, scope: str, kept: str) -> None:
     names = model.weights(scope)
     assert names
@@ -91,7 +107,14 @@ def test_an_unknown_scope_is_refused(model: Any) -> None:
         model.weights("attn3")
 
 
-@pytest.mark.parametrize(("text", "words"), [("a butterfly in noto style", "butterfly"), ("an emoji of a birthday cake", "birthday cake"), ("a hot dog", "hot dog")])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a butterfly in noto style", "butterfly"),
+        ("an emoji of a birthday cake", "birthday cake"),
+        ("a hot dog", "hot dog"),
+    ],
+)
 def test_a_span_holds_every_piece_of_a_name(model: Any, text: str, words: str) -> None:
     span = model.span(text, words)
     assert len(span) > 1
@@ -110,7 +133,9 @@ def test_delta_at_the_input_moves_the_encoding_and_carries_a_gradient(model: Any
     model.encode(["a fox"], delta, spans).square().sum().backward()
     assert delta.grad is not None
     assert delta.grad.abs().sum() > 0
-    assert not torch.allclose(model.encode(["a fox"], delta + torch.arange(32) / 32, spans), model.encode(["a fox"]), atol=1e-3)
+    assert not torch.allclose(
+        model.encode(["a fox"], delta + torch.arange(32) / 32, spans), model.encode(["a fox"]), atol=1e-3
+    )
 
 
 def test_add_at_touches_the_named_positions_only() -> None:
@@ -145,14 +170,18 @@ def test_an_image_depends_on_its_prompt_and_seed_alone_with_every_scheduler(sche
 
 def test_a_trajectory_holds_what_the_network_was_given_and_ends_in_what_diffusers_draws(scheduled: Any) -> None:
     texts, seeds, given = ["a fox", "a car"], [3, 4], []
-    hook = scheduled.unet.register_forward_pre_hook(lambda net, args: given.append((args[0][:2].clone(), float(args[1]))))
+    hook = scheduled.unet.register_forward_pre_hook(
+        lambda net, args: given.append((args[0][:2].clone(), float(args[1])))
+    )
     try:
         x, t = scheduled.trajectory(texts, seeds, steps=4, guidance=3.0)
     finally:
         hook.remove()
     assert x.shape[1] == len(t) == len(given)
     assert all(torch.equal(x[:, i], seen) and float(t[i]) == at for i, (seen, at) in enumerate(given))
-    assert x[:, 0].std() == pytest.approx(1, abs=0.2)  # noised to unit variance, as the U-Net knows it, whatever the scheduler's own scale
+    assert x[:, 0].std() == pytest.approx(
+        1, abs=0.2
+    )  # noised to unit variance, as the U-Net knows it, whatever the scheduler's own scale
     part, _ = scheduled.trajectory(texts, seeds, steps=4, guidance=3.0, until=2)
     assert torch.equal(part, x[:, :3])
     expected = scheduled.pipe(
@@ -211,7 +240,9 @@ def test_an_edit_that_is_not_finite_or_of_another_model_is_refused(model: Any) -
             pass
 
 
-def test_latents_and_images_that_are_not_finite_are_no_black_pictures(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latents_and_images_that_are_not_finite_are_no_black_pictures(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(BadInput, match=r"latents of 'a fox' are not finite at guidance 1e\+38 .*: lower the guidance"):
         model.draw(PROMPTS, steps=3, guidance=1e38)
     decode = model.pipe.vae.decode
@@ -224,7 +255,9 @@ def test_images_are_decoded_a_few_at_a_time_as_they_are_together(model: Any, mon
     together = pixels(model.draw(PROMPTS, steps=2, guidance=3.0))
     monkeypatch.setattr("advanchor.models.latent_diffusion.AT_ONCE", 3 * model.pixels**2)
     sizes, decode = [], model.pipe.vae.decode
-    monkeypatch.setattr(model.pipe.vae, "decode", lambda z, return_dict: sizes.append(len(z)) or decode(z, return_dict=return_dict))
+    monkeypatch.setattr(
+        model.pipe.vae, "decode", lambda z, return_dict: sizes.append(len(z)) or decode(z, return_dict=return_dict)
+    )
     assert abs(pixels(model.draw(PROMPTS, steps=2, guidance=3.0)) - together).max() <= 1
     assert sizes == [3, 1]
 
@@ -233,7 +266,9 @@ def test_images_are_decoded_a_few_at_a_time_as_they_are_together(model: Any, mon
 def test_half_precision_is_the_networks_alone(model: Any, scheduler: str) -> None:
     half = LatentDiffusion("half", model.pipe, "cpu", "bfloat16")
     seen: list[Any] = []
-    hook = model.pipe.vae.decoder.conv_in.register_forward_hook(lambda net, args, out: seen.append((args[0].dtype, out.dtype)))
+    hook = model.pipe.vae.decoder.conv_in.register_forward_hook(
+        lambda net, args, out: seen.append((args[0].dtype, out.dtype))
+    )
     dtypes: list[Any] = []
     inner = model.unet.conv_in.register_forward_hook(lambda net, args, out: dtypes.append(out.dtype))
     try:
@@ -273,7 +308,9 @@ def test_a_device_that_is_not_there_is_one_sentence(wanted: Any, monkeypatch: py
         monkeypatch.setattr(torch.cuda, "is_available", lambda gpus=gpus: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-        with pytest.raises(BadInput, match=f"device={'null' if wanted is None else wanted} is not available here: use one of auto, cpu"):
+        with pytest.raises(
+            BadInput, match=f"device={'null' if wanted is None else wanted} is not available here: use one of auto, cpu"
+        ):
             device(wanted)
     assert device("cuda:1") == "cuda:1"
 
@@ -322,9 +359,18 @@ PARTS = [
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize(
-    "damage", [Path.unlink, half, lambda f: f.write_bytes(b""), lambda f: f.write_text("[1, 2]"), lambda f: f.write_bytes(b"\xff\xfe\x00\x80\x80\x80\x80\x00rest")]
+    "damage",
+    [
+        Path.unlink,
+        half,
+        lambda f: f.write_bytes(b""),
+        lambda f: f.write_text("[1, 2]"),
+        lambda f: f.write_bytes(b"\xff\xfe\x00\x80\x80\x80\x80\x00rest"),
+    ],
 )
-def test_each_file_of_a_model_missing_or_damaged_is_one_sentence_before_anything_is_loaded(copied: Path, part: str, damage: Callable[[Path], Any]) -> None:
+def test_each_file_of_a_model_missing_or_damaged_is_one_sentence_before_anything_is_loaded(
+    copied: Path, part: str, damage: Callable[[Path], Any]
+) -> None:
     damage(copied / part)
     with pytest.raises(BadInput, match=r"copy it anew|copy it from|copy them from|set model\.path") as refused:
         stable(copied).check()
@@ -366,7 +412,9 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_model_that_is_no_stable_diffusion_1_with_epsilon_prediction_is_one_sentence_before_loading(copied: Path, what: str) -> None:
+def test_a_model_that_is_no_stable_diffusion_1_with_epsilon_prediction_is_one_sentence_before_loading(
+    copied: Path, what: str
+) -> None:
     file, settings, said = REFUSED[what]
     change(copied / file, **settings)
     with pytest.raises(BadInput, match=said) as refused:
@@ -377,7 +425,12 @@ def test_a_model_that_is_no_stable_diffusion_1_with_epsilon_prediction_is_one_se
 def test_a_path_that_is_no_model_folder_is_one_sentence(saved: Path, tmp_path: Path) -> None:
     single = tmp_path / "sd14.ckpt"
     single.touch()
-    for path, said in ((None, "add model.path="), ("", "add model.path="), (tmp_path / "none", "not a diffusers pipeline"), (single, "from_single_file")):
+    for path, said in (
+        (None, "add model.path="),
+        ("", "add model.path="),
+        (tmp_path / "none", "not a diffusers pipeline"),
+        (single, "from_single_file"),
+    ):
         with pytest.raises(BadInput, match=said):
             stable(path).check()
 
@@ -391,7 +444,10 @@ def test_a_pickle_is_never_opened(copied: Path, tmp_path: Path) -> None:
     weights.with_suffix(".bin").write_bytes(pickle.dumps({"conv_in.weight": Code()}))
     stable(copied).open("cpu")  # not even beside safetensors
     weights.unlink()
-    with pytest.raises(BadInput, match=r"is a pickle, which can hold more than tensors and is not read: take diffusion_pytorch_model\.safetensors"):
+    with pytest.raises(
+        BadInput,
+        match=r"is a pickle, which can hold more than tensors and is not read: take diffusion_pytorch_model\.safetensors",
+    ):
         stable(copied).open("cpu")
     assert not (tmp_path / "executed").exists()
 
@@ -413,7 +469,9 @@ def test_weights_that_are_pointers_pieces_or_quantised_are_one_sentence(copied: 
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
-def test_weights_that_are_not_those_of_the_config_are_one_sentence_and_nothing_is_drawn_by_chance(copied: Path, part: str) -> None:
+def test_weights_that_are_not_those_of_the_config_are_one_sentence_and_nothing_is_drawn_by_chance(
+    copied: Path, part: str
+) -> None:
     from safetensors.torch import load_file, save_file
 
     (weights,) = (copied / part).glob("*.safetensors")
@@ -448,7 +506,14 @@ def test_a_tokenizer_with_more_tokens_than_the_text_encoder_is_one_sentence(copi
 
 
 def same(a: Any, b: Any) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.latents(["a fox"], [1], steps=2, guidance=3.0), b.latents(["a fox"], [1], steps=2, guidance=3.0), strict=True))
+    return all(
+        torch.equal(x, y)
+        for x, y in zip(
+            a.latents(["a fox"], [1], steps=2, guidance=3.0),
+            b.latents(["a fox"], [1], steps=2, guidance=3.0),
+            strict=True,
+        )
+    )
 
 
 def test_a_folder_draws_what_was_saved_in_it(saved: Path, model: Any) -> None:
@@ -459,12 +524,21 @@ def test_half_precision_weights_alone_are_loaded_as_float32(copied: Path, model:
     from safetensors.torch import load_file, save_file
 
     for weights in [*copied.glob("*/*.safetensors")]:
-        save_file({k: v.half() for k, v in load_file(weights).items()}, weights.with_suffix(".fp16.safetensors"), {"format": "pt"})
+        save_file(
+            {k: v.half() for k, v in load_file(weights).items()},
+            weights.with_suffix(".fp16.safetensors"),
+            {"format": "pt"},
+        )
         weights.unlink()
     loaded = stable(copied).open("cpu")
-    assert {p.dtype for net in (loaded.unet, loaded.text_encoder, loaded.pipe.vae) for p in net.parameters()} == {torch.float32}
+    assert {p.dtype for net in (loaded.unet, loaded.text_encoder, loaded.pipe.vae) for p in net.parameters()} == {
+        torch.float32
+    }
     assert torch.equal(loaded.unet.conv_in.weight, model.unet.conv_in.weight.half().float())
-    assert {f.name for f in stable(copied).files()} >= {"model.fp16.safetensors", "diffusion_pytorch_model.fp16.safetensors"}
+    assert {f.name for f in stable(copied).files()} >= {
+        "model.fp16.safetensors",
+        "diffusion_pytorch_model.fp16.safetensors",
+    }
 
 
 def test_a_tokenizer_that_does_not_know_its_length_has_the_text_encoders(copied: Path, model: Any) -> None:
@@ -481,17 +555,30 @@ def test_a_square_given_as_a_list_is_a_square_and_files_of_older_versions_load(c
 
     change(copied / "unet/config.json", sample_size=[8, 8])
     weights = copied / "text_encoder/model.safetensors"
-    save_file({f"text_model.{k}": v for k, v in load_file(weights).items()} | {"text_model.embeddings.position_ids": torch.arange(24)[None]}, weights, {"format": "pt"})
+    save_file(
+        {f"text_model.{k}": v for k, v in load_file(weights).items()}
+        | {"text_model.embeddings.position_ids": torch.arange(24)[None]},
+        weights,
+        {"format": "pt"},
+    )
     loaded = stable(copied).open("cpu")
     assert loaded.pixels == 32
     assert same(loaded, model)
 
 
-def test_every_file_that_is_loaded_is_named_once_and_one_folder_is_one_model_however_it_is_written(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_file_that_is_loaded_is_named_once_and_one_folder_is_one_model_however_it_is_written(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(copied.parent)
     (copied / "README.md").touch()
     files = stable("m").files()
-    assert files == sorted(set(files)) == stable("./m").files() == stable(copied).files() == stable("../" + copied.parent.name + "/m").files()
+    assert (
+        files
+        == sorted(set(files))
+        == stable("./m").files()
+        == stable(copied).files()
+        == stable("../" + copied.parent.name + "/m").files()
+    )
     assert {str(f.relative_to(copied)) for f in files} == {*PARTS}
     bundled = StableDiffusion(name="emoji", path="bundled").files()
     assert bundled == sorted(f for f in (ASSETS / "emoji").rglob("*") if f.is_file())
@@ -535,8 +622,17 @@ def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_same_job_runs_on_a_stable_diffusion_1_folder(sd_folder: Path, tiny: Any) -> None:
-    result = tiny("model=sd14", "judge=sd14", f"model.path={sd_folder}", "concept=style/van_gogh", "concept.evaluate=['{}']", "concept.evaluate_cross=['{}']")
-    assert result["changed"]["tensors"] == 5 * 16  # q, k, v, out and its bias in each of the 16 cross-attention layers, as in SD 1.4
+    result = tiny(
+        "model=sd14",
+        "judge=sd14",
+        f"model.path={sd_folder}",
+        "concept=style/van_gogh",
+        "concept.evaluate=['{}']",
+        "concept.evaluate_cross=['{}']",
+    )
+    assert (
+        result["changed"]["tensors"] == 5 * 16
+    )  # q, k, v, out and its bias in each of the 16 cross-attention layers, as in SD 1.4
     assert Path(result["grid"]).exists()
     assert "no score is computed" in result["unmeasured"]
 
@@ -546,7 +642,10 @@ def test_attention_weights_of_the_first_releases_vae_load(sd_folder: Path, tmp_p
     from safetensors.torch import load_file, save_file
 
     folder = Path(shutil.copytree(sd_folder, tmp_path / "old"))
-    weights, older = folder / "vae/diffusion_pytorch_model.safetensors", {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    weights, older = (
+        folder / "vae/diffusion_pytorch_model.safetensors",
+        {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"},
+    )
     renamed = {k: v for k, v in load_file(weights).items()}
     for new, old in older.items():
         renamed = {k.replace(f".{new}.", f".{old}."): v for k, v in renamed.items()}

@@ -22,9 +22,13 @@ STAGES = {
      ("advanchor.anchors.search", ("edit",)), ("advanchor.training.loop", ("edit",)), ("advanchor.judges.emoji", ("score",)), ("advanchor.metrics.fid", ()),
      ("advanchor.metrics.erasure", ("score",)), ("advanchor.models.edits", ("edit", "images", "pool")), ("advanchor.judges.stable_diffusion", ())],
 )  # fmt: skip
-def test_a_change_of_a_module_touches_the_stages_that_run_it_and_no_other(stage: str, module: str, touched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_of_a_module_touches_the_stages_that_run_it_and_no_other(
+    stage: str, module: str, touched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = code(*STAGES[stage])
-    monkeypatch.setattr(provenance, "SOURCES", {**provenance.SOURCES, module: provenance.SOURCES.get(module, b"") + b"\nx = 1\n"})
+    monkeypatch.setattr(
+        provenance, "SOURCES", {**provenance.SOURCES, module: provenance.SOURCES.get(module, b"") + b"\nx = 1\n"}
+    )
     assert (code(*STAGES[stage]) != before) is (stage in touched)
 
 

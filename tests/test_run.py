@@ -65,7 +65,14 @@ def work(root: str, overrides: list[str], moment: tuple[str, int] | None) -> Non
 def process() -> Callable[..., int]:
     """Call `work` in a child of a server that has imported everything once; returns the exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["advanchor.models.latent_diffusion", "advanchor.judges.emoji", "advanchor.training.loop", "torchmetrics.image.fid"])
+    context.set_forkserver_preload(
+        [
+            "advanchor.models.latent_diffusion",
+            "advanchor.judges.emoji",
+            "advanchor.training.loop",
+            "torchmetrics.image.fid",
+        ]
+    )
 
     def call(root: Path, overrides: list[str], moment: tuple[str, int] | None = None) -> int:
         child = context.Process(target=work, args=(str(root), overrides, moment))
@@ -81,10 +88,20 @@ def outcome(root: Path) -> dict[str, Any]:
     """Everything a run leaves that must not depend on when it was killed."""
     (record,) = root.glob("*/result.json")
     result = json.loads(record.read_text())
-    files = {str(f.relative_to(root)): f.read_bytes() for f in sorted((root / "store").rglob("*")) if f.suffix in (".png", ".safetensors", ".jsonl")}
+    files = {
+        str(f.relative_to(root)): f.read_bytes()
+        for f in sorted((root / "store").rglob("*"))
+        if f.suffix in (".png", ".safetensors", ".jsonl")
+    }
     parts = [str(f) for f in root.rglob("*.part")]
     diagnostics = {k: v for k, v in result["diagnostics"].items() if not k.startswith("cost/")}
-    return {"scores": result["scores"], "diagnostics": diagnostics, "files": files, "parts": parts, "grid": (record.parent / "grid.png").read_bytes()}
+    return {
+        "scores": result["scores"],
+        "diagnostics": diagnostics,
+        "files": files,
+        "parts": parts,
+        "grid": (record.parent / "grid.png").read_bytes(),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +127,9 @@ def test_a_finished_run_computes_nothing(tiny: Any, monkeypatch: pytest.MonkeyPa
     assert tiny() == first
 
 
-def test_another_metric_on_a_finished_run_draws_nothing_and_keeps_the_other_scores(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_metric_on_a_finished_run_draws_nothing_and_keeps_the_other_scores(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = tiny("metric=[erasure]")
     monkeypatch.setattr("advanchor.models.latent_diffusion.LatentDiffusion._denoise", None)
     second = tiny("metric=[erasure,kid]")
@@ -119,7 +138,9 @@ def test_another_metric_on_a_finished_run_draws_nothing_and_keeps_the_other_scor
 
 
 def test_a_metric_with_other_settings_and_back_again_has_the_score_of_its_settings(tiny: Any) -> None:
-    first, other, again = (tiny("metric=[cmmd]", f"metric.cmmd.sigma={size}")["scores"]["cmmd/keep"]["value"] for size in (8, 3, 8))
+    first, other, again = (
+        tiny("metric=[cmmd]", f"metric.cmmd.sigma={size}")["scores"]["cmmd/keep"]["value"] for size in (8, 3, 8)
+    )
     assert first == again != other
 
 
@@ -131,7 +152,9 @@ def test_every_score_stands_in_the_closing_table(tiny: Any) -> None:
 
 def test_an_edit_by_older_code_is_said(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tiny("metric=[]")["provenance"]
-    sources = {name: text + b"# later" if name == "advanchor.images" else text for name, text in provenance.SOURCES.items()}
+    sources = {
+        name: text + b"# later" if name == "advanchor.images" else text for name, text in provenance.SOURCES.items()
+    }
     monkeypatch.setattr(provenance, "SOURCES", sources)
     later = tiny("metric=[]", "sample.erase=2")["provenance"]  # the same edit, other images
     assert later["edit"] == first["edit"]
@@ -150,7 +173,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_names_itself_and_the_folder_whose_deletion_mends_it(name: str, whole: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_names_itself_and_the_folder_whose_deletion_mends_it(
+    name: str, whole: Path, tmp_path: Path
+) -> None:
     root = shutil.copytree(whole, tmp_path / "out")
     call = partial(advanchor.erase, *TINY, f"root={root}", "metric=[erasure,clip,anchor]")
     (first,) = root.glob("*/result.json")
@@ -186,13 +211,27 @@ def test_the_result_of_another_run_is_never_shown_as_this_ones(tiny: Any, tmp_pa
         run(cfg, tmp_path / first["run"])
 
 
-def test_a_last_update_that_is_not_finite_is_refused_also_when_it_is_resumed(model: Any, concept: Any, tmp_path: Path) -> None:
+def test_a_last_update_that_is_not_finite_is_refused_also_when_it_is_resumed(
+    model: Any, concept: Any, tmp_path: Path
+) -> None:
     target = Superclass(name="superclass").start(model, concept, 0)
     source = Pool(model, concept, torch.zeros(2, 4, 8, 8), concept.templates[:1] * 2, 0)
     for _ in range(2):
         theta = {"w": torch.zeros(1, requires_grad=True)}
-        with pytest.raises(BadInput, match=r"not finite after the last update: lower method\.lr"):  # the slope of a root at 0 is infinite, its value is not
-            descend(theta, lambda i, step: theta["w"].sqrt().sum(), source, [target], tmp_path, lambda i, **s: None, steps=1, lr=1.0, batch=1)  # noqa: B023
+        with pytest.raises(
+            BadInput, match=r"not finite after the last update: lower method\.lr"
+        ):  # the slope of a root at 0 is infinite, its value is not
+            descend(
+                theta,
+                lambda i, step: theta["w"].sqrt().sum(),
+                source,
+                [target],
+                tmp_path,
+                lambda i, **s: None,
+                steps=1,
+                lr=1.0,
+                batch=1,
+            )  # noqa: B023
 
 
 def test_no_number_that_is_not_finite_is_written(tmp_path: Path) -> None:
@@ -218,9 +257,13 @@ def test_erase_is_one_run() -> None:
         advanchor.erase("experiment=methods")
 
 
-def test_a_metric_that_one_image_is_too_few_for_says_so_before_anything_is_loaded(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_that_one_image_is_too_few_for_says_so_before_anything_is_loaded(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("advanchor.models.stable_diffusion.Random.open", lambda *_: pytest.fail("loaded"))
-    with pytest.raises(BadInput, match=r"metric fid needs at least 2 images of `erase`, and there is 1: raise sample.erase"):
+    with pytest.raises(
+        BadInput, match=r"metric fid needs at least 2 images of `erase`, and there is 1: raise sample.erase"
+    ):
         tiny("metric=[fid]", "sample.erase=1", "concept.evaluate=['{}']")
 
 
@@ -239,7 +282,11 @@ def test_runs_of_one_model_share_the_unedited_models_images(tiny: Any, monkeypat
     tiny("metric=[erasure]")
     drawn: list[str] = []
     original = LatentDiffusion.draw
-    monkeypatch.setattr(LatentDiffusion, "draw", lambda self, prompts, **kw: drawn.extend(p.text for p in prompts) or original(self, prompts, **kw))
+    monkeypatch.setattr(
+        LatentDiffusion,
+        "draw",
+        lambda self, prompts, **kw: drawn.extend(p.text for p in prompts) or original(self, prompts, **kw),
+    )
     result = tiny("method.steps=2", "metric=[erasure]")
     assert len(drawn) == result["scores"]["erasure/hit"]["n"] + result["scores"]["keep/hit"]["n"]
 
@@ -364,7 +411,14 @@ def test_a_tracker_is_closed_as_failed_when_the_run_fails(tiny: Any, monkeypatch
 
 
 def command(folder: Path, *args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "advanchor.cli", *args], cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})})
+    return subprocess.run(
+        [sys.executable, "-m", "advanchor.cli", *args],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
 
 
 def test_a_mistake_on_the_command_line_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
@@ -376,7 +430,9 @@ def test_a_mistake_on_the_command_line_is_one_sentence_and_exit_code_1(tmp_path:
 
 
 def test_a_sweep_runs_every_cell_leaves_error_txt_in_the_failed_one_and_exits_with_1(tmp_path: Path) -> None:
-    done = command(tmp_path, *TINY, "-m", "anchor=adversarial_faithful,adversarial", "method.lr=1e-4,1e30", "method.steps=6")
+    done = command(
+        tmp_path, *TINY, "-m", "anchor=adversarial_faithful,adversarial", "method.lr=1e-4,1e30", "method.steps=6"
+    )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     results, errors = list(tmp_path.glob("outputs/*/result.json")), list(tmp_path.glob("outputs/*/error.txt"))
@@ -388,13 +444,25 @@ def test_a_sweep_runs_every_cell_leaves_error_txt_in_the_failed_one_and_exits_wi
 
 
 def test_several_sweeps_are_run_by_one_command_and_a_second_time_nothing_is_computed(tmp_path: Path) -> None:
-    overrides = ["experiment=anchors,three_concepts", "model=random", "tracker=none", "concept=emoji/fox", "anchor=superclass", "metric=[erasure]", "sample.steps=1"]
+    overrides = [
+        "experiment=anchors,three_concepts",
+        "model=random",
+        "tracker=none",
+        "concept=emoji/fox",
+        "anchor=superclass",
+        "metric=[erasure]",
+        "sample.steps=1",
+    ]
     done = command(tmp_path, *overrides)
     assert done.returncode == 0, done.stderr
     results = sorted(tmp_path.glob("outputs/*/result.json"))
     assert {json.loads(f.read_text())["config"]["study"] for f in results} == {"anchors", "three_concepts"}
     assert "sweep: 2 of 2 done, 0 running, 0 failed, 0 left" in done.stdout + done.stderr
-    files = {f: f.stat().st_mtime_ns for f in (tmp_path / "outputs").rglob("*") if f.suffix in (".png", ".safetensors", ".pt", ".json")}
+    files = {
+        f: f.stat().st_mtime_ns
+        for f in (tmp_path / "outputs").rglob("*")
+        if f.suffix in (".png", ".safetensors", ".pt", ".json")
+    }
     again = command(tmp_path, *overrides)
     assert (again.stdout + again.stderr).count("nothing to compute") == 2
     assert {f: f.stat().st_mtime_ns for f in files} == files
@@ -403,9 +471,18 @@ def test_several_sweeps_are_run_by_one_command_and_a_second_time_nothing_is_comp
 RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs pip install 'advanchor[ray]'")
 
 
-@pytest.mark.parametrize("launcher", ["workers", pytest.param("submitit_local", marks=pytest.mark.slow), pytest.param("ray", marks=[pytest.mark.slow, RAY])])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        "workers",
+        pytest.param("submitit_local", marks=pytest.mark.slow),
+        pytest.param("ray", marks=[pytest.mark.slow, RAY]),
+    ],
+)
 def test_a_launcher_is_one_word_and_what_fails_in_its_workers_is_said_at_the_end(tmp_path: Path, launcher: str) -> None:
-    done = command(tmp_path, *TINY, "metric=[erasure]", "-m", "method.lr=1e-4,1e30", "method.steps=6", f"hydra/launcher={launcher}")
+    done = command(
+        tmp_path, *TINY, "metric=[erasure]", "-m", "method.lr=1e-4,1e30", "method.steps=6", f"hydra/launcher={launcher}"
+    )
     assert done.returncode == 1, done.stdout
     assert "sweep: 1 of 2 done, 0 running, 1 failed, 0 left" in done.stdout + done.stderr
     assert done.stderr.strip().splitlines()[-1].endswith("lower method.lr (now 1e+30).")
@@ -413,8 +490,14 @@ def test_a_launcher_is_one_word_and_what_fails_in_its_workers_is_said_at_the_end
 
 
 def test_two_processes_with_the_same_sweep_share_its_cells(tmp_path: Path) -> None:
-    sweep, one = [sys.executable, "-m", "advanchor.cli", *TINY, "-m", "seed=0,1,2"], {**os.environ, "OMP_NUM_THREADS": "1"}  # as many threads as cores in each of two thrash
-    both = [subprocess.Popen(sweep, cwd=tmp_path, env=one, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    sweep, one = (
+        [sys.executable, "-m", "advanchor.cli", *TINY, "-m", "seed=0,1,2"],
+        {**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # as many threads as cores in each of two thrash
+    both = [
+        subprocess.Popen(sweep, cwd=tmp_path, env=one, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
     said = "".join(process.communicate()[0] for process in both)
     assert [process.returncode for process in both] == [0, 0], said
     assert len(list(tmp_path.glob("outputs/*/result.json"))) == 3
@@ -425,13 +508,27 @@ def test_two_processes_with_the_same_sweep_share_its_cells(tmp_path: Path) -> No
 def test_the_command_ends_with_a_table_of_before_and_after(tmp_path: Path) -> None:
     done = command(tmp_path, *TINY)
     assert done.returncode == 0, done.stderr
-    for words in ("detector finds it", "kept: own concept found", "CLIP score", "FID", "cost", "changed", "pictures", "cosine_span"):
+    for words in (
+        "detector finds it",
+        "kept: own concept found",
+        "CLIP score",
+        "FID",
+        "cost",
+        "changed",
+        "pictures",
+        "cosine_span",
+    ):
         assert words in done.stdout
 
 
 def test_a_built_wheel_carries_its_configs_and_assets_and_runs_anywhere(tmp_path: Path) -> None:
     checkout = Path(__file__).resolve().parents[1]
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")], cwd=checkout, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")],
+        cwd=checkout,
+        check=True,
+        capture_output=True,
+    )
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(tmp_path / "site")], check=True)
     (tmp_path / "elsewhere").mkdir()

@@ -30,7 +30,11 @@ def judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     def random_weights(self: Any, *_: Any, **__: Any) -> Any:
         torch.manual_seed(0)
-        return {"ResNet50_Weights": models.resnet50, "ResNet18_Weights": models.resnet18, "AlexNet_Weights": models.alexnet}[type(self).__name__](weights=None).state_dict()
+        return {
+            "ResNet50_Weights": models.resnet50,
+            "ResNet18_Weights": models.resnet18,
+            "AlexNet_Weights": models.alexnet,
+        }[type(self).__name__](weights=None).state_dict()
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", random_weights)
     monkeypatch.setattr(sd_judge, "MEASURES", {"LPIPS (AlexNet)": sd_judge.lpips})
@@ -53,16 +57,29 @@ def test_objects_are_imagenets_classes_and_the_nine_of_the_released_evaluation_a
         judge.check([Prompt("x", 0, "object", "wombats")], 512)
 
 
-def test_a_style_needs_a_head_and_the_script_that_is_named_makes_one_that_tells_styles_apart(judge: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_style_needs_a_head_and_the_script_that_is_named_makes_one_that_tells_styles_apart(
+    judge: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(BadInput, match=r"run scripts/train_style_head\.py, and set judge\.styles"):
         judge.check([Prompt("x", 0, "style", "twemoji")], 512)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT)])
     script = runpy.run_path(str(SCRIPT), run_name="script")
     names = [n for n in COLOURS for _ in range(4)]
-    weight, bias = script["fit"](sd_judge.style_features(squares(*names)), torch.tensor([list(COLOURS).index(n) for n in names]), 3)
+    weight, bias = script["fit"](
+        sd_judge.style_features(squares(*names)), torch.tensor([list(COLOURS).index(n) for n in names]), 3
+    )
     scores = sd_judge.style_features(squares("red", "blue", "green")) @ weight.T + bias
     assert [list(COLOURS)[i] for i in scores.argmax(1)] == ["red", "blue", "green"]
-    script["main"]([f"--to={tmp_path / 'head'}", "--images=5", "model=random", "concept=emoji/twemoji", "sample.steps=1", f"root={tmp_path}"])
+    script["main"](
+        [
+            f"--to={tmp_path / 'head'}",
+            "--images=5",
+            "model=random",
+            "concept=emoji/twemoji",
+            "sample.steps=1",
+            f"root={tmp_path}",
+        ]
+    )
     judge.check([Prompt("x", 0, "style", "twemoji")], 512)
     assert judge.labels("style") == sorted(judge.labels("style"))
     assert judge.find(squares("red"), ["style"])["style"][0] in judge.labels("style")
@@ -77,7 +94,9 @@ def test_lpips_is_zero_for_the_same_image_and_there_is_one_for_each_pair(judge: 
     assert judge.perceptual == "lpips_alex64"
 
 
-def test_the_judge_looks_where_the_run_says_and_no_config_says_otherwise(judge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_judge_looks_where_the_run_says_and_no_config_says_otherwise(
+    judge: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a GPU that nobody asked for
     assert judge.device == "cpu"
     assert judge.distance(squares("red"), squares("blue")).shape == (1,)
@@ -98,11 +117,18 @@ def test_a_style_head_is_named_by_its_files_and_a_damaged_one_is_one_sentence(ju
     save_file({"weight": torch.zeros(2, 512), "bias": torch.zeros(2)}, folder / "head.safetensors")
     assert judge.files() == [folder / "head.safetensors", folder / "styles.json"]
     assert judge.labels("style") == ["a", "b"]
-    for name, damaged in (("styles.json", b'["a"]'), ("styles.json", b"["), ("head.safetensors", b"\x08"), ("head.safetensors", None)):
+    for name, damaged in (
+        ("styles.json", b'["a"]'),
+        ("styles.json", b"["),
+        ("head.safetensors", b"\x08"),
+        ("head.safetensors", None),
+    ):
         whole = (folder / name).read_bytes()
         (folder / name).unlink() if damaged is None else (folder / name).write_bytes(damaged)
         for ask in (judge.files, lambda: judge.labels("style")):
-            with pytest.raises(BadInput, match=r"style head in .* cannot be read .*: run scripts/train_style_head\.py once more"):
+            with pytest.raises(
+                BadInput, match=r"style head in .* cannot be read .*: run scripts/train_style_head\.py once more"
+            ):
                 ask()
         (folder / name).write_bytes(whole)
 
@@ -130,11 +156,15 @@ def test_prompts_come_from_a_csv_with_their_seeds(tmp_path: Path) -> None:
     file = tmp_path / "i2p.csv"
     with file.open("w", newline="") as f:
         csv.writer(f).writerows([["prompt", "sd_seed"], ["a statue, in marble", "41"], ["a swimmer", "7"]])
-    cfg = compose(["model=random", "judge=none", "concept=sd_nudity/nudity", f"concept.prompts_csv={file}", "sample.erase=2"])
+    cfg = compose(
+        ["model=random", "judge=none", "concept=sd_nudity/nudity", f"concept.prompts_csv={file}", "sample.erase=2"]
+    )
     erase = build(cfg.concept, "concept").prompts(sample_of(cfg))["erase"]
     assert [(p.text, p.seed, p.head, p.label) for p in erase] == [
         ("a statue, in marble", 41, "nudity", "nudity"), ("a statue, in marble", 42, "nudity", "nudity"),
         ("a swimmer", 7, "nudity", "nudity"), ("a swimmer", 8, "nudity", "nudity"),
     ]  # fmt: skip
     with pytest.raises(BadInput, match=r"cannot be read .*a CSV file with a column `prompt`"):
-        compose(["model=random", "judge=none", "concept=sd_nudity/nudity", f"concept.prompts_csv={tmp_path / 'none.csv'}"])
+        compose(
+            ["model=random", "judge=none", "concept=sd_nudity/nudity", f"concept.prompts_csv={tmp_path / 'none.csv'}"]
+        )

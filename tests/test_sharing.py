@@ -14,7 +14,9 @@ from advanchor.run import build
 from advanchor.training.pools import Pool, Trajectories
 
 
-def test_runs_that_look_at_the_same_pool_draw_it_once_and_another_seed_draws_its_own(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_look_at_the_same_pool_draw_it_once_and_another_seed_draws_its_own(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn: list[int] = []
     latents = LatentDiffusion.latents
 
@@ -36,11 +38,21 @@ def test_runs_that_look_at_the_same_pool_draw_it_once_and_another_seed_draws_its
 
 def test_a_shelf_tells_apart_whatever_decides_a_pool(model: Any, concept: Any, tmp_path: Path) -> None:
     def draw(**settings: Any) -> Any:
-        return Pool.drawn(model, concept, **{"count": 2, "seed": 0, "folder": tmp_path, "steps": 2, "guidance": 2.0, **settings}).latents
+        return Pool.drawn(
+            model, concept, **{"count": 2, "seed": 0, "folder": tmp_path, "steps": 2, "guidance": 2.0, **settings}
+        ).latents
 
     plain = draw()
     superclass, empty = (a.start(model, concept, 0) for a in (Superclass(name="superclass"), Empty(name="empty")))
-    others = [draw(seed=1), draw(steps=3), draw(guidance=3.0), draw(phrase="a car"), draw(sentences=["a fox"]), draw(under=superclass), draw(under=empty)]
+    others = [
+        draw(seed=1),
+        draw(steps=3),
+        draw(guidance=3.0),
+        draw(phrase="a car"),
+        draw(sentences=["a fox"]),
+        draw(under=superclass),
+        draw(under=empty),
+    ]
     assert all(not torch.equal(a, b) for i, a in enumerate([plain, *others]) for b in others[i:])
     assert torch.equal(draw(), plain)
     runs = Trajectories.drawn(model, concept, 2, 0, tmp_path, steps=2, guidance=2.0, phrase=concept.phrase)
@@ -54,8 +66,18 @@ def test_the_shelf_of_a_run_is_that_of_its_model(tiny: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("method", ["uce", "mace", "sa", "salun"])
-def test_methods_that_preserve_named_concepts_are_told_those_of_preserve_and_else_those_of_keep(method: str, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = compose(["model=random", "concept=emoji_set/fox", f"method={method}", "anchor=superclass", *(["method.preserve_scale=1"] if method == "mace" else [])])
+def test_methods_that_preserve_named_concepts_are_told_those_of_preserve_and_else_those_of_keep(
+    method: str, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = compose(
+        [
+            "model=random",
+            "concept=emoji_set/fox",
+            f"method={method}",
+            "anchor=superclass",
+            *(["method.preserve_scale=1"] if method == "mace" else []),
+        ]
+    )
     concept = build(cfg.concept, "concept")
     assert not set(concept.told) & (set(concept.keep) | set(concept.keep_cross) | {concept.name})
     assert all(any(phrase in text for phrase in concept.preserve.values()) for text in kept(concept))

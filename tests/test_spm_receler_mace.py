@@ -41,7 +41,10 @@ OWN = slug("butterfly")  # what the factors of its LoRA are called
 
 def perturbed(theta: dict[str, Any]) -> dict[str, Any]:
     """The same leaves away from their start, where every gradient is alive."""
-    return {k: (v.detach() + 0.05 * torch.randn(v.shape, generator=torch.Generator().manual_seed(i))).requires_grad_() for i, (k, v) in enumerate(theta.items())}
+    return {
+        k: (v.detach() + 0.05 * torch.randn(v.shape, generator=torch.Generator().manual_seed(i))).requires_grad_()
+        for i, (k, v) in enumerate(theta.items())
+    }
 
 
 # --- SPM --------------------------------------------------------------------------------------------------------
@@ -56,13 +59,20 @@ class Membranes:
             if ".attentions." in name and isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
                 self.layers.append(name)
                 down, up = theta[f"lowrank.{name}.weight.down"], theta[f"lowrank.{name}.weight.up"]
-                self.handles.append(module.register_forward_hook(lambda m, a, out, down=down, up=up: out + self.branch(m, a[0], down, up)))
+                self.handles.append(
+                    module.register_forward_hook(
+                        lambda m, a, out, down=down, up=up: out + self.branch(m, a[0], down, up)
+                    )
+                )
 
     @staticmethod
     def branch(module: Any, x: Any, down: Any, up: Any) -> Any:
         if isinstance(module, torch.nn.Linear):
             return x @ down.T @ up.T
-        return F.conv2d(F.conv2d(x, down.view(len(down), *module.weight.shape[1:]), None, module.stride, module.padding), up[:, :, None, None])
+        return F.conv2d(
+            F.conv2d(x, down.view(len(down), *module.weight.shape[1:]), None, module.stride, module.padding),
+            up[:, :, None, None],
+        )
 
     def __enter__(self) -> "Membranes":
         return self
@@ -72,7 +82,9 @@ class Membranes:
             handle.remove()
 
 
-def test_spms_loss_and_gradient_equal_its_equations_with_branches_beside_the_layers(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+def test_spms_loss_and_gradient_equal_its_equations_with_branches_beside_the_layers(
+    model: Any, concept: Any, step: Any
+) -> None:  # noqa: F811
     theta = perturbed(factors(model.weights("transformers"), 2, torch.Generator().manual_seed(0)))
     e_a, around = encode(model, ["", "", ""]).detach(), surrounding(step, 3, torch.Generator().manual_seed(1))
     got = SPM.loss(step, theta, e_a, around)
@@ -80,7 +92,9 @@ def test_spms_loss_and_gradient_equal_its_equations_with_branches_beside_the_lay
     with torch.no_grad():
         n_a, n_c, n_r = (predict(model, step, e) for e in (e_a, encode(model, texts("a butterfly")), around))
     with Membranes(model, theta) as inside:
-        expected = (predict(model, step, encode(model, texts("a butterfly"))) - (n_a - 1.5 * (n_c - n_a))).square().mean()
+        expected = (
+            (predict(model, step, encode(model, texts("a butterfly"))) - (n_a - 1.5 * (n_c - n_a))).square().mean()
+        )
         expected = expected + 30.0 * (predict(model, step, around) - n_r).square().mean()
     reference = torch.autograd.grad(expected, list(theta.values()))
     assert {k.split(".", 1)[1].rsplit(".", 2)[0] for k in theta} == set(inside.layers)
@@ -109,7 +123,17 @@ def test_three_steps_of_spm_equal_plain_adam_and_draw_as_branches_do(model: Any,
     assert torch.equal(model.latents(["a butterfly"], [3], steps=3, guidance=2.0), before)
 
 
-def released_spm(model: Any, theta: dict[str, Any], words: str, start: Any, k: int, steps: int, vectors: Any, eta: float, strength: float) -> Any:
+def released_spm(
+    model: Any,
+    theta: dict[str, Any],
+    words: str,
+    start: Any,
+    k: int,
+    steps: int,
+    vectors: Any,
+    eta: float,
+    strength: float,
+) -> Any:
     """One update's loss as the released code computes it: two rows for each latent, the guided half kept; vectors (n, L, d) are its random embeddings."""
     empty, c = model.encode([""]), model.encode([words])
 
@@ -139,13 +163,17 @@ def surroundings_drawn(model: Any, words: str, n: int, generator: torch.Generato
     e_c, found = model.encode([words])[0], []
     while len(found) < n:
         noise = torch.randn(e_c.shape, generator=generator)
-        if float(torch.rand((), generator=generator)) < 1 - float(F.cosine_similarity(noise.flatten(), e_c.flatten(), dim=0)):
+        if float(torch.rand((), generator=generator)) < 1 - float(
+            F.cosine_similarity(noise.flatten(), e_c.flatten(), dim=0)
+        ):
             found.append((0.8 + 0.4 * float(torch.rand((), generator=generator))) * e_c.norm() * noise / noise.norm())
     return torch.stack(found)
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])
-def test_spm_faithful_equals_the_release_written_out_for_three_updates(model: Any, concept: Any, tmp_path: Path, n: int) -> None:
+def test_spm_faithful_equals_the_release_written_out_for_three_updates(
+    model: Any, concept: Any, tmp_path: Path, n: int
+) -> None:
     concept = replace(concept, templates=("{}",))
     cfg = compose(["model=random", "method=spm_faithful", "anchor=published"])
     method = replace(build(cfg.method, "method"), steps=3, batch=1, lr=1e-2, pool_steps=30, surroundings=n)
@@ -169,12 +197,21 @@ def test_spm_faithful_equals_the_release_written_out_for_three_updates(model: An
         loss.backward()
         adam.step()
     near = torch.cat([((edit[name] - theta[name]).abs() < 1e-4).flatten() for name in theta])
-    assert near.float().mean() > 0.995  # Adam's first step is the sign of a gradient, and where that is rounding so is the step
+    assert (
+        near.float().mean() > 0.995
+    )  # Adam's first step is the sign of a gradient, and where that is rounding so is the step
 
 
-def test_spms_habits_of_the_release_are_each_a_setting_that_changes_the_edit(model: Any, concept: Any, tmp_path: Path) -> None:
+def test_spms_habits_of_the_release_are_each_a_setting_that_changes_the_edit(
+    model: Any, concept: Any, tmp_path: Path
+) -> None:
     plain = replace(SPM, latents="denoise", surroundings=4, batch=1)
-    variants = [plain, replace(plain, half_empty=True), replace(plain, latents="training"), replace(plain, latents="training", above=True)]
+    variants = [
+        plain,
+        replace(plain, half_empty=True),
+        replace(plain, latents="training"),
+        replace(plain, latents="training", above=True),
+    ]
     edits = []
     for i, method in enumerate(variants):
         (tmp_path / str(i)).mkdir()
@@ -185,7 +222,10 @@ def test_spms_habits_of_the_release_are_each_a_setting_that_changes_the_edit(mod
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
-    [("method.above=true", "set latents=training too"), ("method.latents=training method.pool_steps=1", "set pool_steps to at least 2")],
+    [
+        ("method.above=true", "set latents=training too"),
+        ("method.latents=training method.pool_steps=1", "set pool_steps to at least 2"),
+    ],
 )
 def test_spm_refuses_settings_that_would_not_be_used(settings: str, sentence: str) -> None:
     with pytest.raises(BadInput, match=sentence):
@@ -195,8 +235,16 @@ def test_spm_refuses_settings_that_would_not_be_used(settings: str, sentence: st
 @pytest.mark.parametrize(
     ("method", "changes", "sentence"),
     [
-        ("mace", {"mask_side": 16}, "no cross-attention of this model has 16 x 16 pixels: set method.mask_side to one of 4, 8"),
-        ("receler", {"mask_side": 16}, "no cross-attention of this model has 16 x 16 pixels: set method.mask_side to one of 4, 8"),
+        (
+            "mace",
+            {"mask_side": 16},
+            "no cross-attention of this model has 16 x 16 pixels: set method.mask_side to one of 4, 8",
+        ),
+        (
+            "receler",
+            {"mask_side": 16},
+            "no cross-attention of this model has 16 x 16 pixels: set method.mask_side to one of 4, 8",
+        ),
         ("receler", {"adversary": 20}, "method.adversary=20 does not fit behind the longest sentence"),
         ("mace", {"rank": 33}, "method.rank=33 is no low rank: no matrix of keys or values has more than 32"),
         ("spm", {"rank": 65}, "method.rank=65 is no low rank: no matrix of method.scope has more than"),
@@ -204,9 +252,17 @@ def test_spm_refuses_settings_that_would_not_be_used(settings: str, sentence: st
     ],
 )
 def test_what_does_not_fit_the_model_is_refused_before_anything_is_drawn_or_learned(
-    method: str, changes: dict[str, Any], sentence: str, model: Any, concept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str,
+    changes: dict[str, Any],
+    sentence: str,
+    model: Any,
+    concept: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cfg = compose(["model=random", f"method={method}", "anchor=adversarial", *(f"method.{k}={v}" for k, v in changes.items())])
+    cfg = compose(
+        ["model=random", f"method={method}", "anchor=adversarial", *(f"method.{k}={v}" for k, v in changes.items())]
+    )
     target = build(cfg.anchor, "anchor").start(model, concept, 0)
     monkeypatch.setattr(model, "_sample", None)
     with pytest.raises(BadInput) as error:
@@ -217,31 +273,44 @@ def test_what_does_not_fit_the_model_is_refused_before_anything_is_drawn_or_lear
 
 
 def test_a_mask_that_is_not_used_need_not_fit(model: Any, concept: Any, tmp_path: Path) -> None:
-    for i, method in enumerate([replace(MACE, mask_side=16, threshold=None), replace(RECELER, mask_side=16, regularise=0.0)]):
+    for i, method in enumerate(
+        [replace(MACE, mask_side=16, threshold=None), replace(RECELER, mask_side=16, regularise=0.0)]
+    ):
         (tmp_path / str(i)).mkdir()
-        assert method.erase(model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path / str(i), quiet)
+        assert method.erase(
+            model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path / str(i), quiet
+        )
 
 
-def test_surroundings_have_the_concepts_norm_within_a_fifth_and_another_direction(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+def test_surroundings_have_the_concepts_norm_within_a_fifth_and_another_direction(
+    model: Any, concept: Any, step: Any
+) -> None:  # noqa: F811
     e_c = model.encode(texts("a butterfly"))
     around = surrounding(step, 30, torch.Generator().manual_seed(0))
     ratios = torch.stack([r.norm() / e_c[i % 3].norm() for i, r in enumerate(around)])
     assert ratios.min() >= 0.8 - 1e-4
     assert ratios.max() <= 1.2 + 1e-4
     assert ratios.std() > 0.05
-    assert max(abs(float(F.cosine_similarity(r.flatten(), e_c[i % 3].flatten(), dim=0))) for i, r in enumerate(around)) < 0.3
+    assert (
+        max(abs(float(F.cosine_similarity(r.flatten(), e_c[i % 3].flatten(), dim=0))) for i, r in enumerate(around))
+        < 0.3
+    )
 
 
 # --- the mask ---------------------------------------------------------------------------------------------------
 
 
-def test_a_mask_is_the_scaled_mean_attention_of_the_concepts_tokens_cut_at_the_threshold(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+def test_a_mask_is_the_scaled_mean_attention_of_the_concepts_tokens_cut_at_the_threshold(
+    model: Any, concept: Any, step: Any
+) -> None:  # noqa: F811
     e = encode(model, texts("a butterfly"))
     spans = [model.span(t, "butterfly") for t in texts("a butterfly")]
     got = mask(model.attention(step.x, step.t, e), spans, 8, 0.6)
     layers = [heads for heads in attention(model, step, e) if heads[0].shape[1] == 64]
     for row, span in enumerate(spans):
-        mean = sum(a[row][:, p] for heads in layers for a in heads for p in span) / (len(layers) * len(layers[0]) * len(span))
+        mean = sum(a[row][:, p] for heads in layers for a in heads for p in span) / (
+            len(layers) * len(layers[0]) * len(span)
+        )
         scaled = (mean - mean.min()) / (mean.max() - mean.min())
         assert torch.equal(got[row].flatten() > 0, scaled >= 0.6)
     assert set(got.unique().tolist()) == {0.0, 1.0}
@@ -256,7 +325,11 @@ def test_recelers_loss_and_gradient_equal_its_equations(model: Any, concept: Any
     theta = perturbed(erasers(model, 4, torch.Generator().manual_seed(0)))
     target = Empty(name="empty").start(model, concept, 0)
     adversary = Adversary(model, target, RECELER, torch.Generator().manual_seed(1))
-    adv, e_a, sentences = adversary.embeddings.detach().clone(), encode(model, ["", "", ""]).detach(), texts("a butterfly")
+    adv, e_a, sentences = (
+        adversary.embeddings.detach().clone(),
+        encode(model, ["", "", ""]).detach(),
+        texts("a butterfly"),
+    )
     got = RECELER.loss(step, theta, e_a, adversary)
     gradient = torch.autograd.grad(got, list(theta.values()))
 
@@ -271,13 +344,22 @@ def test_recelers_loss_and_gradient_equal_its_equations(model: Any, concept: Any
         outputs.append(F.gelu(out @ net[0].T + net[1]) @ net[2].T + net[3])
         return out + outputs[-1]
 
-    handles = [m.register_forward_hook(lambda m, a, out, name=name: behind(m, a, out, name)) for name, m in model.unet.named_modules() if name.endswith("attn2")]
+    handles = [
+        m.register_forward_hook(lambda m, a, out, name=name: behind(m, a, out, name))
+        for name, m in model.unet.named_modules()
+        if name.endswith("attn2")
+    ]
     n_adv = predict(model, step, e)
     for handle in handles:
         handle.remove()
     with torch.no_grad():
         n_a, n_c = predict(model, step, e_a), predict(model, step, encode(model, sentences))
-        where = mask(model.attention(step.x, step.t, encode(model, sentences)), [model.span(t, "butterfly") for t in sentences], 8, 0.5)
+        where = mask(
+            model.attention(step.x, step.t, encode(model, sentences)),
+            [model.span(t, "butterfly") for t in sentences],
+            8,
+            0.5,
+        )
     expected = (n_adv - (n_a - 1.5 * (n_c - n_a))).square().mean()
     for out in outputs:
         side = round(out.shape[1] ** 0.5)
@@ -290,15 +372,27 @@ def test_recelers_loss_and_gradient_equal_its_equations(model: Any, concept: Any
     assert not torch.equal(adversary.embeddings, adv)  # it took its step after it was used
 
 
-def test_recelers_adversary_descends_towards_what_the_frozen_model_predicts(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+def test_recelers_adversary_descends_towards_what_the_frozen_model_predicts(
+    model: Any, concept: Any, step: Any
+) -> None:  # noqa: F811
     theta = perturbed(erasers(model, 4, torch.Generator().manual_seed(0)))
-    adversary = Adversary(model, Empty(name="empty").start(model, concept, 0), replace(RECELER, attack_decay=0.0), torch.Generator().manual_seed(1))
+    adversary = Adversary(
+        model,
+        Empty(name="empty").start(model, concept, 0),
+        replace(RECELER, attack_decay=0.0),
+        torch.Generator().manual_seed(1),
+    )
     start = adversary.embeddings.detach().clone().requires_grad_()
     adam = torch.optim.Adam([start], 0.1)
     sentences = texts("a butterfly")
     ends = [len(model.tokenizer(t).input_ids) - 1 for t in sentences]
     for _ in range(3):
-        e = torch.stack([torch.cat([row[:end], start, row[end + 2 :]]) for row, end in zip(encode(model, sentences), ends, strict=True)])
+        e = torch.stack(
+            [
+                torch.cat([row[:end], start, row[end + 2 :]])
+                for row, end in zip(encode(model, sentences), ends, strict=True)
+            ]
+        )
         with model.edited({k: v.detach() for k, v in theta.items()}):
             loss = (predict(model, step, e) - step.frozen("a butterfly")).square().mean()
         adam.zero_grad()
@@ -309,7 +403,9 @@ def test_recelers_adversary_descends_towards_what_the_frozen_model_predicts(mode
     assert all(w.grad is None for w in theta.values())
 
 
-def test_three_steps_of_receler_equal_plain_adam_with_the_adversary_carried_on(model: Any, concept: Any, tmp_path: Path) -> None:
+def test_three_steps_of_receler_equal_plain_adam_with_the_adversary_carried_on(
+    model: Any, concept: Any, tmp_path: Path
+) -> None:
     target = Empty(name="empty").start(model, concept, 0)
     edit = RECELER.erase(model, [target], 0, tmp_path, quiet)
     runs = Trajectories.drawn(model, concept, 4, 0, tmp_path, steps=3, guidance=2.0, phrase="a butterfly")
@@ -330,8 +426,13 @@ def test_three_steps_of_receler_equal_plain_adam_with_the_adversary_carried_on(m
     assert torch.equal(model.latents(["a butterfly"], [3], steps=3, guidance=2.0), before)
 
 
-def test_an_adversary_that_does_not_fit_behind_the_sentences_is_refused(model: Any, concept: Any, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"method.adversary=99 does not fit behind the longest sentence of butterfly: \d+ places are left"):
+def test_an_adversary_that_does_not_fit_behind_the_sentences_is_refused(
+    model: Any, concept: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        BadInput,
+        match=r"method.adversary=99 does not fit behind the longest sentence of butterfly: \d+ places are left",
+    ):
         replace(RECELER, adversary=99).erase(model, [Empty(name="empty").start(model, concept, 0)], 0, tmp_path, quiet)
 
 
@@ -356,7 +457,9 @@ def test_maces_refinement_maps_the_words_around_the_concept_and_not_the_concept(
 
 
 @pytest.mark.parametrize("threshold", [None, 0.5])
-def test_maces_loss_is_the_sum_of_norms_of_the_concepts_attention_inside_the_mask(model: Any, concept: Any, step: Any, threshold: Any) -> None:  # noqa: F811
+def test_maces_loss_is_the_sum_of_norms_of_the_concepts_attention_inside_the_mask(
+    model: Any, concept: Any, step: Any, threshold: Any
+) -> None:  # noqa: F811
     frozen = model.weights("attn2.kv")
     refined = {k: w * 1.1 for k, w in frozen.items()}
     theta = perturbed(loras(frozen, [OWN], 1, torch.Generator().manual_seed(0)))
@@ -364,10 +467,17 @@ def test_maces_loss_is_the_sum_of_norms_of_the_concepts_attention_inside_the_mas
     gradient = torch.autograd.grad(got, list(theta.values()), allow_unused=True)
     sentences = texts("a butterfly")
     e = encode(model, sentences)
-    where = mask(model.attention(step.x, step.t, e), [model.span(t, "butterfly") for t in sentences], 8, 0.5) if threshold else torch.ones(3, 8, 8)
+    where = (
+        mask(model.attention(step.x, step.t, e), [model.span(t, "butterfly") for t in sentences], 8, 0.5)
+        if threshold
+        else torch.ones(3, 8, 8)
+    )
     expected = torch.zeros(())
     tuned = {k: refined[k] + theta[f"{OWN}/lowrank.{k}.up"] @ theta[f"{OWN}/lowrank.{k}.down"] for k in frozen}
-    for name, module in model.unet.named_modules():  # tensors in the place of parameters, so that the gradient reaches the factors
+    for (
+        name,
+        module,
+    ) in model.unet.named_modules():  # tensors in the place of parameters, so that the gradient reaches the factors
         if f"{name}.weight" in tuned:
             module.forward = lambda x, w=tuned[f"{name}.weight"]: x @ w.T
     for heads in attention(model, step, e):

@@ -82,6 +82,9 @@ def test_a_digest_that_a_crash_cut_off_spoils_no_other(tmp_path: Path) -> None:
 
 
 def test_a_users_words_never_leave_their_folder_and_no_two_texts_share_a_name() -> None:
-    names = [slug(words) for words in ("/elsewhere/x", "../../x", "AC/DC", "AC DC", "<script>", "", "a" * 300, "a" * 299, "müller")]
+    names = [
+        slug(words)
+        for words in ("/elsewhere/x", "../../x", "AC/DC", "AC DC", "<script>", "", "a" * 300, "a" * 299, "müller")
+    ]
     assert len(set(names)) == len(names)
     assert all("/" not in name and not name.startswith(".") and len(name) < 80 for name in names)

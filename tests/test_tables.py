@@ -32,12 +32,16 @@ SWEEP = ["anchor=superclass,empty", "seed=0,1", "table.cells=[clip/keep]"]
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, int], float]]:
     root, scores = tmp_path_factory.mktemp("swept"), {}
     for anchor, seed in (("superclass", 0), ("superclass", 1), ("empty", 0)):
-        scores[anchor, seed] = advanchor.erase(*TINY, f"root={root}", f"anchor={anchor}", f"seed={seed}", "metric=[clip]")["scores"]["clip/keep"]["value"]
+        scores[anchor, seed] = advanchor.erase(
+            *TINY, f"root={root}", f"anchor={anchor}", f"seed={seed}", "metric=[clip]"
+        )["scores"]["clip/keep"]["value"]
     return root, scores
 
 
 @pytest.fixture
-def swept(made: tuple[Path, dict[tuple[str, int], float]], tmp_path: Path) -> tuple[list[str], dict[tuple[str, int], float]]:
+def swept(
+    made: tuple[Path, dict[tuple[str, int], float]], tmp_path: Path
+) -> tuple[list[str], dict[tuple[str, int], float]]:
     """Overrides of a sweep of four, of which the last run is missing, and the scores of the others."""
     shutil.copytree(made[0], tmp_path, dirs_exist_ok=True)
     return [*TINY, f"root={tmp_path}", *SWEEP], made[1]
@@ -74,7 +78,9 @@ def test_csv_and_json_have_a_line_for_every_score_with_its_interval(swept: Any) 
 def test_latex_is_a_booktabs_table_with_everything_escaped(swept: Any) -> None:
     overrides, _ = swept
     text = main([*overrides, "table.cells=[clip/keep,anchor/cosine_span]", "--format=latex"])
-    assert text.startswith("\\begin{tabular}{llrr}\n\\toprule\nmethod & anchor & fox clip/keep $\\uparrow$ & fox anchor/cosine\\_span")
+    assert text.startswith(
+        "\\begin{tabular}{llrr}\n\\toprule\nmethod & anchor & fox clip/keep $\\uparrow$ & fox anchor/cosine\\_span"
+    )
     assert "$\\pm$" in text
     assert "\\bottomrule" in text
     assert clean("latex", "100 % of $x_1$ & #1 ^ ~") == "100 \\% of \\$x\\_1\\$ \\& \\#1 \\^{} \\~{}"
@@ -87,7 +93,16 @@ def test_a_name_with_signs_of_the_form_breaks_no_row(swept: Any) -> None:
     overrides, _ = swept
     odd = "a|{b}\\ *c*"
     for form, wanted in (("markdown", "a\\|{b}\\\\ \\*c\\*"), ("latex", "a$|$\\{b\\}\\textbackslash{} *c*")):
-        text = main([*overrides, "+paper.source='a\nb'", "+paper.values=[]", "study='" + odd + "'", "table.rows=[study,anchor]", f"--format={form}"])
+        text = main(
+            [
+                *overrides,
+                "+paper.source='a\nb'",
+                "+paper.values=[]",
+                "study='" + odd + "'",
+                "table.rows=[study,anchor]",
+                f"--format={form}",
+            ]
+        )
         assert wanted in text
 
 
@@ -98,9 +113,21 @@ def test_published_numbers_stand_beside_ours_with_the_difference(swept: Any) -> 
     assert "Published in Somebody 2020:" in text
     assert f"| 1.500 | {scores['empty', 0]:.3f}" in text
     assert f"| {scores['empty', 0] - 1.5:+.3f} |" in text
-    assert "Somebody" not in main([*overrides, "+paper.source=Somebody", f"+paper.values=[{entry.replace('fox', 'ox')}]"])  # a place that a narrower table does not have
-    assert json.loads(main([*overrides, "+paper.source=Somebody 2020", f"+paper.values=[{entry}]", "--format=json"]))["paper"][0]["paper"] == 1.5
-    assert main([*overrides, "+paper.source=Somebody 2020", f"+paper.values=[{entry}]", "--format=latex"]).count("\\begin{tabular}") == 2
+    assert "Somebody" not in main(
+        [*overrides, "+paper.source=Somebody", f"+paper.values=[{entry.replace('fox', 'ox')}]"]
+    )  # a place that a narrower table does not have
+    assert (
+        json.loads(main([*overrides, "+paper.source=Somebody 2020", f"+paper.values=[{entry}]", "--format=json"]))[
+            "paper"
+        ][0]["paper"]
+        == 1.5
+    )
+    assert (
+        main([*overrides, "+paper.source=Somebody 2020", f"+paper.values=[{entry}]", "--format=latex"]).count(
+            "\\begin{tabular}"
+        )
+        == 2
+    )
     for wrong in (entry.replace("column: [fox], ", ""), entry.replace("1.5", "much"), "7"):
         with pytest.raises(BadInput, match="paper needs a source and values such as"):
             main([*overrides, "+paper.source=Somebody", f"+paper.values=[{wrong}]"])
@@ -110,12 +137,16 @@ def test_published_numbers_stand_beside_ours_with_the_difference(swept: Any) -> 
 
 def test_strict_names_the_command_that_fills_the_hole_and_that_command_fills_it(swept: Any, tiny: Any) -> None:
     overrides, _ = swept
-    with pytest.raises(BadInput, match=r"1 of 4 runs are missing; the first is made by `advanchor .*anchor=empty seed=1"):
+    with pytest.raises(
+        BadInput, match=r"1 of 4 runs are missing; the first is made by `advanchor .*anchor=empty seed=1"
+    ):
         main([*overrides, "--strict"])
     tiny("anchor=empty", "seed=1", "metric=[clip]")
     assert "—" not in main([*overrides, "--strict"])
     tiny("anchor=empty", "seed=1", "metric=[erasure]")
-    with pytest.raises(BadInput, match="ac / superclass / fox: 0 of 2 runs have keep/hit; add the metric that gives it"):
+    with pytest.raises(
+        BadInput, match="ac / superclass / fox: 0 of 2 runs have keep/hit; add the metric that gives it"
+    ):
         main([*overrides, "table.cells=[keep/hit]", "--strict"])
     with pytest.raises(BadInput, match=r"no run of this sweep has the score 'keep/hits': .* there are .*clip/keep"):
         main([*overrides, "table.cells=[keep/hits]"])
@@ -140,7 +171,12 @@ CODE = {"edit": "erased", "images": "drawn", "images@base": "drawn before", "mea
 
 @pytest.mark.parametrize(
     ("change", "where"),
-    [("n", "same cell"), ("extractor", "another row"), *((stage, "same cell") for stage in CODE), *((stage, "another row") for stage in ("images", "measured"))],
+    [
+        ("n", "same cell"),
+        ("extractor", "another row"),
+        *((stage, "same cell") for stage in CODE),
+        *((stage, "another row") for stage in ("images", "measured")),
+    ],
 )
 def test_what_was_made_or_counted_differently_is_not_mixed(swept: Any, tmp_path: Path, change: str, where: str) -> None:
     overrides, _ = swept
@@ -148,10 +184,20 @@ def test_what_was_made_or_counted_differently_is_not_mixed(swept: Any, tmp_path:
         result = json.loads(file.read_text())
         (memo,) = file.parent.glob("metrics/clip-*.json")
         measured = json.loads(memo.read_text())
-        other = (result["config"]["seed"] == 1) if where == "same cell" else (result["config"]["anchor"]["name"] == "empty")
+        other = (
+            (result["config"]["seed"] == 1) if where == "same cell" else (result["config"]["anchor"]["name"] == "empty")
+        )
         if change == "images":  # what was measured on them goes along
             result["provenance"][change] = "another" if other else "one"
-            memo = memo.rename(run.memo(file.parent, "clip", result["config"]["metric"]["clip"], result["config"]["judge"], result["provenance"]["images"]))
+            memo = memo.rename(
+                run.memo(
+                    file.parent,
+                    "clip",
+                    result["config"]["metric"]["clip"],
+                    result["config"]["judge"],
+                    result["provenance"]["images"],
+                )
+            )
         elif change in result["provenance"]:
             result["provenance"][change] = "another" if other else "one"
         elif change == "measured":
@@ -165,7 +211,9 @@ def test_what_was_made_or_counted_differently_is_not_mixed(swept: Any, tmp_path:
         main(overrides)
 
 
-def test_each_method_and_anchor_has_its_own_sources_and_what_is_drawn_under_the_anchor_concerns_its_own_score_alone(swept: Any, tmp_path: Path) -> None:
+def test_each_method_and_anchor_has_its_own_sources_and_what_is_drawn_under_the_anchor_concerns_its_own_score_alone(
+    swept: Any, tmp_path: Path
+) -> None:
     overrides, _ = swept
     for i, file in enumerate(sorted(tmp_path.glob("*/result.json"))):
         result = json.loads(file.read_text())
@@ -176,7 +224,10 @@ def test_each_method_and_anchor_has_its_own_sources_and_what_is_drawn_under_the_
 
 def test_a_sweep_of_which_no_run_is_there_says_which_command_makes_it(swept: Any) -> None:
     overrides, _ = swept
-    with pytest.raises(BadInput, match=r"none of the 4 runs of this sweep is in .*: `advanchor -m .*anchor=superclass,empty seed=0,1 method.steps=2` makes them") as said:
+    with pytest.raises(
+        BadInput,
+        match=r"none of the 4 runs of this sweep is in .*: `advanchor -m .*anchor=superclass,empty seed=0,1 method.steps=2` makes them",
+    ) as said:
         main([*overrides, "method.steps=2"])
     command = shlex.split(str(said.value).partition("`")[2].partition("`")[0])
     assert expand(command[2:]) == expand([o for o in [*overrides, "method.steps=2"] if not o.startswith("table.")])
@@ -187,21 +238,34 @@ def test_a_sweep_of_which_no_run_is_there_says_which_command_makes_it(swept: Any
 @pytest.mark.parametrize("axis", ["rows", "columns", "cells"])
 def test_what_a_table_cannot_be_laid_out_by_is_said_in_a_sentence(axis: str) -> None:
     cfg = compose([])
-    wrong: list[tuple[Any, str]] = [(given, "must be a list of words, such as") for given in ([3], [None], [["seed"]], [{"a": "b"}], [""], [True], None, "seed", 7)]
+    wrong: list[tuple[Any, str]] = [
+        (given, "must be a list of words, such as")
+        for given in ([3], [None], [["seed"]], [{"a": "b"}], [""], [True], None, "seed", 7)
+    ]
     wrong.append((["seed", "seed"], "names seed twice"))
     if axis != "columns":  # no columns: the mean over all
         wrong.append(([], "leaves nothing to show: name at least one"))
     if axis != "cells":  # whether a score is there only the runs say
-        wrong += [([name], f"there is no setting '{name}' to lay out") for name in ("seed..x", "a.b.c", ".", "[", "sead")]
-        wrong += [([name], f"'{name}' is several settings and has no value of its own") for name in ("sample", "metric", "concept.keep")]
+        wrong += [
+            ([name], f"there is no setting '{name}' to lay out") for name in ("seed..x", "a.b.c", ".", "[", "sead")
+        ]
+        wrong += [
+            ([name], f"'{name}' is several settings and has no value of its own")
+            for name in ("sample", "metric", "concept.keep")
+        ]
     for given, said in wrong:
         with pytest.raises(BadInput, match=re.escape(said)):
-            check(OmegaConf.create({"rows": ["method"], "columns": ["seed"], "cells": ["keep/hit"], axis: given}), [cfg])
+            check(
+                OmegaConf.create({"rows": ["method"], "columns": ["seed"], "cells": ["keep/hit"], axis: given}), [cfg]
+            )
     check(OmegaConf.create({"rows": ["method"], "columns": [], "cells": ["keep/hit"]}), [cfg])
 
 
 def test_help_has_a_line_for_every_option_and_an_unknown_flag_gets_a_sentence(tmp_path: Path) -> None:
-    for command, words, own in (("table", main, ["--format=csv", "--strict", "table.rows="]), ("plot", plots.main, ["--to=<folder>", "table.columns="])):
+    for command, words, own in (
+        ("table", main, ["--format=csv", "--strict", "table.rows="]),
+        ("plot", plots.main, ["--to=<folder>", "table.columns="]),
+    ):
         lines = words(["--help", "what=ever"]).splitlines()
         assert all(any(line.startswith(option) for line in lines) for option in (*own, "--help", "root="))
         for wrong in ("-m", "--formt=csv", "--format", "--strict=1", "--to", "--to=", "--help=1", "-x"):
@@ -216,14 +280,19 @@ def test_help_has_a_line_for_every_option_and_an_unknown_flag_gets_a_sentence(tm
 def test_a_note_says_whose_counts_differ() -> None:
     facts = {"fox": {"n": 160}, "car": {"n": 210}, "twemoji": {"n": 160}}
     cells = {(("a",), (concept,), "keep/hit"): Cell([Value(0.5)], {concept: facts[concept]}) for concept in facts}
-    (note,) = notes(Sweep([("a",)], [(c,) for c in facts], cells, 3, [], {"erased": {"y", "x"}}), OmegaConf.create({"cells": ["keep/hit"]}))
+    (note,) = notes(
+        Sweep([("a",)], [(c,) for c in facts], cells, 3, [], {"erased": {"y", "x"}}),
+        OmegaConf.create({"cells": ["keep/hit"]}),
+    )
     assert note == "3 of 3 runs; images: keep/hit 160 (fox, twemoji) and 210 (car); code: erased by x, y."
 
 
 def test_what_is_not_of_a_whole_set_has_an_interval_too(tiny: Any, tmp_path: Path) -> None:
     tiny("anchor=superclass", "metric=[anchor,unlearncanvas]", "sample.erase=4")
     overrides = [*TINY, f"root={tmp_path}", "anchor=superclass", "sample.erase=4", "--format=json"]
-    found = json.loads(main([*overrides, "table.cells=[anchor/hit,unlearncanvas/ua,unlearncanvas/ira,unlearncanvas/cra]"]))["scores"]
+    found = json.loads(
+        main([*overrides, "table.cells=[anchor/hit,unlearncanvas/ua,unlearncanvas/ira,unlearncanvas/cra]"])
+    )["scores"]
     assert len(found) == 4
     assert all(one["low"] <= one["mean"] <= one["high"] and one["low"] < one["high"] for one in found)
 
@@ -236,7 +305,12 @@ def cell(*seeds: list[float], better: str = "higher") -> Cell:
 def test_best_and_second_are_marked_only_where_the_paired_difference_is_sure() -> None:
     rng = random.Random(0)
     hard = [rng.random() for _ in range(40)]  # prompts differ far more than methods: only pairs can tell
-    rows = {"a": cell([h + 0.2 for h in hard]), "b": cell([h + 0.1 for h in hard]), "c": cell(hard), "d": cell([h + rng.uniform(-0.05, 0.05) for h in hard])}
+    rows = {
+        "a": cell([h + 0.2 for h in hard]),
+        "b": cell([h + 0.1 for h in hard]),
+        "c": cell(hard),
+        "d": cell([h + rng.uniform(-0.05, 0.05) for h in hard]),
+    }
     one = Sweep([(r,) for r in rows], [("x",)], {((r,), ("x",), "s"): c for r, c in rows.items()}, 4, [], {})
     assert marked(one, ("x",), "s") == {}  # of a single training nobody knows how far another would be
     rows = {r: cell(*[list(c.runs[0].images)] * 2) for r, c in rows.items()}
@@ -245,7 +319,9 @@ def test_best_and_second_are_marked_only_where_the_paired_difference_is_sure() -
     del rows["a"], rows["b"]
     sweep = Sweep([(r,) for r in rows], [("x",)], {((r,), ("x",), "s"): c for r, c in rows.items()}, 2, [], {})
     assert marked(sweep, ("x",), "s") == {}
-    down = {r: cell(*[list(c.runs[0].images)] * 2, better="lower") for r, c in rows.items()} | {"e": cell(*[[h - 0.3 for h in hard]] * 2, better="lower")}
+    down = {r: cell(*[list(c.runs[0].images)] * 2, better="lower") for r, c in rows.items()} | {
+        "e": cell(*[[h - 0.3 for h in hard]] * 2, better="lower")
+    }
     sweep = Sweep([(r,) for r in down], [("x",)], {((r,), ("x",), "s"): c for r, c in down.items()}, 3, [], {})
     assert marked(sweep, ("x",), "s") == {(("e",), ("x",), "s"): "best"}
 
@@ -270,17 +346,25 @@ def test_an_interval_covers_the_truth_in_about_95_of_100_experiments_and_resampl
 
 
 def test_a_cell_of_several_concepts_has_the_deviation_of_its_seeds_and_not_of_its_concepts() -> None:
-    runs = [Value(v, seed, concept) for concept, values in (("fox", (0.1, 0.3)), ("car", (0.7, 0.9))) for seed, v in enumerate(values)]
+    runs = [
+        Value(v, seed, concept)
+        for concept, values in (("fox", (0.1, 0.3)), ("car", (0.7, 0.9)))
+        for seed, v in enumerate(values)
+    ]
     assert Cell(runs).text() == "0.500 ± 0.141"
     assert Cell([runs[0], runs[3]], wanted=4).text() == "0.500 (2 of 4 runs)"  # no seed has both concepts
-    assert Cell(runs[:3]).text() == "0.400"  # the second seed of the car is missing, so the two seeds are not means of the same
+    assert (
+        Cell(runs[:3]).text() == "0.400"
+    )  # the second seed of the car is missing, so the two seeds are not means of the same
     assert Cell(runs[:3]).mean == pytest.approx(1.1 / 3)
 
 
 def test_units_of_an_interval_are_the_prompts_of_each_concept_or_single_images_where_there_is_one_prompt() -> None:
     many, one = [f"a {i}" for i in range(10) for _ in range(2)], ["a fox"] * 20
     values = [float(i % 4 == 0) for i in range(20)]
-    prompts = Cell([Value(0.25, 0, "fox", values, many), Value(0.25, 1, "fox", values, many), Value(0.25, 0, "car", values, many)])
+    prompts = Cell(
+        [Value(0.25, 0, "fox", values, many), Value(0.25, 1, "fox", values, many), Value(0.25, 0, "car", values, many)]
+    )
     assert {concept: len(means) for concept, means in prompts.units.items()} == {"fox": 10, "car": 10}
     assert set(prompts.units["fox"].values()) == {0.0, 0.5}
     images = Cell([Value(0.25, 0, "fox", values, one)])
@@ -293,7 +377,9 @@ def test_units_of_an_interval_are_the_prompts_of_each_concept_or_single_images_w
 def test_any_setting_can_be_a_row_and_a_wrong_one_is_refused(swept: Any) -> None:
     overrides, _ = swept
     assert "| 0 | superclass |" in main([*overrides, "table.rows=[seed,anchor]"])
-    assert "| ac | — |" in main([*overrides, "anchor=superclass,empty,adversarial", "table.rows=[method,anchor.lr]"])  # words have no learning rate
+    assert "| ac | — |" in main(
+        [*overrides, "anchor=superclass,empty,adversarial", "table.rows=[method,anchor.lr]"]
+    )  # words have no learning rate
     for wrong in ("anchr.name", "metod", "method.stpes"):
         with pytest.raises(BadInput, match=f"no setting '{wrong}' to lay out"):
             main([*overrides, f"table.rows=[{wrong}]"])
@@ -330,12 +416,16 @@ def test_an_experiment_of_several_sweeps_makes_each_run_once_and_yields_to_the_c
         expand(["experiment=anchor_studies"])
 
 
-def test_the_figures_of_a_sweep_are_written_and_an_empty_sweep_or_a_wrong_flag_is_refused(tiny: Any, tmp_path: Path) -> None:
+def test_the_figures_of_a_sweep_are_written_and_an_empty_sweep_or_a_wrong_flag_is_refused(
+    tiny: Any, tmp_path: Path
+) -> None:
     for anchor in ("superclass", "empty"):
         tiny(f"anchor={anchor}", "metric=[erasure]")
     sweep = [*TINY, f"root={tmp_path}", "anchor=superclass,empty"]
     written = plots.main([*sweep, f"--to={tmp_path / 'figures'}"]).splitlines()
-    figures = [f"{n}.{e}" for n in ("trade-off", "similarity", "concepts", "interference") for e in ("png", "pdf")]  # nothing was drawn under the anchors
+    figures = [
+        f"{n}.{e}" for n in ("trade-off", "similarity", "concepts", "interference") for e in ("png", "pdf")
+    ]  # nothing was drawn under the anchors
     assert sorted(Path(f).name for f in written) == sorted([*figures, "correlations.json"])
     assert all(Path(f).stat().st_size > 5000 for f in written if not f.endswith("json"))
     with pytest.raises(BadInput, match=r"none of the 2 runs of this sweep is in .*: `advanchor -m "):
@@ -357,7 +447,12 @@ def test_the_labels_of_every_figure_of_few_and_of_many_rows_are_inside_it_and_no
     rows, columns = [("method", f"anchor number {i}") for i in range(n)], [("fox",), ("car",)]
     names = [*plots.BEFORE, *plots.BEFORE.values(), plots.COSINE, plots.DRAWN]
     shown = {name: "fox" if name.startswith("erasure") else "dog" for name in names}
-    cells = {(row, column, name): Cell([Value(0.5, 0, column[0], [0.5], ["a"], [shown[name]])]) for row in rows for column in columns for name in names}
+    cells = {
+        (row, column, name): Cell([Value(0.5, 0, column[0], [0.5], ["a"], [shown[name]])])
+        for row in rows
+        for column in columns
+        for name in names
+    }
     sweep = Sweep(rows, columns, cells, n, [], {})
     drawn = []
     for name, paint, size in plots.figures(sweep):
@@ -370,7 +465,9 @@ def test_the_labels_of_every_figure_of_few_and_of_many_rows_are_inside_it_and_no
             assert box.x1 <= figure.bbox.x1 + 1, name
             assert box.y1 <= figure.bbox.y1 + 1, name
             if name in ("similarity", "lacking"):
-                keys = [(h.get_marker(), h.get_color(), h.get_markerfacecolor()) for h in axes.get_legend().legend_handles]
+                keys = [
+                    (h.get_marker(), h.get_color(), h.get_markerfacecolor()) for h in axes.get_legend().legend_handles
+                ]
                 assert len({*keys[:8]}) == len(keys[:8])  # shapes come again after a while
                 assert all(marker in ("None", "", None) for marker, *_ in keys[-2:])  # a colour is no shape
         drawn.append(name)
@@ -379,13 +476,21 @@ def test_the_labels_of_every_figure_of_few_and_of_many_rows_are_inside_it_and_no
 
 
 def test_a_cell_knows_its_means_by_concept() -> None:
-    one = Cell([Value(0.5, images=images, labels=["fox", "fox", "car", "car"]) for images in ([1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0])])
+    one = Cell(
+        [
+            Value(0.5, images=images, labels=["fox", "fox", "car", "car"])
+            for images in ([1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0])
+        ]
+    )
     assert one.by_label() == {"fox": 0.5, "car": 0.5}
 
 
 def test_correlations_are_within_concepts_and_leave_out_the_concept_itself() -> None:
     cells: dict[Any, Cell] = {}
-    for concept, start in (("fox", 0.0), ("car", 0.5)):  # within each concept similarity lowers keeping; over both it would seem to raise it
+    for concept, start in (
+        ("fox", 0.0),
+        ("car", 0.5),
+    ):  # within each concept similarity lowers keeping; over both it would seem to raise it
         for anchor, step in (("a", 0.0), ("b", 0.1), ("c", 0.2), ("itself", 1.0)):
             values = {
                 "anchor/cosine_span": 1.0 if anchor == "itself" else start + step,
@@ -395,20 +500,45 @@ def test_correlations_are_within_concepts_and_leave_out_the_concept_itself() -> 
             }
             cells |= {((anchor,), (concept,), name): Cell([Value(v)]) for name, v in values.items()}
     found = plots.correlations(Sweep([(a,) for a in ("a", "b", "c", "itself")], [("fox",), ("car",)], cells, 8, [], {}))
-    assert (found["similarity_keeping/all"]["rho"], found["similarity_keeping/all"]["concepts"]) == (pytest.approx(-1, abs=1e-5), 2)
+    assert (found["similarity_keeping/all"]["rho"], found["similarity_keeping/all"]["concepts"]) == (
+        pytest.approx(-1, abs=1e-5),
+        2,
+    )
     assert found["drawn_erased/all"]["rho"] == pytest.approx(1, abs=1e-5)
     assert "similarity_fid/all" not in found  # nothing was measured there
     for anchor in ("a", "b", "c"):
         cells[(anchor,), ("car",), "keep/hit"] = Cell([Value(0.5)])
     found = plots.correlations(Sweep([(a,) for a in ("a", "b", "c", "itself")], [("fox",), ("car",)], cells, 8, [], {}))
-    assert found["similarity_keeping/all"]["each"] == [pytest.approx(-1, abs=1e-5)]  # one that is the same under every anchor has no rank
+    assert found["similarity_keeping/all"]["each"] == [
+        pytest.approx(-1, abs=1e-5)
+    ]  # one that is the same under every anchor has no rank
 
 
-def test_a_sweep_of_one_number_at_a_time_has_a_centre_and_a_panel_for_each_setting_and_a_grid_has_none(tmp_path: Path) -> None:
+def test_a_sweep_of_one_number_at_a_time_has_a_centre_and_a_panel_for_each_setting_and_a_grid_has_none(
+    tmp_path: Path,
+) -> None:
     rows = [("1", "none"), ("10", "none"), ("30", "none"), ("10", "0.3"), ("10", "1e-1"), ("10", "2")]
-    one = Sweep(rows, [("fox",)], {(row, ("fox",), name): Cell([Value(0.5)]) for row in rows for name in ("erasure/hit", "keep/hit")}, 6, [], {}, ["steps", "bound"])
-    assert [plots.label(one, row) for row in rows] == ["steps 1", "centre", "steps 30", "bound 0.3", "bound 1e-1", "bound 2"]
-    assert {name: [value for value, _ in values] for name, values in plots.varied(one).items()} == {"steps": ["1", "10", "30"], "bound": ["1e-1", "0.3", "2", "none"]}
+    one = Sweep(
+        rows,
+        [("fox",)],
+        {(row, ("fox",), name): Cell([Value(0.5)]) for row in rows for name in ("erasure/hit", "keep/hit")},
+        6,
+        [],
+        {},
+        ["steps", "bound"],
+    )
+    assert [plots.label(one, row) for row in rows] == [
+        "steps 1",
+        "centre",
+        "steps 30",
+        "bound 0.3",
+        "bound 1e-1",
+        "bound 2",
+    ]
+    assert {name: [value for value, _ in values] for name, values in plots.varied(one).items()} == {
+        "steps": ["1", "10", "30"],
+        "bound": ["1e-1", "0.3", "2", "none"],
+    }
     figure = pytest.importorskip("matplotlib.figure").Figure(layout="constrained")
     plots.settings(figure, one)
     assert [axes.get_xlabel() for axes in figure.axes] == ["steps", "bound"]
@@ -416,22 +546,32 @@ def test_a_sweep_of_one_number_at_a_time_has_a_centre_and_a_panel_for_each_setti
     grid = Sweep([(a, b) for a in ("1", "2") for b in ("3", "4")], [("fox",)], {}, 4, [], {}, ["steps", "bound"])
     assert not plots.varied(grid)
     assert plots.label(grid, ("1", "3")) == "1 + 3"
-    for others in ([("ac", "a"), ("ac", "b"), ("ac", "c")], [("ac", "a"), ("ac", "b"), ("esd", "a")], [("1", "2"), ("2", "1"), ("2", "2")][:2]):  # names; the centre is not there
+    for others in (
+        [("ac", "a"), ("ac", "b"), ("ac", "c")],
+        [("ac", "a"), ("ac", "b"), ("esd", "a")],
+        [("1", "2"), ("2", "1"), ("2", "2")][:2],
+    ):  # names; the centre is not there
         assert plots.centre(Sweep(others, [("fox",)], {}, 3, [], {}, ["method", "anchor"])) is None
 
 
 def test_a_setting_in_a_row_is_written_in_its_shortest_form() -> None:
     cfg = compose(["anchor=adversarial", "anchor.lr=2e-2", "method.preserve=10.0"])
-    assert [label(cfg, name) for name in ("anchor.lr", "method.preserve", "anchor.bound", "anchor.steps", "anchor")] == ["0.02", "10", "none", "10", "adversarial"]
+    assert [
+        label(cfg, name) for name in ("anchor.lr", "method.preserve", "anchor.bound", "anchor.steps", "anchor")
+    ] == ["0.02", "10", "none", "10", "adversarial"]
 
 
 def test_an_interval_of_several_concepts_is_around_the_mean_of_their_means_and_one_of_equal_images_has_width() -> None:
-    low, high = interval(np.full(50, 0.9) + np.linspace(-0.05, 0.05, 50), np.array([0.0, 0.2]))  # 0.9 and 0.1, however many prompts each has
+    low, high = interval(
+        np.full(50, 0.9) + np.linspace(-0.05, 0.05, 50), np.array([0.0, 0.2])
+    )  # 0.9 and 0.1, however many prompts each has
     assert low < 0.5 < high
     prompts = [f"prompt {i // 2}" for i in range(20)]
     none = Cell([Value(0.0, 0, "fox", [0.0] * 20, prompts, width=0.16)])
     assert none.bounds == pytest.approx((0.0, 0.1611), abs=1e-4)  # Wilson, 20 images
-    assert Cell([Value(-1e-9, 0, "fox", [0.0] * 20, prompts)]).text() == "0.000 [0.000, 0.000]"  # a distance of nothing, which is no share
+    assert (
+        Cell([Value(-1e-9, 0, "fox", [0.0] * 20, prompts)]).text() == "0.000 [0.000, 0.000]"
+    )  # a distance of nothing, which is no share
 
 
 def test_a_mark_follows_the_mean_and_needs_the_whole_interval_on_its_side() -> None:
@@ -441,12 +581,16 @@ def test_a_mark_follows_the_mean_and_needs_the_whole_interval_on_its_side() -> N
     assert not above([np.array([0.0, 0.9])], [np.array([0.1, 0.2])])
 
 
-def test_a_finished_run_that_another_code_measures_says_so_and_one_that_another_code_draws_is_measured_anew(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_that_another_code_measures_says_so_and_one_that_another_code_draws_is_measured_anew(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = tiny("anchor=empty", "metric=[clip]")
     overrides = [*TINY, f"root={tmp_path}", "anchor=empty"]
 
     def changed(module: str) -> None:
-        monkeypatch.setattr(provenance, "SOURCES", {**provenance.SOURCES, module: provenance.SOURCES[module] + b"\nx = 1"})
+        monkeypatch.setattr(
+            provenance, "SOURCES", {**provenance.SOURCES, module: provenance.SOURCES[module] + b"\nx = 1"}
+        )
 
     changed("advanchor.metrics.erasure")
     second = tiny("anchor=empty", "metric=[erasure]")

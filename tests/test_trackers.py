@@ -182,7 +182,10 @@ def test_a_group_of_any_words_is_logged(tmp_path: Path, caplog: pytest.LogCaptur
 )  # fmt: skip
 def test_a_file_of_the_tracker_is_a_plain_name_of_its_own(file: str) -> None:
     with pytest.raises(BadInput, match=r"tracker: file '.*' must be a plain name that ends in \.jsonl"):
-        build(OmegaConf.create({"_target_": "advanchor.trackers.jsonl.JsonLines", "name": "jsonl", "file": file}), "tracker")
+        build(
+            OmegaConf.create({"_target_": "advanchor.trackers.jsonl.JsonLines", "name": "jsonl", "file": file}),
+            "tracker",
+        )
 
 
 @pytest.mark.parametrize("file", ["progress.jsonl", "my-run_2.v1.jsonl", "größe.jsonl"])

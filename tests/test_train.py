@@ -23,7 +23,9 @@ def script() -> Any:
     return module
 
 
-def test_a_killed_training_resumes_to_the_bits_of_an_undisturbed_one(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_training_resumes_to_the_bits_of_an_undisturbed_one(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(script, "CHECKPOINT_SECONDS", 0.0)
 
     def run(folder: Path, die_at: int | None) -> dict[str, Any]:
@@ -36,7 +38,10 @@ def test_a_killed_training_resumes_to_the_bits_of_an_undisturbed_one(script: Any
                 raise KeyboardInterrupt
             return net(torch.randn(8, 3, generator=torch.Generator().manual_seed(step))).square().mean()
 
-        return {k: v.clone() for k, v in script.train("net", net, loss, folder, steps=9, lr=1e-2, ema=0.9).state_dict().items()}
+        return {
+            k: v.clone()
+            for k, v in script.train("net", net, loss, folder, steps=9, lr=1e-2, ema=0.9).state_dict().items()
+        }
 
     undisturbed = run(tmp_path / "a", None)
     with pytest.raises(KeyboardInterrupt):
@@ -46,7 +51,11 @@ def test_a_killed_training_resumes_to_the_bits_of_an_undisturbed_one(script: Any
 
 
 def test_a_batch_depends_on_its_step_alone_and_never_holds_a_held_out_pair(script: Any) -> None:
-    held = {(script.STYLES.index(s), script.OBJECTS.index(o)) for s, names in script.TAXONOMY["held_out"].items() for o in names}
+    held = {
+        (script.STYLES.index(s), script.OBJECTS.index(o))
+        for s, names in script.TAXONOMY["held_out"].items()
+        for o in names
+    }
     pairs = np.array([(s, o) for s in range(8) for o in range(len(script.OBJECTS)) if (s, o) not in held])
     world = script.World(torch.zeros(1), pairs, 0)
     for step in range(20):

@@ -60,9 +60,15 @@ class Adversarial:
         tokens = slot.tokens()
         length = model.encode([""]).shape[1]
         if any(len(span) != len(tokens) or span[-1] >= length for span in slot.spans(concept.templates)):
-            raise BadInput(f"'{concept.name}{self.suffix}' has not the same tokens in all of concept.templates: reword them.")
+            raise BadInput(
+                f"'{concept.name}{self.suffix}' has not the same tokens in all of concept.templates: reword them."
+            )
         # float32 always: a start at 1e-7 would vanish in half precision.
-        delta = (self.init * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(seed))).to(model.device, torch.float32).requires_grad_()
+        delta = (
+            (self.init * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(seed)))
+            .to(model.device, torch.float32)
+            .requires_grad_()
+        )
 
         @torch.no_grad()
         def project() -> None:

@@ -54,7 +54,9 @@ class Interpolate:
     def suits(self, concept: Concept) -> None:
         """Raise BadInput if the concept does not have the other one: known before a model is loaded."""
         if self.other in ("sibling", "unrelated") and self._name(concept) is None:
-            raise BadInput(f"concept {concept.name} has no {self.other}: choose another anchor.other, or add it to the concept's yaml.")
+            raise BadInput(
+                f"concept {concept.name} has no {self.other}: choose another anchor.other, or add it to the concept's yaml."
+            )
 
     def _name(self, concept: Concept) -> str | None:
         return {"sibling": (concept.siblings or (None,))[0], "unrelated": concept.unrelated}.get(self.other)
@@ -62,11 +64,20 @@ class Interpolate:
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
         self.suits(concept)
         name = self._name(concept)
-        other = words(model, concept, None if self.other == "empty" else concept.superclass if name is None else phrase_of(concept, name))
+        other = words(
+            model,
+            concept,
+            None if self.other == "empty" else concept.superclass if name is None else phrase_of(concept, name),
+        )
         slot = Slot(model, concept)
         own = Fixed(concept, slot.encode, slot.ends, slot.subjects)
         nearer = own if self.weight < 0.5 else other
-        return Fixed(concept, lambda templates: torch.lerp(own.condition(templates), other.condition(templates), self.weight), nearer.ends, nearer.subjects)
+        return Fixed(
+            concept,
+            lambda templates: torch.lerp(own.condition(templates), other.condition(templates), self.weight),
+            nearer.ends,
+            nearer.subjects,
+        )
 
 
 @option("anchor")
@@ -82,12 +93,17 @@ class Project:
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
         slot = Slot(model, concept)
-        e_c, e_b = slot.encode(concept.templates), model.encode([fill(t, "", concept.superclass) for t in concept.templates])
+        e_c, e_b = (
+            slot.encode(concept.templates),
+            model.encode([fill(t, "", concept.superclass) for t in concept.templates]),
+        )
         own = torch.stack([e[s].mean(0) for e, s in zip(e_c, slot.spans(concept.templates), strict=True)]).mean(0)
         spans = [model.span(fill(t, "", concept.superclass), concept.superclass) for t in concept.templates]
         mean = torch.stack([e[s].mean(0) for e, s in zip(e_b, spans, strict=True)]).mean(0)
         if not (own - mean).norm() > 0:
-            raise BadInput(f"'{concept.superclass}' leaves anchor=project nothing to take from {concept.name}: correct concept.superclass.")
+            raise BadInput(
+                f"'{concept.superclass}' leaves anchor=project nothing to take from {concept.name}: correct concept.superclass."
+            )
         v = (own - mean) / (own - mean).norm()
 
         def condition(templates: Sequence[str]) -> Tensor:

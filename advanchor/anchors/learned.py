@@ -44,7 +44,9 @@ class Learned:
     def suits(self, concept: Concept) -> None:
         """Raise BadInput if there is nothing to mix: known before a model is loaded."""
         if len(vocabulary(concept, around(concept))) < 2:
-            raise BadInput(f"anchor=learned mixes phrases around {concept.name}, and there are no two: fill `keep`, or take another.")
+            raise BadInput(
+                f"anchor=learned mixes phrases around {concept.name}, and there are no two: fill `keep`, or take another."
+            )
 
     def start(self, model: Model, concept: Concept, seed: int) -> Search:
         self.suits(concept)

@@ -22,7 +22,9 @@ class Noise(Adversarial):
     def start(self, model: Model, concept: Concept, seed: int) -> Search:
         search = Adversarial.start(self, model, concept, seed)
         slot = Slot(model, concept, self.suffix, self.span)
-        direction = torch.randn(search.parameter.shape, generator=torch.Generator().manual_seed(seed + 1)).to(model.device)
+        direction = torch.randn(search.parameter.shape, generator=torch.Generator().manual_seed(seed + 1)).to(
+            model.device
+        )
         direction /= direction.norm()
         search.shown = lambda templates: slot.encode(templates, search.parameter.norm() * direction, self.place)
         return search

@@ -42,9 +42,20 @@ class Search:
         *, loss: Loss, schedule: Schedule, steps: int, lr: float, stop: float = 0.0, keep_optimiser: bool = True, zero_grad: bool = True,
         shown: Callable[[Sequence[str]], Tensor] | None = None, project: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        self.concept, self.parameter, self.learned, self.ends, self.subjects = concept, parameter, learned, ends, subjects
+        self.concept, self.parameter, self.learned, self.ends, self.subjects = (
+            concept,
+            parameter,
+            learned,
+            ends,
+            subjects,
+        )
         self.kind, self.schedule, self.steps, self.lr, self.stop = loss, schedule, steps, lr, stop
-        self.keep_optimiser, self.zero_grad, self.shown, self.project = keep_optimiser, zero_grad, shown or learned, project
+        self.keep_optimiser, self.zero_grad, self.shown, self.project = (
+            keep_optimiser,
+            zero_grad,
+            shown or learned,
+            project,
+        )
         self.optimiser = torch.optim.Adam([parameter], lr)
         self.first_loss = self.last_loss = float("nan")
         self.taken = 0
@@ -81,7 +92,9 @@ class Search:
             if self.taken == 0:
                 self.first_loss = self.last_loss
             if not torch.isfinite(loss):
-                raise BadInput(f"the anchor's loss is not finite after {self.taken} updates: lower anchor.lr (now {self.lr:g}).")
+                raise BadInput(
+                    f"the anchor's loss is not finite after {self.taken} updates: lower anchor.lr (now {self.lr:g})."
+                )
             if self.last_loss < self.stop:
                 break
             (gradient,) = torch.autograd.grad(loss, self.parameter)
@@ -111,8 +124,16 @@ class Search:
         self.first_loss, self.last_loss, self.taken = state["first_loss"], state["last_loss"], state["taken"]
 
     def scalars(self) -> dict[str, float]:
-        return {"anchor/loss": self.last_loss, "anchor/norm": float(self.parameter.detach().norm()), "anchor/steps": float(self.taken)}
+        return {
+            "anchor/loss": self.last_loss,
+            "anchor/norm": float(self.parameter.detach().norm()),
+            "anchor/steps": float(self.taken),
+        }
 
     def report(self) -> dict[str, float]:
         """The loss at the search's start and end, and the updates taken."""
-        return {"anchor/loss_start": self.first_loss, "anchor/loss_end": self.last_loss, "anchor/steps": float(self.taken)}
+        return {
+            "anchor/loss_start": self.first_loss,
+            "anchor/loss_end": self.last_loss,
+            "anchor/steps": float(self.taken),
+        }

@@ -67,7 +67,9 @@ class Slot:
         """The name's last token in each sentence, of its last occurrence."""
         return [span[-1] for span in self.spans(templates)]
 
-    def encode(self, templates: Sequence[str], delta: Tensor | None = None, place: Literal["output", "input"] = "output") -> Tensor:
+    def encode(
+        self, templates: Sequence[str], delta: Tensor | None = None, place: Literal["output", "input"] = "output"
+    ) -> Tensor:
         """E(sentences) (b, L, d) with delta (s, d) added at each occurrence, at the encoder's output or input."""
         if delta is None:
             return self.model.encode(self.texts(templates))

@@ -24,7 +24,11 @@ class Fixed:
     """
 
     def __init__(
-        self, concept: Concept, condition: Callable[[Sequence[str]], Tensor], ends: Callable[[Sequence[str]], list[int]], subjects: Callable[[Sequence[str]], list[int]]
+        self,
+        concept: Concept,
+        condition: Callable[[Sequence[str]], Tensor],
+        ends: Callable[[Sequence[str]], list[int]],
+        subjects: Callable[[Sequence[str]], list[int]],
     ) -> None:
         self.concept, self.condition, self.ends, self.subjects = concept, condition, ends, subjects
 
@@ -57,9 +61,16 @@ def words(model: Model, concept: Concept, phrase: str | None) -> Fixed:
         return ["" if phrase is None else fill(t, "", phrase) for t in templates]
 
     def subjects(templates: Sequence[str]) -> list[int]:
-        return [model.end("" if phrase is None else fill(t.partition("{}")[0] + "{}", "", phrase)) - 1 for t in templates]
+        return [
+            model.end("" if phrase is None else fill(t.partition("{}")[0] + "{}", "", phrase)) - 1 for t in templates
+        ]
 
-    return Fixed(concept, lambda templates: model.encode(texts(templates)), lambda templates: [model.end(t) for t in texts(templates)], subjects)
+    return Fixed(
+        concept,
+        lambda templates: model.encode(texts(templates)),
+        lambda templates: [model.end(t) for t in texts(templates)],
+        subjects,
+    )
 
 
 def phrase_of(concept: Concept, name: str) -> str:
@@ -130,7 +141,9 @@ class Sibling:
         if self.of == "first" and not concept.siblings:
             raise BadInput(f"concept {concept.name} names no siblings: set anchor.of to a name, or to nearest.")
         if self.of == "nearest" and not concept.keep:
-            raise BadInput(f"concept {concept.name} keeps nothing to take the nearest of: set anchor.of to a name, or fill `keep`.")
+            raise BadInput(
+                f"concept {concept.name} keeps nothing to take the nearest of: set anchor.of to a name, or fill `keep`."
+            )
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
         self.suits(concept)
@@ -149,7 +162,9 @@ class Unrelated:
     def suits(self, concept: Concept) -> None:
         """Raise BadInput if the concept has none: known before a model is loaded."""
         if concept.unrelated is None:
-            raise BadInput(f"concept {concept.name} names nothing unrelated: add `unrelated` to its yaml, or use anchor=text.")
+            raise BadInput(
+                f"concept {concept.name} names nothing unrelated: add `unrelated` to its yaml, or use anchor=text."
+            )
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
         self.suits(concept)

@@ -57,10 +57,14 @@ class EmojiJudge:
     def check(self, prompts: Sequence[Prompt], pixels: int) -> None:
         """Raise BadInput if the model's images are not 32 px wide, or a prompt's label is none of the classifier's."""
         if pixels != 32:
-            raise BadInput(f"the emoji judge measures 32 px images and this model draws {pixels} px: set judge=none to draw without measuring.")
+            raise BadInput(
+                f"the emoji judge measures 32 px images and this model draws {pixels} px: set judge=none to draw without measuring."
+            )
         for p in prompts:
             if p.label not in (known := self.labels(p.head)):
-                raise BadInput(f"the emoji judge knows no {p.head} '{p.label}': use one of {', '.join(known)}, or judge=none to draw without measuring.")
+                raise BadInput(
+                    f"the emoji judge knows no {p.head} '{p.label}': use one of {', '.join(known)}, or judge=none to draw without measuring."
+                )
 
     def labels(self, head: Head) -> list[str]:
         """What a head can find."""
@@ -70,7 +74,10 @@ class EmojiJudge:
     def find(self, images: Sequence[Image], heads: Sequence[Head] = ("style", "object")) -> dict[Head, list[str]]:
         """The likeliest style and object of each image."""
         style, thing = _classifier()(_pixels(images))
-        found: dict[Head, list[str]] = {"style": [_classifier().styles[i] for i in style.argmax(1)], "object": [_classifier().objects[i] for i in thing.argmax(1)]}
+        found: dict[Head, list[str]] = {
+            "style": [_classifier().styles[i] for i in style.argmax(1)],
+            "object": [_classifier().objects[i] for i in thing.argmax(1)],
+        }
         return {head: found[head] for head in heads}
 
     def features(self, images: Sequence[Image]) -> Tensor:
@@ -82,7 +89,9 @@ class EmojiJudge:
         channels at every place, squared difference, mean over places, sum over stages. Not comparable with the published AlexNet's.
         """
         pairs = zip(_classifier().stages(_pixels(before)), _classifier().stages(_pixels(after)), strict=True)
-        return torch.stack([(F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2)) for a, b in pairs]).sum(0)
+        return torch.stack(
+            [(F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2)) for a, b in pairs]
+        ).sum(0)
 
     def embed(self, images: Sequence[Image]) -> Tensor:
         """CLIP embeddings (n, d) of length 1."""
@@ -92,7 +101,9 @@ class EmojiJudge:
     def similarity(self, images: Sequence[Image], texts: Sequence[str]) -> Tensor:
         """Cosine of each image with its text, (n,) in [-1, 1]."""
         net, tokenizer = _clip()
-        ids = tokenizer(list(texts), padding="max_length", truncation=True, max_length=net.context_length, return_tensors="pt").input_ids
+        ids = tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=net.context_length, return_tensors="pt"
+        ).input_ids
         similarity: Tensor = (self.embed(images) * net.encode_text(ids, normalize=True)).sum(-1)
         return similarity
 

@@ -32,7 +32,12 @@ class EmojiClassifier(nn.Module):
         stages: list[nn.Module] = []
         inputs = 3
         for i, width in enumerate(widths):
-            stages += [nn.Conv2d(inputs, width, 3, padding=1, stride=1 if i == 0 else 2, bias=False), nn.BatchNorm2d(width), nn.ReLU(), Residual(width)]
+            stages += [
+                nn.Conv2d(inputs, width, 3, padding=1, stride=1 if i == 0 else 2, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+                Residual(width),
+            ]
             inputs = width
         # Average and maximum: strokes and textures (style) need the mean, parts (objects) the strongest response.
         self.trunk = nn.Sequential(*stages)
@@ -62,11 +67,16 @@ class EmojiClassifier(nn.Module):
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps({"styles": self.styles, "objects": self.objects}, indent=1))
-        save_file({k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()}, folder / "model.safetensors")
+        save_file(
+            {k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()},
+            folder / "model.safetensors",
+        )
 
     @classmethod
     def load(cls, folder: Path) -> "EmojiClassifier":
         """Read a folder that `save` wrote; returns the network in evaluation mode, float32."""
         net = cls(**json.loads((folder / "config.json").read_text()))
-        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()})
+        net.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()}
+        )
         return net.eval().requires_grad_(False)

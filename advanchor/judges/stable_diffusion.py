@@ -98,7 +98,11 @@ def lpips(device: str) -> Any:
     return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).to(device)
 
 
-MEASURES: dict[str, Callable[[str], Any]] = {"FID (Inception-v3)": inception, "LPIPS (AlexNet)": lpips, "CLIP (ViT-B/32)": clip}
+MEASURES: dict[str, Callable[[str], Any]] = {
+    "FID (Inception-v3)": inception,
+    "LPIPS (AlexNet)": lpips,
+    "CLIP (ViT-B/32)": clip,
+}
 
 
 def pixels(images: Sequence[Image], size: int | None = None) -> Tensor:
@@ -116,7 +120,9 @@ def batches(images: Sequence[Image]) -> Iterator[Sequence[Image]]:
 @torch.no_grad()
 def through(net: Any, transform: Callable[[Image], Tensor], images: Sequence[Image], device: str) -> Tensor:
     """A network's output (n, d) for images that its own transform prepares."""
-    return torch.cat([net(torch.stack([transform(im) for im in group]).to(device)).float().cpu() for group in batches(images)])
+    return torch.cat(
+        [net(torch.stack([transform(im) for im in group]).to(device)).float().cpu() for group in batches(images)]
+    )
 
 
 def style_features(images: Sequence[Image], device: str = "cpu") -> Tensor:
@@ -165,8 +171,16 @@ class StableDiffusionJudge:
         for head in dict.fromkeys(p.head for p in prompts):
             known, wanted = self.labels(head), dict.fromkeys(p.label for p in prompts if p.head == head)
             if unknown := [label for label in wanted if label not in known]:
-                where = "ImageNet's 1000 classes" if head == "object" else f"those of {self.styles}: {', '.join(known)}" if head == "style" else "nudity"
-                raise BadInput(f"judge=sd knows no {head} '{unknown[0]}': keep to {where}, or set judge=none to draw without measuring.")
+                where = (
+                    "ImageNet's 1000 classes"
+                    if head == "object"
+                    else f"those of {self.styles}: {', '.join(known)}"
+                    if head == "style"
+                    else "nudity"
+                )
+                raise BadInput(
+                    f"judge=sd knows no {head} '{unknown[0]}': keep to {where}, or set judge=none to draw without measuring."
+                )
 
     def labels(self, head: Head) -> list[str]:
         """What a head can find."""
@@ -184,14 +198,22 @@ class StableDiffusionJudge:
             BadInput: there is none, or it is damaged.
         """
         if self.styles is None or not (Path(self.styles) / HEAD[1]).is_file():
-            raise BadInput("judge=sd tells styles by a head that is trained on the model's own images: run scripts/train_style_head.py, and set judge.styles to its folder.")
+            raise BadInput(
+                "judge=sd tells styles by a head that is trained on the model's own images: run scripts/train_style_head.py, and set judge.styles to its folder."
+            )
         tensors, names = (Path(self.styles) / name for name in HEAD)
         try:
             styles, head = json.loads(names.read_text()), load_file(tensors)
-            if not (isinstance(styles, list) and head["weight"].shape == (len(styles), 512) and head["bias"].shape == (len(styles),)):
+            if not (
+                isinstance(styles, list)
+                and head["weight"].shape == (len(styles), 512)
+                and head["bias"].shape == (len(styles),)
+            ):
                 raise ValueError("its two files are not of one head")
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise BadInput(f"the style head in {self.styles} cannot be read ({error}): run scripts/train_style_head.py once more.") from None
+            raise BadInput(
+                f"the style head in {self.styles} cannot be read ({error}): run scripts/train_style_head.py once more."
+            ) from None
         return [str(style) for style in styles], head["weight"], head["bias"]
 
     def find(self, images: Sequence[Image], heads: Sequence[Head]) -> dict[Head, list[str]]:
@@ -214,7 +236,9 @@ class StableDiffusionJudge:
     @torch.no_grad()
     def features(self, images: Sequence[Image]) -> Tensor:
         """(n, 2048)."""
-        return torch.cat([inception(self.device)(pixels(group).to(self.device)).float().cpu() for group in batches(images)])
+        return torch.cat(
+            [inception(self.device)(pixels(group).to(self.device)).float().cpu() for group in batches(images)]
+        )
 
     @torch.no_grad()
     def distance(self, before: Sequence[Image], after: Sequence[Image]) -> Tensor:
@@ -236,7 +260,12 @@ class StableDiffusionJudge:
     def similarity(self, images: Sequence[Image], texts: Sequence[str]) -> Tensor:
         """Cosine of each image with its text, (n,) in [-1, 1]."""
         net, _, tokenizer = clip(self.device)
-        words = torch.cat([net.encode_text(tokenizer(list(texts[i : i + BATCH])).to(self.device), normalize=True).float().cpu() for i in range(0, len(texts), BATCH)])
+        words = torch.cat(
+            [
+                net.encode_text(tokenizer(list(texts[i : i + BATCH])).to(self.device), normalize=True).float().cpu()
+                for i in range(0, len(texts), BATCH)
+            ]
+        )
         return (self.embed(images) * words).sum(-1)
 
 
@@ -244,4 +273,7 @@ def exposed(image: Image) -> bool:
     """Does NudeNet see one of the eight classes at 0.5 or more?"""
     file = io.BytesIO()
     image.save(file, "PNG")
-    return any(box["class"] in {f"{part}_EXPOSED" for part in EXPOSED} and box["score"] >= 0.5 for box in nudenet().detect(file.getvalue()))
+    return any(
+        box["class"] in {f"{part}_EXPOSED" for part in EXPOSED} and box["score"] >= 0.5
+        for box in nudenet().detect(file.getvalue())
+    )

@@ -52,12 +52,25 @@ class AblatingConcepts:
 
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         theta = leaves(model.weights(self.scope))
-        source = looked_at("images", model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance)
+        source = looked_at(
+            "images", model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance
+        )
 
         def loss(i: int, step: Step) -> Tensor:
             return self.loss(step, theta, anchor_of(targets, step).embed(step))
 
-        descend(theta, loss, source, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch, zero_grad=self.zero_grad)
+        descend(
+            theta,
+            loss,
+            source,
+            targets,
+            folder,
+            log,
+            steps=self.steps,
+            lr=self.lr,
+            batch=self.batch,
+            zero_grad=self.zero_grad,
+        )
         return theta
 
     def loss(self, step: Step, theta: Edit, anchor: Tensor) -> Tensor:
@@ -65,8 +78,13 @@ class AblatingConcepts:
         model, concept = step.model, step.concept
         with torch.no_grad():
             goal = model.eps(step.x, step.t, anchor)
-        erased = F.mse_loss(model.eps(step.x, step.t, model.encode(step.texts(concept.phrase), weights=theta), theta), goal)
+        erased = F.mse_loss(
+            model.eps(step.x, step.t, model.encode(step.texts(concept.phrase), weights=theta), theta), goal
+        )
         if self.preserve == 0:
             return erased
-        kept = F.mse_loss(model.eps(step.x, step.t, model.encode(step.texts(concept.superclass), weights=theta), theta), step.frozen(concept.superclass))
+        kept = F.mse_loss(
+            model.eps(step.x, step.t, model.encode(step.texts(concept.superclass), weights=theta), theta),
+            step.frozen(concept.superclass),
+        )
         return erased + self.preserve * kept

@@ -58,7 +58,15 @@ class ConceptAblation:
     version: int = 1
 
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
-        draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
+        draw = partial(
+            Pool.drawn,
+            model,
+            count=self.pool,
+            seed=seed,
+            folder=folder,
+            steps=self.pool_steps,
+            guidance=self.pool_guidance,
+        )
         finished = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.batch)
         source = Turns([draw(t.concept, under=t, name="anchor") for t in finished])
         theta = leaves(model.weights(self.scope))
@@ -75,5 +83,7 @@ class ConceptAblation:
         assert step.noise is not None
         with torch.set_grad_enabled(self.prior > 0):
             e_a = model.eps(step.x, step.t, anchor, theta)
-        ablated = F.mse_loss(model.eps(step.x, step.t, model.encode(step.texts(step.concept.phrase), weights=theta), theta), e_a.detach())
+        ablated = F.mse_loss(
+            model.eps(step.x, step.t, model.encode(step.texts(step.concept.phrase), weights=theta), theta), e_a.detach()
+        )
         return ablated + self.prior * F.mse_loss(e_a, step.noise) if self.prior else ablated

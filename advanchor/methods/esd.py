@@ -57,7 +57,17 @@ class ErasedStableDiffusion:
 
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         theta = leaves(model.weights(self.scope))
-        source = looked_at(self.latents, model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance, phrase=self.erase_from)
+        source = looked_at(
+            self.latents,
+            model,
+            targets,
+            seed,
+            folder,
+            pool=self.pool,
+            steps=self.pool_steps,
+            guidance=self.pool_guidance,
+            phrase=self.erase_from,
+        )
 
         def loss(i: int, step: Step) -> Tensor:
             return self.loss(step, theta, anchor_of(targets, step).embed(step))

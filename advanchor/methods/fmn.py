@@ -53,7 +53,9 @@ class ForgetMeNot:
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         away_from(model, targets, self.name)
         theta = leaves(model.weights(self.scope))
-        source = looked_at("images", model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance)
+        source = looked_at(
+            "images", model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance
+        )
 
         def loss(i: int, step: Step) -> Tensor:
             return self.loss(step, theta)
@@ -65,6 +67,11 @@ class ForgetMeNot:
         """The formula above."""
         model, slot = step.model, Slot(step.model, step.concept)
         e_c = model.encode(slot.texts(step.templates), weights=theta)
-        spans = [span + list(range(end, e_c.shape[1])) * self.pooler for span, end in zip(slot.spans(step.templates), slot.ends(step.templates), strict=True)]
+        spans = [
+            span + list(range(end, e_c.shape[1])) * self.pooler
+            for span, end in zip(slot.spans(step.templates), slot.ends(step.templates), strict=True)
+        ]
         maps = model.attention(step.x, step.t, e_c, theta)
-        return torch.linalg.vector_norm(torch.cat([a[i, :, :, span].flatten() for a in maps for i, span in enumerate(spans)]))
+        return torch.linalg.vector_norm(
+            torch.cat([a[i, :, :, span].flatten() for a in maps for i, span in enumerate(spans)])
+        )

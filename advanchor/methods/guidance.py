@@ -28,7 +28,9 @@ def away_from(model: Model, targets: Sequence[Target], method: str) -> torch.Ten
         BadInput: the anchor is not the concept; a setting that would be ignored is refused.
     """
     if any(t.state() or not torch.equal(t.condition(["{}"]), model.encode([t.concept.phrase])) for t in targets):
-        raise BadInput(f"method={method} pushes away from the concept itself and has no place for an anchor: add anchor=concept.")
+        raise BadInput(
+            f"method={method} pushes away from the concept itself and has no place for an anchor: add anchor=concept."
+        )
     return model.encode([", ".join(t.concept.phrase for t in targets)])[0]
 
 

@@ -83,7 +83,15 @@ class MassConceptErasure:
             fits(model, self.mask_side)
         frozen = model.weights("attn2.kv")
         theta = loras(frozen, [t.concept.name for t in targets], self.rank, random(seed, 3, 0, 0))
-        draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
+        draw = partial(
+            Pool.drawn,
+            model,
+            count=self.pool,
+            seed=seed,
+            folder=folder,
+            steps=self.pool_steps,
+            guidance=self.pool_guidance,
+        )
         finished = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.batch)
         sentences = dict.fromkeys(text for t in finished for text in kept(t.concept)) if self.preserve_scale else [""]
         k = torch.cat([model.encode([text])[0] for text in sentences]).double()
@@ -93,12 +101,32 @@ class MassConceptErasure:
         refined = {name: self.fit(w, w, old, new @ w.double().T, k) for name, w in frozen.items()}
 
         pools = Turns([replace(draw(t.concept), times=focus(model.timesteps)) for t in finished])
-        descend(theta, lambda i, step: self.loss(step, theta, refined), pools, finished, folder, log, steps=self.steps, lr=self.lr, batch=self.batch, clip=self.clip)
+        descend(
+            theta,
+            lambda i, step: self.loss(step, theta, refined),
+            pools,
+            finished,
+            folder,
+            log,
+            steps=self.steps,
+            lr=self.lr,
+            batch=self.batch,
+            clip=self.clip,
+        )
 
-        words = [model.encode([fill(text, "", t.concept.phrase) for text in t.concept.templates]).flatten(0, 1).double() for t in finished]
+        words = [
+            model.encode([fill(text, "", t.concept.phrase) for text in t.concept.templates]).flatten(0, 1).double()
+            for t in finished
+        ]
         tuned = [parameters(refined | part(theta, f"{slug(t.concept.name)}/"), frozen) for t in finished]
         return {
-            name: self.fit(w, refined[name], torch.cat(words), torch.cat([e @ own[name].detach().double().T for e, own in zip(words, tuned, strict=True)]), k)
+            name: self.fit(
+                w,
+                refined[name],
+                torch.cat(words),
+                torch.cat([e @ own[name].detach().double().T for e, own in zip(words, tuned, strict=True)]),
+                k,
+            )
             for name, w in frozen.items()
         }
 
@@ -109,7 +137,9 @@ class MassConceptErasure:
 
     def fit(self, frozen: Tensor, start: Tensor, c: Tensor, v: Tensor, k: Tensor) -> Tensor:
         """The closed form of stages 1 and 3, from `start`."""
-        return refit(start.double(), self.lamb, [(1.0, c, v), (self.preserve_scale, k, k @ frozen.double().T)]).to(frozen.dtype)
+        return refit(start.double(), self.lamb, [(1.0, c, v), (self.preserve_scale, k, k @ frozen.double().T)]).to(
+            frozen.dtype
+        )
 
     def matched(self, model: Model, target: Target) -> tuple[Tensor, Tensor]:
         """Embeddings of the concept's sentences and, row by row, of the anchor's that they are mapped to: (n, d) each."""
@@ -118,8 +148,12 @@ class MassConceptErasure:
         if self.all_words:
             return e_c.flatten(0, 1), e_a.flatten(0, 1)
         old, new = [], []
-        for i, (span, subject, text) in enumerate(zip(slot.spans(templates), target.subjects(templates), templates, strict=True)):
-            before = min(model.end(text.partition("{}")[0]), span[0], subject + 1)  # the start token and the words before the slot
+        for i, (span, subject, text) in enumerate(
+            zip(slot.spans(templates), target.subjects(templates), templates, strict=True)
+        ):
+            before = min(
+                model.end(text.partition("{}")[0]), span[0], subject + 1
+            )  # the start token and the words before the slot
             after = e_c.shape[1] - 1 - max(span[-1], subject)
             old += [e_c[i, :before], e_c[i, span[-1] + 1 :][:after]]
             new += [e_a[i, :before], e_a[i, subject + 1 :][:after]]
@@ -129,7 +163,10 @@ class MassConceptErasure:
         """The formula of stage 2, for the LoRA of the step's own concept."""
         model, slot = step.model, Slot(step.model, step.concept)
         e_c, spans = slot.encode(step.templates), slot.spans(step.templates)
-        watched = [span + list(range(end, e_c.shape[1])) * self.pooler for span, end in zip(spans, slot.ends(step.templates), strict=True)]
+        watched = [
+            span + list(range(end, e_c.shape[1])) * self.pooler
+            for span, end in zip(spans, slot.ends(step.templates), strict=True)
+        ]
         maps = model.attention(step.x, step.t, e_c, {**refined, **part(theta, f"{slug(step.concept.name)}/")})
         where = None
         if self.threshold is not None:
@@ -137,8 +174,14 @@ class MassConceptErasure:
                 where = mask(model.attention(step.x, step.t, e_c), spans, self.mask_side, self.threshold)
         norms = []
         for a in maps:
-            inside = torch.ones(a.shape[0], a.shape[2], device=a.device) if where is None else resized(where, a.shape[2])
-            norms.append(torch.linalg.vector_norm(torch.cat([(a[i][:, :, s] * inside[i][:, None]).flatten() for i, s in enumerate(watched)])))
+            inside = (
+                torch.ones(a.shape[0], a.shape[2], device=a.device) if where is None else resized(where, a.shape[2])
+            )
+            norms.append(
+                torch.linalg.vector_norm(
+                    torch.cat([(a[i][:, :, s] * inside[i][:, None]).flatten() for i, s in enumerate(watched)])
+                )
+            )
         return torch.stack(norms).sum()
 
 
@@ -153,7 +196,9 @@ def loras(weights: Edit, concepts: Sequence[str], rank: int, generator: torch.Ge
     theta: dict[str, Tensor] = {}
     for concept in concepts:
         for name, w in weights.items():
-            theta[f"{concept}/lowrank.{name}.down"] = (torch.randn(rank, w.shape[1], generator=generator) / rank).to(w.device)
+            theta[f"{concept}/lowrank.{name}.down"] = (torch.randn(rank, w.shape[1], generator=generator) / rank).to(
+                w.device
+            )
             theta[f"{concept}/lowrank.{name}.up"] = torch.zeros(w.shape[0], rank, device=w.device)
     return {name: tensor.requires_grad_() for name, tensor in theta.items()}
 

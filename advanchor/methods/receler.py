@@ -68,7 +68,16 @@ class RobustEraser:
             fits(model, self.mask_side)
         theta = erasers(model, self.rank, random(seed, 3, 0, 0))
         adversaries = {t.concept.name: Adversary(model, t, self, random(seed, 3, 1, i)) for i, t in enumerate(targets)}
-        source = looked_at(self.latents, model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance)
+        source = looked_at(
+            self.latents,
+            model,
+            targets,
+            seed,
+            folder,
+            pool=self.pool,
+            steps=self.pool_steps,
+            guidance=self.pool_guidance,
+        )
 
         def loss(i: int, step: Step) -> Tensor:
             adversary = adversaries[step.concept.name]
@@ -76,7 +85,18 @@ class RobustEraser:
                 adversary.attack(step, theta)
             return self.loss(step, theta, anchor_of(targets, step).embed(step), adversary)
 
-        descend(theta, loss, source, targets, folder, log, steps=self.steps, lr=self.lr, batch=self.batch, carried=adversaries)
+        descend(
+            theta,
+            loss,
+            source,
+            targets,
+            folder,
+            log,
+            steps=self.steps,
+            lr=self.lr,
+            batch=self.batch,
+            carried=adversaries,
+        )
         return theta
 
     def loss(self, step: Step, theta: Edit, anchor: Tensor, adversary: Adversary) -> Tensor:
@@ -85,7 +105,13 @@ class RobustEraser:
         seen: list[Tensor] = []
         with torch.no_grad():
             e_a, e_c = model.eps(step.x, step.t, anchor), step.frozen(concept.phrase)
-        predicted = model.eps(step.x, step.t, adversary.behind(step) if self.attacks else model.encode(step.texts(concept.phrase)), theta, seen)
+        predicted = model.eps(
+            step.x,
+            step.t,
+            adversary.behind(step) if self.attacks else model.encode(step.texts(concept.phrase)),
+            theta,
+            seen,
+        )
         if self.attacks:
             adversary.learn(predicted, e_c)
         erased = F.mse_loss(predicted, e_a - self.eta * (e_c - e_a))
@@ -108,7 +134,9 @@ class Adversary:
         e = model.encode(target.concept.templates)
         fits = min(e.shape[1] - end for end in Slot(model, target.concept).ends(target.concept.templates))
         if settings.attacks and settings.adversary > fits:
-            raise BadInput(f"method.adversary={settings.adversary} does not fit behind the longest sentence of {target.concept.name}: {fits} places are left.")
+            raise BadInput(
+                f"method.adversary={settings.adversary} does not fit behind the longest sentence of {target.concept.name}: {fits} places are left."
+            )
         self.embeddings = torch.rand(settings.adversary, e.shape[2], generator=generator).to(e.device).requires_grad_()
         self.optimiser = torch.optim.Adam([self.embeddings], settings.attack_lr, weight_decay=settings.attack_decay)
 
@@ -116,7 +144,10 @@ class Adversary:
         """The step's sentences with the adversary behind them: (b, L, d), differentiable in it."""
         texts = step.texts(step.concept.phrase)
         e, n = step.model.encode(texts), len(self.embeddings)
-        rows = [torch.cat([row[:end], self.embeddings, row[end + n :]]) for row, end in zip(e, map(step.model.end, texts), strict=True)]
+        rows = [
+            torch.cat([row[:end], self.embeddings, row[end + n :]])
+            for row, end in zip(e, map(step.model.end, texts), strict=True)
+        ]
         return torch.stack(rows)
 
     def attack(self, step: Step, theta: Edit) -> None:
@@ -145,6 +176,11 @@ def erasers(model: Model, rank: int, generator: torch.Generator) -> dict[str, Te
         if name.endswith(".to_out.0.weight"):
             layer, wide = f"eraser.{name.removesuffix('.to_out.0.weight')}", w.shape[0]
             for kind, shape in (("weight", (rank, wide)), ("bias", (rank,))):
-                theta[f"{layer}.down.{kind}"] = ((2 * torch.rand(shape, generator=generator) - 1) / wide**0.5).to(w.device)
-            theta |= {f"{layer}.up.weight": torch.zeros(wide, rank, device=w.device), f"{layer}.up.bias": torch.zeros(wide, device=w.device)}
+                theta[f"{layer}.down.{kind}"] = ((2 * torch.rand(shape, generator=generator) - 1) / wide**0.5).to(
+                    w.device
+                )
+            theta |= {
+                f"{layer}.up.weight": torch.zeros(wide, rank, device=w.device),
+                f"{layer}.up.bias": torch.zeros(wide, device=w.device),
+            }
     return {name: tensor.requires_grad_() for name, tensor in theta.items()}

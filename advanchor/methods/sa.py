@@ -60,7 +60,15 @@ class SelectiveAmnesia:
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         for target in targets:
             self.suits(target.concept)
-        draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
+        draw = partial(
+            Pool.drawn,
+            model,
+            count=self.pool,
+            seed=seed,
+            folder=folder,
+            steps=self.pool_steps,
+            guidance=self.pool_guidance,
+        )
         finished = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.batch)
         surrogate = Turns([draw(t.concept, under=t, name="surrogates") for t in finished])
         replay = Turns([draw(t.concept, sentences=kept(t.concept), name="kept") for t in finished])
@@ -85,8 +93,13 @@ class SelectiveAmnesia:
         model, concept, frozen = surrogate.model, surrogate.concept, surrogate.model.weights(self.scope)
         assert surrogate.noise is not None
         assert replay.noise is not None
-        forget = F.mse_loss(model.eps(surrogate.x, surrogate.t, model.encode(surrogate.texts(concept.phrase), weights=theta), theta), surrogate.noise)
-        remember = F.mse_loss(model.eps(replay.x, replay.t, model.encode(replay.templates, weights=theta), theta), replay.noise)
+        forget = F.mse_loss(
+            model.eps(surrogate.x, surrogate.t, model.encode(surrogate.texts(concept.phrase), weights=theta), theta),
+            surrogate.noise,
+        )
+        remember = F.mse_loss(
+            model.eps(replay.x, replay.t, model.encode(replay.templates, weights=theta), theta), replay.noise
+        )
         stay = torch.stack([(f * (theta[name] - frozen[name]).square()).sum() for name, f in information.items()]).sum()
         return forget + self.gamma * remember + self.lamb * stay
 

@@ -61,7 +61,15 @@ class SaliencyUnlearning:
             raise BadInput(f"method.salient={self.salient:g} of {total} weights is none: raise it.")
         for target in targets:
             self.suits(target.concept)
-        draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
+        draw = partial(
+            Pool.drawn,
+            model,
+            count=self.pool,
+            seed=seed,
+            folder=folder,
+            steps=self.pool_steps,
+            guidance=self.pool_guidance,
+        )
         forget = Turns([draw(t.concept) for t in targets])
         retain = Turns([draw(t.concept, sentences=kept(t.concept), name="kept") for t in targets])
         file = folder / "mask.safetensors"
@@ -87,10 +95,14 @@ class SaliencyUnlearning:
         assert retain.noise is not None
         with torch.no_grad():
             goal = model.eps(forget.x, forget.t, anchor, theta)
-        erased = F.mse_loss(model.eps(forget.x, forget.t, model.encode(forget.texts(concept.phrase), weights=theta), theta), goal)
+        erased = F.mse_loss(
+            model.eps(forget.x, forget.t, model.encode(forget.texts(concept.phrase), weights=theta), theta), goal
+        )
         if self.alpha == 0:
             return erased
-        return erased + self.alpha * F.mse_loss(model.eps(retain.x, retain.t, model.encode(retain.templates, weights=theta), theta), retain.noise)
+        return erased + self.alpha * F.mse_loss(
+            model.eps(retain.x, retain.t, model.encode(retain.templates, weights=theta), theta), retain.noise
+        )
 
     def mask(self, model: Model, forget: Source, batches: int) -> dict[str, Tensor]:
         """1 for the `salient` share of all weights of the scope, else 0, by name; from so many batches, which are one pass over the images."""

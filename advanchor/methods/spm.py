@@ -71,7 +71,9 @@ class SemiPermeableMembrane:
 
     def __post_init__(self) -> None:
         if self.above and self.latents != "training":
-            raise ValueError("above is the release's way with latents of the network in training: set latents=training too")
+            raise ValueError(
+                "above is the release's way with latents of the network in training: set latents=training too"
+            )
         if self.latents == "training" and self.pool_steps < 2:
             raise ValueError("latents=training looks after the first of pool_steps steps: set pool_steps to at least 2")
 
@@ -81,7 +83,16 @@ class SemiPermeableMembrane:
             how = self.pool_steps, self.pool_guidance, theta, self.above
             source = Turns([Training(model, t.concept, seed, *how) for t in targets])
         else:
-            source = looked_at(self.latents, model, targets, seed, folder, pool=self.pool, steps=self.pool_steps, guidance=self.pool_guidance)
+            source = looked_at(
+                self.latents,
+                model,
+                targets,
+                seed,
+                folder,
+                pool=self.pool,
+                steps=self.pool_steps,
+                guidance=self.pool_guidance,
+            )
 
         def loss(i: int, step: Step) -> Tensor:
             around = surrounding(step, self.surroundings, random(seed, 3, 1, i))
@@ -148,7 +159,10 @@ def factors(weights: Edit, rank: int, generator: torch.Generator) -> dict[str, T
         if w.ndim > 1:
             wide = w[0].numel()
             down = (2 * torch.rand(rank, wide, generator=generator) - 1) / wide**0.5
-            theta |= {f"lowrank.{name}.down": down.to(w.device), f"lowrank.{name}.up": torch.zeros(w.shape[0], rank, device=w.device)}
+            theta |= {
+                f"lowrank.{name}.down": down.to(w.device),
+                f"lowrank.{name}.up": torch.zeros(w.shape[0], rank, device=w.device),
+            }
     return {name: tensor.requires_grad_() for name, tensor in theta.items()}
 
 
@@ -159,6 +173,10 @@ def surrounding(step: Step, n: int, generator: torch.Generator) -> Tensor:
     while len(found) < n:
         own = e_c[len(found) % len(e_c)]
         direction = torch.randn(own.shape, generator=generator).to(own.device)
-        if float(torch.rand((), generator=generator)) < 1 - float(F.cosine_similarity(direction.flatten(), own.flatten(), dim=0)):
-            found.append((0.8 + 0.4 * float(torch.rand((), generator=generator))) * own.norm() * direction / direction.norm())
+        if float(torch.rand((), generator=generator)) < 1 - float(
+            F.cosine_similarity(direction.flatten(), own.flatten(), dim=0)
+        ):
+            found.append(
+                (0.8 + 0.4 * float(torch.rand((), generator=generator))) * own.norm() * direction / direction.norm()
+            )
     return torch.stack(found)

@@ -58,7 +58,15 @@ class UnifiedConceptEditing:
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         for target in targets:
             self.suits(target.concept)
-        draw = partial(Pool.drawn, model, count=self.pool, seed=seed, folder=folder, steps=self.pool_steps, guidance=self.pool_guidance)
+        draw = partial(
+            Pool.drawn,
+            model,
+            count=self.pool,
+            seed=seed,
+            folder=folder,
+            steps=self.pool_steps,
+            guidance=self.pool_guidance,
+        )
         finished = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.anchor_batch)
         gone, goals = [], []
         kept: dict[str, str] = {}
@@ -67,9 +75,19 @@ class UnifiedConceptEditing:
             slot, rows = Slot(model, concept), torch.arange(len(templates))
             gone.append(slot.encode(templates)[rows, slot.subjects(templates)])
             goals.append(target.condition(templates)[rows, target.subjects(templates)])
-            kept |= {fill(t, "", phrase): name for name, phrase in concept.told.items() for t in concept.templates[: self.preserve_templates]}
+            kept |= {
+                fill(t, "", phrase): name
+                for name, phrase in concept.told.items()
+                for t in concept.templates[: self.preserve_templates]
+            }
         c, c_a = torch.cat(gone), torch.cat(goals)
-        c_p = model.encode(list(kept))[torch.arange(len(kept)), [model.span(text, name)[-1] for text, name in kept.items()]] if kept else c[:0]
+        c_p = (
+            model.encode(list(kept))[
+                torch.arange(len(kept)), [model.span(text, name)[-1] for text, name in kept.items()]
+            ]
+            if kept
+            else c[:0]
+        )
         return {name: self.solve(w, c, c_a, c_p) for name, w in model.weights("attn2.kv").items()}
 
     def suits(self, concept: Concept) -> None:
@@ -77,12 +95,16 @@ class UnifiedConceptEditing:
         for name in ("templates", "preserve_templates"):
             if getattr(self, name) > len(concept.templates):
                 there = f"concept {concept.name} has {len(concept.templates)} templates"
-                raise BadInput(f"method.{name}={getattr(self, name)}, and {there}: set it to that at most, or add some.")
+                raise BadInput(
+                    f"method.{name}={getattr(self, name)}, and {there}: set it to that at most, or add some."
+                )
 
     def solve(self, w: Tensor, c: Tensor, c_a: Tensor, c_p: Tensor) -> Tensor:
         """The formula above for one matrix w (out, d), with rows c, c_a (n, d) and c_p (m, d); in float64."""
         w64, c, c_a, c_p = (x.double() for x in (w, c, c_a, c_p))
-        return refit(w64, self.lamb, [(self.erase_scale, c, c_a @ w64.T), (self.preserve_scale, c_p, c_p @ w64.T)]).to(w.dtype)
+        return refit(w64, self.lamb, [(self.erase_scale, c, c_a @ w64.T), (self.preserve_scale, c_p, c_p @ w64.T)]).to(
+            w.dtype
+        )
 
 
 def refit(w: Tensor, lamb: float, pairs: Sequence[tuple[float, Tensor, Tensor]]) -> Tensor:
@@ -95,9 +117,15 @@ def refit(w: Tensor, lamb: float, pairs: Sequence[tuple[float, Tensor, Tensor]])
         BadInput: what it is made of is not finite, or float64 leaves less than three digits of the solution.
     """
     if not all(bool(x.isfinite().all()) for _, *rows in pairs for x in rows):
-        raise BadInput("the embeddings that the closed form maps are not finite: lower anchor.lr, or take another anchor.")
-    inner = lamb * torch.eye(w.shape[1], dtype=torch.float64, device=w.device) + torch.stack([scale * c.T @ c for scale, c, _ in pairs]).sum(0)
+        raise BadInput(
+            "the embeddings that the closed form maps are not finite: lower anchor.lr, or take another anchor."
+        )
+    inner = lamb * torch.eye(w.shape[1], dtype=torch.float64, device=w.device) + torch.stack(
+        [scale * c.T @ c for scale, c, _ in pairs]
+    ).sum(0)
     outer = lamb * w + torch.stack([scale * v.T @ c for scale, c, v in pairs]).sum(0)
     if not (condition := float(torch.linalg.cond(inner, 1))) * torch.finfo(torch.float64).eps < 1e-3:
-        raise BadInput(f"method.lamb={lamb:g} leaves the closed form singular (its condition is {condition:.0e}): raise it.")
+        raise BadInput(
+            f"method.lamb={lamb:g} leaves the closed form singular (its condition is {condition:.0e}): raise it."
+        )
     return torch.linalg.solve(inner, outer, left=False)

@@ -23,6 +23,10 @@ class Clip:
         scores: Scores = {}
         for name in self.sets:
             shown = images[name]
-            values = 100 * finite(judge.similarity(shown.pictures, [p.text for p in shown.prompts]), self.name, f"similarities of `{name}`")
+            values = 100 * finite(
+                judge.similarity(shown.pictures, [p.text for p in shown.prompts]),
+                self.name,
+                f"similarities of `{name}`",
+            )
             scores[f"clip/{name}"] = mean(values.tolist(), "lower" if name.startswith("erase") else "higher")
         return scores

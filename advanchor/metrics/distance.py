@@ -83,7 +83,10 @@ def pairs(metric: str, judge: Judge, images: Mapping[str, Images]) -> dict[str, 
     Raises:
         BadInput: one of them is not finite.
     """
-    seen = {name: finite(images[name].seen("features", judge.features), metric, f"features of `{name}`") for name in ("erase@base", "keep@base", "erase", "keep")}
+    seen = {
+        name: finite(images[name].seen("features", judge.features), metric, f"features of `{name}`")
+        for name in ("erase@base", "keep@base", "erase", "keep")
+    }
     return {name: (seen[f"{name}@base"], seen[name]) for name in ("erase", "keep")}
 
 
@@ -135,9 +138,17 @@ class Cmmd:
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         scores: Scores = {}
         for name in ("erase", "keep"):
-            x, y = (finite(images[n].seen("embed", judge.embed), self.name, f"embeddings of `{n}`").double() for n in (f"{name}@base", name))
-            xx, yy, xy = ((-torch.cdist(a, b).square() / (2 * self.sigma**2)).exp().mean() for a, b in ((x, x), (y, y), (x, y)))
-            scores[f"cmmd/{name}"] = {**_score(1000 * max(0.0, float(xx + yy - 2 * xy)), name, len(y), judge), "extractor": f"open_clip model of judge {judge.name}"}
+            x, y = (
+                finite(images[n].seen("embed", judge.embed), self.name, f"embeddings of `{n}`").double()
+                for n in (f"{name}@base", name)
+            )
+            xx, yy, xy = (
+                (-torch.cdist(a, b).square() / (2 * self.sigma**2)).exp().mean() for a, b in ((x, x), (y, y), (x, y))
+            )
+            scores[f"cmmd/{name}"] = {
+                **_score(1000 * max(0.0, float(xx + yy - 2 * xy)), name, len(y), judge),
+                "extractor": f"open_clip model of judge {judge.name}",
+            }
         return scores
 
 
@@ -159,7 +170,10 @@ class PrecisionRecall:
             for kind, (real, other) in {"precision": (before, after), "recall": (after, before)}.items():
                 radii = torch.cdist(real.double(), real.double()).sort(1).values[:, min(self.neighbours, len(real) - 1)]
                 inside = (torch.cdist(other.double(), real.double()) <= radii).any(1)
-                scores[f"{kind}/{name}"] = {**share(inside.tolist(), "lower" if name == "erase" else "higher"), "extractor": judge.extractor}
+                scores[f"{kind}/{name}"] = {
+                    **share(inside.tolist(), "lower" if name == "erase" else "higher"),
+                    "extractor": judge.extractor,
+                }
         return scores
 
 

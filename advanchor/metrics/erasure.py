@@ -29,13 +29,24 @@ class Erasure:
             for name, subset in (("erase", "erasure"), ("keep", "keep")):
                 shown = images[name + which]
                 hits = [(p.kept, right) for p, right in zip(shown.prompts, shown.right(judge.find), strict=True)]
-                parts = {"": [h for _, h in hits], "_in": [h for k, h in hits if k == "in"], "_cross": [h for k, h in hits if k == "cross"]}
+                parts = {
+                    "": [h for _, h in hits],
+                    "_in": [h for k, h in hits if k == "in"],
+                    "_cross": [h for k, h in hits if k == "cross"],
+                }
                 if name == "erase" and len(labels := dict.fromkeys(p.label for p in shown.prompts)) > 1:
-                    parts |= {f":{label}": [h for p, (_, h) in zip(shown.prompts, hits, strict=True) if p.label == label] for label in labels}
+                    parts |= {
+                        f":{label}": [h for p, (_, h) in zip(shown.prompts, hits, strict=True) if p.label == label]
+                        for label in labels
+                    }
                 for part, values in parts.items():
                     if values:
                         scores[f"{subset}/hit{part}{which}"] = share(values, "lower" if name == "erase" else "higher")
         before, after = scores["erasure/hit@base"], scores["erasure/hit"]
         if before["value"] > 0:
-            scores["erasure/rate"] = {"value": 1 - after["value"] / before["value"], "n": after["n"], "better": "higher"}
+            scores["erasure/rate"] = {
+                "value": 1 - after["value"] / before["value"],
+                "n": after["n"],
+                "better": "higher",
+            }
         return scores

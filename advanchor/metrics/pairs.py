@@ -22,6 +22,13 @@ class PerceptualDistance:
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         scores: Scores = {}
         for name in ("erase", "keep"):
-            each = finite(judge.distance(images[f"{name}@base"].pictures, images[name].pictures), self.name, f"distances of `{name}`")
-            scores[f"{judge.perceptual}/{name}"] = {**mean(each.tolist(), "higher" if name == "erase" else "lower"), "extractor": judge.perceptual}
+            each = finite(
+                judge.distance(images[f"{name}@base"].pictures, images[name].pictures),
+                self.name,
+                f"distances of `{name}`",
+            )
+            scores[f"{judge.perceptual}/{name}"] = {
+                **mean(each.tolist(), "higher" if name == "erase" else "lower"),
+                "extractor": judge.perceptual,
+            }
         return scores

@@ -28,7 +28,10 @@ def enough(metric: Metric, prompts: Mapping[str, Sequence[Prompt]]) -> None:
     for which in (name for name in metric.sets if name in prompts):
         for fewest, label, n in (
             (getattr(metric, "fewest", 1), "", len(prompts[which])),
-            *((getattr(metric, "fewest_each", 1), label, n) for label, n in Counter(p.label for p in prompts[which]).items()),
+            *(
+                (getattr(metric, "fewest_each", 1), label, n)
+                for label, n in Counter(p.label for p in prompts[which]).items()
+            ),
         ):
             if n < fewest:
                 raise BadInput(

@@ -41,7 +41,9 @@ def asked(prompts: Mapping[str, Sequence[Prompt]], known: Mapping[Head, Sequence
         for place, p in enumerate(prompts[which]):
             own, other = ("cra", "ira") if p.kept == "cross" else ("ira", "cra")
             found["ua" if which == "erase" else own].append(Asked(which, place, p.text, p.head, p.label))
-            also = [(head, label) for head in known for label in known[head] if head != p.head and mentions(p.text, label)]
+            also = [
+                (head, label) for head in known for label in known[head] if head != p.head and mentions(p.text, label)
+            ]
             if len(also) == 1 and also[0] not in erased:
                 found[other].append(Asked(which, place, p.text, *also[0]))
     return {name: ones if name == "ua" else balanced(ones) for name, ones in found.items()}

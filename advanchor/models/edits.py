@@ -28,7 +28,11 @@ def part(edit: Edit, prefix: str) -> dict[str, Tensor]:
 
 def parameters(edit: Edit, frozen: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The U-Net parameters that the edit replaces, whole, low-rank factors multiplied out; differentiable in the edit."""
-    whole = {name: tensor for name, tensor in edit.items() if not name.startswith(("lowrank.", "eraser.", "text_encoder.", "guidance."))}
+    whole = {
+        name: tensor
+        for name, tensor in edit.items()
+        if not name.startswith(("lowrank.", "eraser.", "text_encoder.", "guidance."))
+    }
     factors = part(edit, "lowrank.")
     for name in {name.rpartition(".")[0] for name in factors}:
         base = whole.get(name, frozen[name])
@@ -44,7 +48,9 @@ def erasers(unet: nn.Module, edit: Edit, seen: list[Tensor] | None = None) -> It
         for name in {name.rsplit(".", 2)[0] for name in tensors}:
             down, up = ([tensors[f"{name}.{half}.{kind}"] for kind in ("weight", "bias")] for half in ("down", "up"))
 
-            def erase(module: nn.Module, args: Any, out: Tensor, down: list[Tensor] = down, up: list[Tensor] = up) -> Tensor:
+            def erase(
+                module: nn.Module, args: Any, out: Tensor, down: list[Tensor] = down, up: list[Tensor] = up
+            ) -> Tensor:
                 correction = F.linear(F.gelu(F.linear(out, *down)), *up)
                 if seen is not None:
                     seen.append(correction)

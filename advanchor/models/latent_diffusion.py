@@ -33,7 +33,9 @@ SCOPES: dict[str, Callable[[str], bool]] = {
     "full": lambda name: True,
     "transformers": lambda name: ".attentions." in name,
 }
-AT_ONCE = 4 * 512 * 512  # pixels decoded together: the VAE's widest activation is 128 to 256 floats for each, about a gigabyte
+AT_ONCE = (
+    4 * 512 * 512
+)  # pixels decoded together: the VAE's widest activation is 128 to 256 floats for each, about a gigabyte
 
 
 class LatentDiffusion:
@@ -46,7 +48,9 @@ class LatentDiffusion:
         self.text_encoder, self.tokenizer = pipe.text_encoder, pipe.tokenizer
         for network in (self.unet, self.text_encoder, pipe.vae):
             network.eval().requires_grad_(False)
-        self.length: int = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)  # a tokenizer need not know
+        self.length: int = min(
+            self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings
+        )  # a tokenizer need not know
         size = self.unet.config.sample_size
         self._side: int = size if isinstance(size, int) else size[0]
         self.pixels: int = self._side * pipe.vae_scale_factor
@@ -59,7 +63,13 @@ class LatentDiffusion:
         self._guidance: dict[str, Tensor] = {}
         self._frozen = dict(self.unet.named_parameters())
 
-    def encode(self, texts: Sequence[str], delta: Tensor | None = None, spans: Sequence[Sequence[int]] = (), weights: Edit | None = None) -> Tensor:
+    def encode(
+        self,
+        texts: Sequence[str],
+        delta: Tensor | None = None,
+        spans: Sequence[Sequence[int]] = (),
+        weights: Edit | None = None,
+    ) -> Tensor:
         """Text embeddings (b, L, d), with a gradient to `delta` and `weights` only.
 
         Args:
@@ -91,7 +101,9 @@ class LatentDiffusion:
         return self._embeddings[text]
 
     def _ids(self, texts: Sequence[str]) -> Tensor:
-        return self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt").input_ids.to(self.device)
+        return self.tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
+        ).input_ids.to(self.device)
 
     def cut(self, texts: Sequence[str]) -> list[str]:
         """Those of the texts that are longer than the text encoder: what stands behind its last token is not drawn, and two of them can be the same picture."""
@@ -115,28 +127,43 @@ class LatentDiffusion:
         for i in range(len(whole) - len(part) + 1):
             if part and whole[i : i + len(part)] == part:
                 if i + len(part) > self.length - 1:  # the last place is the end token's
-                    raise BadInput(f"the words '{words}' are cut off: the text encoder reads {self.length} tokens, and '{text}' has {len(whole) + 1}: shorten it.")
+                    raise BadInput(
+                        f"the words '{words}' are cut off: the text encoder reads {self.length} tokens, and '{text}' has {len(whole) + 1}: shorten it."
+                    )
                 return list(range(i, i + len(part)))
-        raise BadInput(f"the words '{words}' are not among the tokens of '{text}': correct the concept's name, phrase or templates.")
+        raise BadInput(
+            f"the words '{words}' are not among the tokens of '{text}': correct the concept's name, phrase or templates."
+        )
 
-    def eps(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None, seen: list[Tensor] | None = None) -> Tensor:
+    def eps(
+        self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None, seen: list[Tensor] | None = None
+    ) -> Tensor:
         """Predicted noise (b, 4, h, w) for x (b, 4, h, w), t (b,), cond (b, L, d) under the U-Net part of an edit; its erasers' outputs are appended to `seen`."""
         with self._precision():
             if weights is None:
                 return self.unet(x, t, cond).sample.float()
             with erasers(self.unet, weights, seen):
-                return torch.func.functional_call(self.unet, parameters(weights, self._frozen), (x, t, cond)).sample.float()
+                return torch.func.functional_call(
+                    self.unet, parameters(weights, self._frozen), (x, t, cond)
+                ).sample.float()
 
     def _precision(self) -> AbstractContextManager[Any]:
         """Of the U-Net's forward pass; everything around it is float32."""
-        return nullcontext() if self._autocast == "none" else torch.autocast(self.device.type, dtype=getattr(torch, self._autocast))
+        return (
+            nullcontext()
+            if self._autocast == "none"
+            else torch.autocast(self.device.type, dtype=getattr(torch, self._autocast))
+        )
 
     def attention(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None) -> list[Tensor]:
         """Cross-attention probabilities at (x, t), one (b, heads, pixels, L) for each layer, differentiable in `weights`."""
         seen: list[Tensor] = []
 
         def watched(attn: Any, states: Tensor, encoder_hidden_states: Tensor, **ignored: Any) -> Tensor:
-            q, k, v = (z.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for z in (attn.to_q(states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)))
+            q, k, v = (
+                z.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+                for z in (attn.to_q(states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
+            )
             seen.append((attn.scale * q @ k.transpose(-1, -2)).softmax(-1))
             return attn.to_out[0]((seen[-1] @ v).transpose(1, 2).flatten(2))
 
@@ -202,14 +229,18 @@ class LatentDiffusion:
                 "guidance": True,
             }
             if not known.get(kind, name in own and own[name].shape == tensor.shape):
-                raise BadInput(f"the edit was made for another model than {self.name}, which has no place for {name} of shape {tuple(tensor.shape)}: erase with this model.")
+                raise BadInput(
+                    f"the edit was made for another model than {self.name}, which has no place for {name} of shape {tuple(tensor.shape)}: erase with this model."
+                )
 
     def noised(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """z_t = sqrt(a_t) z + sqrt(1 - a_t) noise."""
         a = self._alphas[t].view(-1, 1, 1, 1)
         return a.sqrt() * z + (1 - a).sqrt() * noise
 
-    def latents(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, cond: Tensor | None = None) -> Tensor:
+    def latents(
+        self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, cond: Tensor | None = None
+    ) -> Tensor:
         """Denoised latents (b, 4, h, w), scaled as the U-Net sees them; under `cond` (b, L, d) if given.
 
         Raises:
@@ -217,7 +248,15 @@ class LatentDiffusion:
         """
         return self._denoise(texts, seeds, steps, guidance, self.pipe.scheduler, cond)[0]
 
-    def draw(self, prompts: Sequence[Prompt], *, steps: int, guidance: float, scheduler: str = "own", cond: Tensor | None = None) -> list[Image]:
+    def draw(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        steps: int,
+        guidance: float,
+        scheduler: str = "own",
+        cond: Tensor | None = None,
+    ) -> list[Image]:
         """One image per prompt, under `cond` (b, L, d) if given. An image depends on its text, seed and condition alone, not on what is drawn beside it.
 
         "Alone" is up to rounding: a product of another number of rows may be summed in another order, which can move a pixel by one grey level.
@@ -243,10 +282,16 @@ class LatentDiffusion:
             raise BadInput(f"there is no scheduler '{scheduler}': use one of {', '.join(makes)}.")
         if not prompts:
             return []
-        return self._decode(self._denoise([p.text for p in prompts], [p.seed for p in prompts], steps, guidance, makes[scheduler](), cond)[0])
+        return self._decode(
+            self._denoise(
+                [p.text for p in prompts], [p.seed for p in prompts], steps, guidance, makes[scheduler](), cond
+            )[0]
+        )
 
     @torch.no_grad()
-    def trajectory(self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, until: int | None = None) -> tuple[Tensor, Tensor]:
+    def trajectory(
+        self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, until: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """One sampling run: what the U-Net was given at each step, x (b, n, 4, h, w), and the steps' t (n,), both in the order of sampling; with `until` no further
         than that step. Schedulers of second order have more than one such step for each of `steps`.
 
@@ -259,7 +304,12 @@ class LatentDiffusion:
 
     def _noise(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         shape = (self.unet.config.in_channels, self._side, self._side)
-        return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(image_seed(t, s))) for t, s in zip(texts, seeds, strict=True)]).to(self.device)
+        return torch.stack(
+            [
+                torch.randn(shape, generator=torch.Generator().manual_seed(image_seed(t, s)))
+                for t, s in zip(texts, seeds, strict=True)
+            ]
+        ).to(self.device)
 
     @torch.no_grad()
     def _denoise(
@@ -272,7 +322,9 @@ class LatentDiffusion:
         Works on a copy of the scheduler, since some change themselves, and gives one that draws noise of its own a generator for each image.
         """
         if not 1 <= steps <= self.timesteps:
-            raise BadInput(f"{steps} denoising steps will not do: from 1 to {self.timesteps}, the timesteps {self.name} was trained with.")
+            raise BadInput(
+                f"{steps} denoising steps will not do: from 1 to {self.timesteps}, the timesteps {self.name} was trained with."
+            )
         if not (math.isfinite(guidance) and guidance >= 1):
             raise BadInput(f"a guidance of {guidance} will not do: a finite number, at least 1, which is none.")
         cond, empty = self.encode(texts) if cond is None else cond.to(self.device), self.encode([""] * len(texts))
@@ -281,7 +333,10 @@ class LatentDiffusion:
         both = torch.cat([empty, cond]) if guidance > 1 else cond
         settings = {}
         if "generator" in inspect.signature(scheduler.step).parameters:
-            settings["generator"] = [torch.Generator().manual_seed(image_seed(text, seed, "scheduler")) for text, seed in zip(texts, seeds, strict=True)]
+            settings["generator"] = [
+                torch.Generator().manual_seed(image_seed(text, seed, "scheduler"))
+                for text, seed in zip(texts, seeds, strict=True)
+            ]
         scheduler = copy.deepcopy(scheduler)
         try:
             scheduler.set_timesteps(steps, device=self.device)
@@ -289,7 +344,9 @@ class LatentDiffusion:
         except ValueError:  # of PNDM, whose first three are Runge-Kutta steps
             possible = False
         if not possible:
-            raise BadInput(f"{type(scheduler).__name__} of {self.name} cannot take {steps} denoising steps: take {'more' if steps < 5 else 'fewer'}.")
+            raise BadInput(
+                f"{type(scheduler).__name__} of {self.name} cannot take {steps} denoising steps: take {'more' if steps < 5 else 'fewer'}."
+            )
         x = self._noise(texts, seeds) * scheduler.init_noise_sigma
         with safety(self.unet, self._guidance, steps, guidance):
             for i, t in enumerate(scheduler.timesteps):
@@ -305,7 +362,9 @@ class LatentDiffusion:
                 x = scheduler.step(noise, t, x, **settings, return_dict=False)[0]
         if bad := [text for text, one in zip(texts, x, strict=True) if not torch.isfinite(one).all()]:
             half = " or model.autocast's float16 (bfloat16 has its range)" if self._autocast == "float16" else ""
-            raise BadInput(f"the latents of '{bad[0]}' are not finite at guidance {guidance:g} after {steps} steps: lower the guidance{half}, or method.lr if an edit is drawn.")
+            raise BadInput(
+                f"the latents of '{bad[0]}' are not finite at guidance {guidance:g} after {steps} steps: lower the guidance{half}, or method.lr if an edit is drawn."
+            )
         return x, scheduler.timesteps
 
     @torch.no_grad()
@@ -315,7 +374,9 @@ class LatentDiffusion:
         for some in z.split(max(1, AT_ONCE // self.pixels**2)):
             decoded = self.pipe.vae.decode(some / self.pipe.vae.config.scaling_factor, return_dict=False)[0]
             if not torch.isfinite(decoded).all():
-                raise BadInput("the decoded images are not finite: lower the guidance, or method.lr if an edit is drawn.")
+                raise BadInput(
+                    "the decoded images are not finite: lower the guidance, or method.lr if an edit is drawn."
+                )
             images += self.pipe.image_processor.postprocess(decoded, output_type="pil")
         return images
 

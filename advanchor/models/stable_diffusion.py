@@ -41,7 +41,9 @@ class StableDiffusion:
             BadInput: no path is set.
         """
         if not self.path:
-            raise BadInput(f"model={self.name} needs a local folder in the diffusers layout: add model.path=<folder with model_index.json>.")
+            raise BadInput(
+                f"model={self.name} needs a local folder in the diffusers layout: add model.path=<folder with model_index.json>."
+            )
         return ASSETS / "emoji" if self.path == "bundled" else Path(self.path).expanduser().resolve()
 
     def check(self) -> None:
@@ -79,15 +81,25 @@ class StableDiffusion:
         def network(cls: Any, part: str) -> Any:
             """A network in which every tensor comes from the file, and every tensor of the file has its place."""
             variant = {"variant": "fp16"} if ".fp16." in layout.weights(root / part).name else {}
-            settings = variant if cls is CLIPTextModel else {"low_cpu_mem_usage": False, **variant}  # True needs one more package
+            settings = (
+                variant if cls is CLIPTextModel else {"low_cpu_mem_usage": False, **variant}
+            )  # True needs one more package
             net, found = loaded(
                 root / part,
                 lambda: cls.from_pretrained(
-                    root / part, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True, **settings
+                    root / part,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    **settings,
                 ),
             )
             missing, misfit = sorted(found["missing_keys"]), sorted(str(one[0]) for one in found["mismatched_keys"])
-            foreign = sorted(name for name in found["unexpected_keys"] if not name.endswith("position_ids"))  # a buffer that older versions saved
+            foreign = sorted(
+                name for name in found["unexpected_keys"] if not name.endswith("position_ids")
+            )  # a buffer that older versions saved
             for what, names in (("lack", missing), ("have another shape for", misfit), ("hold", foreign)):
                 if names:
                     raise BadInput(
@@ -96,11 +108,15 @@ class StableDiffusion:
                     )
             return net
 
-        tokenizer = loaded(root / "tokenizer", lambda: CLIPTokenizer.from_pretrained(root / "tokenizer", local_files_only=True))
+        tokenizer = loaded(
+            root / "tokenizer", lambda: CLIPTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
+        )
         with quiet():
             text_encoder = network(CLIPTextModel, "text_encoder")
             if len(tokenizer) > text_encoder.config.vocab_size:
-                raise BadInput(f"{root / 'tokenizer'} has {len(tokenizer)} tokens and the text encoder {text_encoder.config.vocab_size}: copy both folders anew, from one model.")
+                raise BadInput(
+                    f"{root / 'tokenizer'} has {len(tokenizer)} tokens and the text encoder {text_encoder.config.vocab_size}: copy both folders anew, from one model."
+                )
             pipe = diffusers.StableDiffusionPipeline(
                 vae=network(diffusers.AutoencoderKL, "vae"), text_encoder=text_encoder, tokenizer=tokenizer, unet=network(diffusers.UNet2DConditionModel, "unet"),
                 scheduler=loaded(root / "scheduler", lambda: getattr(diffusers, scheduler).from_pretrained(root / "scheduler", local_files_only=True)),
@@ -114,7 +130,9 @@ def loaded(part: Path, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except Exception as error:
-        raise BadInput(f"{part} cannot be loaded ({' '.join(str(error).split())[:200]}): copy it anew from where the model came from.") from None
+        raise BadInput(
+            f"{part} cannot be loaded ({' '.join(str(error).split())[:200]}): copy it anew from where the model came from."
+        ) from None
 
 
 @contextmanager

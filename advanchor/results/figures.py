@@ -41,7 +41,16 @@ TITLES = {
     "anchor/cosine_span": "cosine of anchor and concept on the concept's tokens", "anchor/hit": "concept found in what the unedited model draws under the anchor",
 }  # fmt: skip
 # Okabe & Ito (2008): told apart with any colour vision. Shapes and labels say the same again.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")  # grey for the yellow, which is hard to see on white
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#999999",
+)  # grey for the yellow, which is hard to see on white
 ABREAST = 3  # panels
 SHAPES = "osD^vP*XhHpd<>8"
 HELP = """advanchor plot key=value ...   the runs that `advanchor -m key=value ...` makes, read back as figures (PNG and PDF); nothing is computed
@@ -77,18 +86,24 @@ def main(args: Sequence[str]) -> str:
 
     sweep, cfg = read([*overrides, f"table.cells=[{','.join([ERASED, KEPT, COSINE, DRAWN, MOVED, *BEFORE.values()])}]"])
     if not {ERASED, KEPT} <= sweep.scores:
-        raise BadInput(f"figures show {ERASED} and {KEPT}, and no run of this sweep has them: add metric=[erasure] and run it again.")
+        raise BadInput(
+            f"figures show {ERASED} and {KEPT}, and no run of this sweep has them: add metric=[erasure] and run it again."
+        )
     folder = Path(flags.get("--to", Path(cfg.root) / "figures" / str(cfg.study)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"figures cannot be written to {folder} ({error.strerror}): name another folder, --to=<folder>.") from None
+        raise BadInput(
+            f"figures cannot be written to {folder} ({error.strerror}): name another folder, --to=<folder>."
+        ) from None
     written = []
     for name, paint, size in figures(sweep):
         figure = plt.figure(figsize=size, layout="constrained")
         paint(figure, sweep)
         for ending in ("png", "pdf"):
-            figure.savefig(folder / f"{name}.{ending}", dpi=150, metadata={"CreationDate": None} if ending == "pdf" else None)
+            figure.savefig(
+                folder / f"{name}.{ending}", dpi=150, metadata={"CreationDate": None} if ending == "pdf" else None
+            )
             written.append(str(folder / f"{name}.{ending}"))
         plt.close(figure)
     (folder / "correlations.json").write_text(json.dumps(correlations(sweep), indent=1, allow_nan=False) + "\n")
@@ -102,7 +117,9 @@ def figures(sweep: Sweep) -> list[tuple[str, Callable[[Any, Sweep], None], tuple
     legend = max(5.5, 0.5 + 0.16 * (rows + columns))
     bands, panels = math.ceil(columns / ABREAST), len(varied(sweep))
     lines = rows * len({(column, run.concept) for (_, column, _), cell in sweep.cells.items() for run in cell.runs})
-    found: list[tuple[str, Callable[[Any, Sweep], None], tuple[float, float]]] = [("trade-off", trade_off, (7.5, legend))]
+    found: list[tuple[str, Callable[[Any, Sweep], None], tuple[float, float]]] = [
+        ("trade-off", trade_off, (7.5, legend))
+    ]
     for name, x, y in (("similarity", COSINE, KEPT), ("lacking", DRAWN, ERASED)):
         if any(mean(sweep, row, column, x) is not None for row in sweep.rows for column in sweep.columns):
             found.append((name, partial(scatter, x=x, y=y), (7.5, legend)))
@@ -119,7 +136,9 @@ def mean(sweep: Sweep, row: tuple[str, ...], column: tuple[str, ...], name: str)
 def centre(sweep: Sweep) -> tuple[str, ...] | None:
     """The row that all others differ from in one number each, of several that vary; None if there is none."""
     several = [values for values in zip(*sweep.rows, strict=True) if len(set(values)) > 1]
-    if len(several) < 2 or not all(value == "none" or re.fullmatch(r"[-+.e\d]+", value) for values in several for value in values):
+    if len(several) < 2 or not all(
+        value == "none" or re.fullmatch(r"[-+.e\d]+", value) for values in several for value in values
+    ):
         return None
     usual = tuple(statistics.mode(values) for values in zip(*sweep.rows, strict=True))
     alone = all(sum(a != b for a, b in zip(row, usual, strict=True)) <= 1 for row in sweep.rows)
@@ -129,7 +148,11 @@ def centre(sweep: Sweep) -> tuple[str, ...] | None:
 def group(sweep: Sweep, row: tuple[str, ...]) -> str:
     """What rows share a shape by: the setting that differs from the centre, or else their first name."""
     usual = centre(sweep)
-    return row[0] if usual is None else next((name for name, a, b in zip(sweep.settings, row, usual, strict=True) if a != b), "centre")
+    return (
+        row[0]
+        if usual is None
+        else next((name for name, a, b in zip(sweep.settings, row, usual, strict=True) if a != b), "centre")
+    )
 
 
 def label(sweep: Sweep, row: tuple[str, ...]) -> str:
@@ -155,7 +178,11 @@ def trade_off(figure: Any, sweep: Sweep) -> None:
     axes = figure.add_subplot()
     points = []
     for i, row in enumerate(sweep.rows):
-        pairs = [(e, k) for column in sweep.columns if (e := mean(sweep, row, column, ERASED)) is not None and (k := mean(sweep, row, column, KEPT)) is not None]
+        pairs = [
+            (e, k)
+            for column in sweep.columns
+            if (e := mean(sweep, row, column, ERASED)) is not None and (k := mean(sweep, row, column, KEPT)) is not None
+        ]
         if len(pairs) < len(sweep.columns):
             continue  # a mean over other concepts would not be comparable
         x, y = (statistics.mean(p[j] for p in pairs) for j in (0, 1))
@@ -165,12 +192,30 @@ def trade_off(figure: Any, sweep: Sweep) -> None:
         filled = groups.index(groups[i]) == i  # the others of the same group are hollow
         axes.plot([min(p[0] for p in pairs), max(p[0] for p in pairs)], [y, y], color=colour, linewidth=0.6, alpha=0.5)
         axes.plot([x, x], [min(p[1] for p in pairs), max(p[1] for p in pairs)], color=colour, linewidth=0.6, alpha=0.5)
-        axes.plot(x, y, shape, color=colour, markersize=8, markerfacecolor=colour if filled else "white", label=label(sweep, row), zorder=3)
+        axes.plot(
+            x,
+            y,
+            shape,
+            color=colour,
+            markersize=8,
+            markerfacecolor=colour if filled else "white",
+            label=label(sweep, row),
+            zorder=3,
+        )
         side = ((6, 4), (-6, 4), (6, -10), (-6, -10))[i % 4]  # neighbours in the table are often neighbours here
-        axes.annotate(str(i + 1), (x, y), xytext=side, textcoords="offset points", fontsize=7, ha="left" if side[0] > 0 else "right")
+        axes.annotate(
+            str(i + 1),
+            (x, y),
+            xytext=side,
+            textcoords="offset points",
+            fontsize=7,
+            ha="left" if side[0] > 0 else "right",
+        )
         points.append((x, y))
     front = sorted(p for p in points if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points))
-    axes.step([p[0] for p in front], [p[1] for p in front], where="post", color="0.6", linewidth=1, linestyle="--", zorder=1)
+    axes.step(
+        [p[0] for p in front], [p[1] for p in front], where="post", color="0.6", linewidth=1, linestyle="--", zorder=1
+    )
     axes.set_xlabel(TITLES[ERASED])
     axes.set_ylabel(TITLES[KEPT])
     handles, labels = axes.get_legend_handles_labels()
@@ -200,55 +245,103 @@ def correlations(sweep: Sweep) -> dict[str, Any]:
     leaves everything by construction. `erasing` counts only anchors that take at least half of the concept away: whatever erases nothing keeps all.
     """
     found: dict[str, Any] = {}
-    for name, x, y in (("similarity_keeping", COSINE, KEPT), ("similarity_fid", COSINE, MOVED), ("drawn_erased", DRAWN, ERASED)):
+    for name, x, y in (
+        ("similarity_keeping", COSINE, KEPT),
+        ("similarity_fid", COSINE, MOVED),
+        ("drawn_erased", DRAWN, ERASED),
+    ):
         for which, least in (("all", 1.0), ("erasing", 0.5)):
             each = []
             for column in sweep.columns:
-                cells = [[v for n in (x, y, COSINE, ERASED) if (v := mean(sweep, row, column, n)) is not None] for row in sweep.rows]
+                cells = [
+                    [v for n in (x, y, COSINE, ERASED) if (v := mean(sweep, row, column, n)) is not None]
+                    for row in sweep.rows
+                ]
                 pairs = [cell[:2] for cell in cells if len(cell) == 4 and cell[2] < 0.9999 and cell[3] <= least]
                 x_and_y = torch.tensor(pairs, dtype=torch.float64).reshape(-1, 2).T
-                if len(pairs) > 2 and all(len(values.unique()) > 1 for values in x_and_y):  # rho of a constant is not defined
+                if len(pairs) > 2 and all(
+                    len(values.unique()) > 1 for values in x_and_y
+                ):  # rho of a constant is not defined
                     each.append(float(spearman_corrcoef(*x_and_y)))
             if each:
                 low, high = interval(np.array(each))
-                found[f"{name}/{which}"] = {"rho": statistics.mean(each), "low": low, "high": high, "concepts": len(each), "each": each}
+                found[f"{name}/{which}"] = {
+                    "rho": statistics.mean(each),
+                    "low": low,
+                    "high": high,
+                    "concepts": len(each),
+                    "each": each,
+                }
     return found
 
 
 def settings(figure: Any, sweep: Sweep) -> None:
     """A panel for each setting: colour is the column; erased filled and solid, kept hollow and dashed; bars are the 95 % intervals; the centre's value is marked."""
-    panels = figure.subplots(math.ceil(len(varied(sweep)) / ABREAST), min(ABREAST, len(varied(sweep))), sharey=True, squeeze=False).flatten()
+    panels = figure.subplots(
+        math.ceil(len(varied(sweep)) / ABREAST), min(ABREAST, len(varied(sweep))), sharey=True, squeeze=False
+    ).flatten()
     for axes in panels[len(varied(sweep)) :]:
         axes.set_axis_off()
     for axes, (name, values) in zip(panels, varied(sweep).items(), strict=False):
         for j, column in enumerate(sweep.columns):
             colour = COLOURS[j % len(COLOURS)]
             for what, line, inside, said in ((ERASED, "-", colour, "erased"), (KEPT, "--", "white", "kept")):
-                there = [(x, cell) for x, (_, row) in enumerate(values) if (cell := sweep.cells.get((row, column, what))) and cell.runs]
+                there = [
+                    (x, cell)
+                    for x, (_, row) in enumerate(values)
+                    if (cell := sweep.cells.get((row, column, what))) and cell.runs
+                ]
                 spans = [cell.bounds or (cell.mean, cell.mean) for _, cell in there]
                 places = [x + 0.06 * (j - (len(sweep.columns) - 1) / 2) for x, _ in there]
-                axes.vlines(places, [low for low, _ in spans], [high for _, high in spans], color=colour, linewidth=0.8, alpha=0.6)
+                axes.vlines(
+                    places,
+                    [low for low, _ in spans],
+                    [high for _, high in spans],
+                    color=colour,
+                    linewidth=0.8,
+                    alpha=0.6,
+                )
                 axes.plot(places, [cell.mean for _, cell in there], line, marker=SHAPES[j % len(SHAPES)], color=colour, markersize=5, markerfacecolor=inside,
                           linewidth=1, label=f"{' + '.join(column)} {said}")  # fmt: skip
-        axes.axvline(next(x for x, (_, row) in enumerate(values) if row == centre(sweep)), color="0.85", linewidth=6, zorder=0)
+        axes.axvline(
+            next(x for x, (_, row) in enumerate(values) if row == centre(sweep)), color="0.85", linewidth=6, zorder=0
+        )
         axes.set_xticks(range(len(values)), [value for value, _ in values], fontsize=7)
         axes.set_xlabel(name, fontsize=8)
         axes.set_ylabel("found", fontsize=8)
         axes.set_ylim(-0.03, 1.03)
         axes.grid(axis="y", alpha=0.25)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2 * len(sweep.columns), fontsize=7, frameon=False)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=2 * len(sweep.columns),
+        fontsize=7,
+        frameon=False,
+    )
 
 
 def concepts(figure: Any, sweep: Sweep) -> None:
     """Erased (lower is better) and kept hit rate side by side."""
-    panels = figure.subplots(math.ceil(len(sweep.columns) / ABREAST), min(ABREAST, len(sweep.columns)), sharey=True, squeeze=False).flatten()
+    panels = figure.subplots(
+        math.ceil(len(sweep.columns) / ABREAST), min(ABREAST, len(sweep.columns)), sharey=True, squeeze=False
+    ).flatten()
     places = range(len(sweep.rows))
     for axes in panels[len(sweep.columns) :]:
         axes.set_axis_off()
     for axes, column in zip(panels, sweep.columns, strict=False):
         for offset, name, colour in ((-0.2, ERASED, COLOURS[1]), (0.2, KEPT, COLOURS[0])):
-            there = [(p + offset, v) for p, row in zip(places, sweep.rows, strict=True) if (v := mean(sweep, row, column, name)) is not None]
-            axes.barh([p for p, _ in there], [v for _, v in there], 0.38, color=colour, label={ERASED: "erased concept found", KEPT: "kept concepts found"}[name])
+            there = [
+                (p + offset, v)
+                for p, row in zip(places, sweep.rows, strict=True)
+                if (v := mean(sweep, row, column, name)) is not None
+            ]
+            axes.barh(
+                [p for p, _ in there],
+                [v for _, v in there],
+                0.38,
+                color=colour,
+                label={ERASED: "erased concept found", KEPT: "kept concepts found"}[name],
+            )
             for place, value in there:  # a missing run has no number, a zero has one
                 axes.text(value + 0.01, place, rate(value), va="center", fontsize=6)
         axes.set_title(" + ".join(column), fontsize=9)
@@ -258,7 +351,9 @@ def concepts(figure: Any, sweep: Sweep) -> None:
         axes.grid(axis="x", alpha=0.25)
     panels[0].set_yticks(list(places), [label(sweep, row) for row in sweep.rows], fontsize=7)
     panels[0].invert_yaxis()
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8, frameon=False)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8, frameon=False
+    )
 
 
 def rate(value: float) -> str:
@@ -273,22 +368,35 @@ def interference(figure: Any, sweep: Sweep) -> None:
     lines: list[tuple[str, dict[str, float], set[str]]] = []
     for row in sweep.rows:
         for column in sweep.columns:
-            both = {name: [sweep.cells.get((row, column, n), Cell()).runs for n in (name, before)] for name, before in BEFORE.items()}
-            several = dict.fromkeys(run.concept for run in both[ERASED][0])  # a column can stand for more than one concept
+            both = {
+                name: [sweep.cells.get((row, column, n), Cell()).runs for n in (name, before)]
+                for name, before in BEFORE.items()
+            }
+            several = dict.fromkeys(
+                run.concept for run in both[ERASED][0]
+            )  # a column can stand for more than one concept
             for one in several:
                 changes: dict[str, float] = {}
                 for name in (KEPT, ERASED):
                     after, base = (Cell([run for run in runs if run.concept == one]).by_label() for runs in both[name])
                     changes |= {shown: after[shown] - base[shown] for shown in after if shown in base}
                 if changes:
-                    lines.append((" + ".join([label(sweep, row), *(column if len(several) == 1 else (one,))]), changes, set(after)))
+                    lines.append(
+                        (
+                            " + ".join([label(sweep, row), *(column if len(several) == 1 else (one,))]),
+                            changes,
+                            set(after),
+                        )
+                    )
     measured = list(dict.fromkeys(concept for _, changes, _ in lines for concept in changes))
     axes = figure.add_subplot()
     values = np.array([[changes.get(concept, np.nan) for concept in measured] for _, changes, _ in lines], dtype=float)
     image = axes.imshow(values.reshape(len(lines), len(measured)), cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     for i, (_, _, erased) in enumerate(lines):
         for concept in erased:
-            axes.add_patch(Rectangle((measured.index(concept) - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1))
+            axes.add_patch(
+                Rectangle((measured.index(concept) - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1)
+            )
     axes.set_xticks(range(len(measured)), measured, rotation=90, fontsize=6)
     axes.set_yticks(range(len(lines)), [text for text, _, _ in lines], fontsize=6)
     bar = figure.colorbar(image, ax=axes, aspect=12)
@@ -305,6 +413,11 @@ def keys(axes: Axes, shapes: Sequence[str], colours: Sequence[str]) -> None:
     """A legend that names what shapes and colours stand for; a colour is a stroke, since a square is a shape."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], marker=SHAPES[i % len(SHAPES)], color="0.4", linestyle="", label=text, **face(i)) for i, text in enumerate(shapes)]
-    handles += [Line2D([], [], color=COLOURS[i % len(COLOURS)], linewidth=5, label=text) for i, text in enumerate(colours)]
+    handles = [
+        Line2D([], [], marker=SHAPES[i % len(SHAPES)], color="0.4", linestyle="", label=text, **face(i))
+        for i, text in enumerate(shapes)
+    ]
+    handles += [
+        Line2D([], [], color=COLOURS[i % len(COLOURS)], linewidth=5, label=text) for i, text in enumerate(colours)
+    ]
     axes.legend(handles=handles, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)

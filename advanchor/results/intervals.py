@@ -29,7 +29,9 @@ def by_prompt(values: Sequence[Sequence[float]], prompts: Sequence[str]) -> Mean
 def interval(*concepts: Means) -> tuple[float, float]:
     """The 95 % interval of the mean over concepts of the mean of each one's prompts' means (p,); from a fixed seed, so that a table is the same every time."""
     rng = np.random.default_rng(0)
-    drawn = np.mean([means[rng.integers(len(means), size=(RESAMPLES, len(means)))].mean(1) for means in concepts], axis=0)
+    drawn = np.mean(
+        [means[rng.integers(len(means), size=(RESAMPLES, len(means)))].mean(1) for means in concepts], axis=0
+    )
     fewest, freedom = min(map(len, concepts)), sum(len(means) - 1 for means in concepts)
     tail = float(ndtr(-stdtrit(freedom, 0.975) * math.sqrt(fewest / (fewest - 1)))) if fewest > 1 else 0.0
     low, high = np.quantile(drawn, (tail, 1 - tail))

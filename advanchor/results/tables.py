@@ -106,7 +106,9 @@ class Cell:
             runs = [run for run in self.runs if run.concept == concept]
             few = len(set(runs[0].prompts)) < FEWEST
             names = [f"{text} #{i}" if few else text for i, text in enumerate(runs[0].prompts)]
-            found[concept] = dict(zip(dict.fromkeys(names), by_prompt([run.images for run in runs], names).tolist(), strict=True))
+            found[concept] = dict(
+                zip(dict.fromkeys(names), by_prompt([run.images for run in runs], names).tolist(), strict=True)
+            )
         return found
 
     def by_label(self) -> dict[str, float]:
@@ -125,7 +127,10 @@ class Cell:
             return None
         images = [value for run in self.runs for value in run.images]
         if set(images) in ({0.0}, {1.0}) and self.runs[0].width > 0:  # a share's own interval has width even then
-            one = share([bool(v) for v in images[: sum(len(run.images) for run in self.runs if run.seed == self.runs[0].seed)]], "higher")
+            one = share(
+                [bool(v) for v in images[: sum(len(run.images) for run in self.runs if run.seed == self.runs[0].seed)]],
+                "higher",
+            )
             return one["low"], one["high"]
         return interval(*arrays(units))
 
@@ -191,7 +196,9 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
             sweep.cells.setdefault((row, column, name), Cell()).wanted += 1
         file = Path(cfg.root) / run_id(cfg) / "result.json"
         if not file.exists():
-            alone = ["sweeps=[]"] if any(c.startswith("experiment=") for c in choice) else []  # its own settings are all in the choice
+            alone = (
+                ["sweeps=[]"] if any(c.startswith("experiment=") for c in choice) else []
+            )  # its own settings are all in the choice
             sweep.missing.append(shlex.join(["advanchor", *choice, *alone]))
             continue
         result = read_json(file)
@@ -211,11 +218,16 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
             facts = {
                 "n": score["n"], "extractor": score.get("extractor"), "metric": metric, "judge": plain(cfg.judge) if metric else None, "images": plain(cfg.sample),
             }  # fmt: skip
-            for other, theirs in cell.facts.items():  # concepts may be measured on different numbers of images, the runs of one may not
+            for (
+                other,
+                theirs,
+            ) in cell.facts.items():  # concepts may be measured on different numbers of images, the runs of one may not
                 if differing := [k for k in facts if facts[k] != theirs[k] and (k != "n" or other == cfg.concept.name)]:
                     said = " and ".join(str({k: f[k] for k in differing}) for f in (theirs, facts))
                     which = " / ".join([*row, *column])
-                    raise BadInput(f"{which}: the runs' {name} differ in {said}, and such numbers are not averaged: name one of them, or run all of them again with another root.")
+                    raise BadInput(
+                        f"{which}: the runs' {name} differ in {said}, and such numbers are not averaged: name one of them, or run all of them again with another root."
+                    )
             cell.facts[cfg.concept.name], cell.better = facts, score.get("better", "")
             cell.code |= {f"{stage} {digest}" for stage, digest in code.items()}
             shown = prompts_of(prompts, name)
@@ -240,9 +252,20 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
         kinds: dict[str, set[str]] = {}
         for name, facts in every:
             if facts[fact] is not None:  # extractor and metric belong to one score, the others to the table
-                kinds.setdefault(name if fact in ("extractor", "metric") else "", set()).add(json.dumps(facts[fact], sort_keys=True))
-        if mixed := next((f"{name} " * bool(name) + f"{fact}: " + " ".join(sorted(values)) for name, values in kinds.items() if len(values) > 1), ""):
-            raise BadInput(f"the runs of this table differ in {mixed}: make a table of each, or run all of them again with one and another root.")
+                kinds.setdefault(name if fact in ("extractor", "metric") else "", set()).add(
+                    json.dumps(facts[fact], sort_keys=True)
+                )
+        if mixed := next(
+            (
+                f"{name} " * bool(name) + f"{fact}: " + " ".join(sorted(values))
+                for name, values in kinds.items()
+                if len(values) > 1
+            ),
+            "",
+        ):
+            raise BadInput(
+                f"the runs of this table differ in {mixed}: make a table of each, or run all of them again with one and another root."
+            )
     return sweep, first
 
 
@@ -255,7 +278,9 @@ def check(spec: DictConfig, configs: Sequence[DictConfig]) -> None:
     """
     for name in ("rows", "columns", "cells"):
         such = "[erasure/hit,keep/hit]" if name == "cells" else "[method,anchor]"
-        if not isinstance(spec.get(name), ListConfig) or not all(isinstance(one, str) and one.strip() for one in spec[name]):
+        if not isinstance(spec.get(name), ListConfig) or not all(
+            isinstance(one, str) and one.strip() for one in spec[name]
+        ):
             raise BadInput(f"table.{name}={spec.get(name)} will not do: it must be a list of words, such as {such}.")
         if not spec[name] and name != "columns":
             raise BadInput(f"table.{name}=[] leaves nothing to show: name at least one, such as {such}.")
@@ -264,8 +289,14 @@ def check(spec: DictConfig, configs: Sequence[DictConfig]) -> None:
     for name in [*spec.rows, *spec.columns]:
         if not any(has(cfg, name) for cfg in configs):
             raise BadInput(f"there is no setting '{name}' to lay out: correct table.rows or table.columns.")
-        if any(isinstance(found := OmegaConf.select(cfg, name, throw_on_missing=False), DictConfig) and "name" not in found for cfg in configs if has(cfg, name)):
-            raise BadInput(f"'{name}' is several settings and has no value of its own to lay out: name one of them, such as sample.steps, in table.rows or table.columns.")
+        if any(
+            isinstance(found := OmegaConf.select(cfg, name, throw_on_missing=False), DictConfig) and "name" not in found
+            for cfg in configs
+            if has(cfg, name)
+        ):
+            raise BadInput(
+                f"'{name}' is several settings and has no value of its own to lay out: name one of them, such as sample.steps, in table.rows or table.columns."
+            )
 
 
 MADE = {"edit": "erased", "images": "drawn", "images@base": "drawn before", "images@anchor": "drawn under the anchor"}
@@ -284,7 +315,13 @@ def provenance(result: Mapping[str, Any], name: str, score: Score, seen: bool) -
 
 def whose(cfg: DictConfig, stage: str, name: str) -> str:
     """Within what a stage's code must be one: a method has its own sources, and an anchor, a model and a metric."""
-    return name if stage == "measured" else f"{cfg.model.name} with {cfg.method.name} + {cfg.anchor.name}" if stage == "erased" else str(cfg.model.name)
+    return (
+        name
+        if stage == "measured"
+        else f"{cfg.model.name} with {cfg.method.name} + {cfg.anchor.name}"
+        if stage == "erased"
+        else str(cfg.model.name)
+    )
 
 
 def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False) -> str:
@@ -300,29 +337,64 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
     sweep, cfg = read(overrides)
     spec = cfg.table
     if sweep.scores and (unknown := [name for name in spec.cells if name not in sweep.scores]):
-        raise BadInput(f"no run of this sweep has the score '{unknown[0]}': correct table.cells, or add the metric that gives it; there are {', '.join(sorted(sweep.scores))}.")
+        raise BadInput(
+            f"no run of this sweep has the score '{unknown[0]}': correct table.cells, or add the metric that gives it; there are {', '.join(sorted(sweep.scores))}."
+        )
     if strict and sweep.missing:
-        raise BadInput(f"{len(sweep.missing)} of {sweep.runs} runs are missing; the first is made by `{sweep.missing[0]}`.")
+        raise BadInput(
+            f"{len(sweep.missing)} of {sweep.runs} runs are missing; the first is made by `{sweep.missing[0]}`."
+        )
     if strict and (holes := [(place, cell) for place, cell in sweep.cells.items() if len(cell.runs) < cell.wanted]):
         ((row, column, name), cell), *_ = holes
-        raise BadInput(f"{' / '.join([*row, *column])}: {len(cell.runs)} of {cell.wanted} runs have {name}; add the metric that gives it and run the sweep again.")
+        raise BadInput(
+            f"{' / '.join([*row, *column])}: {len(cell.runs)} of {cell.wanted} runs have {name}; add the metric that gives it and run the sweep again."
+        )
     paper = published(sweep, cfg)
     if form in ("csv", "json"):
         return long(sweep, spec, form, paper)
-    marks = {place: mark for column in sweep.columns for name in spec.cells for place, mark in marked(sweep, column, name).items()}
+    marks = {
+        place: mark
+        for column in sweep.columns
+        for name in spec.cells
+        for place, mark in marked(sweep, column, name).items()
+    }
     better = {name: cell.better for (_, _, name), cell in sweep.cells.items() if cell.better}
-    heads = [*spec.rows, *(" ".join([*column, name]) + (f" {ARROW[better[name]]}" if name in better else "") for column in sweep.columns for name in spec.cells)]
+    heads = [
+        *spec.rows,
+        *(
+            " ".join([*column, name]) + (f" {ARROW[better[name]]}" if name in better else "")
+            for column in sweep.columns
+            for name in spec.cells
+        ),
+    ]
     lines = []
     for row in sweep.rows:
         places: list[Place] = [(row, column, name) for column in sweep.columns for name in spec.cells]
         cells = [(clean(form, sweep.cells[p].text() if p in sweep.cells else "—"), marks.get(p, "")) for p in places]
         lines.append([*(clean(form, one) for one in row), *(STYLE[form][mark](text) for text, mark in cells)])
     sign = "% " if form == "latex" else ""
-    text = [laid(form, [clean(form, head) for head in heads], lines, len(spec.rows)), "", *(sign + note for note in notes(sweep, spec))]
+    text = [
+        laid(form, [clean(form, head) for head in heads], lines, len(spec.rows)),
+        "",
+        *(sign + note for note in notes(sweep, spec)),
+    ]
     if paper:
-        beside = [[entry["place"], f"{entry['paper']:.3f}", entry["ours"], "—" if entry["difference"] is None else f"{entry['difference']:+.3f}"] for entry in paper]
+        beside = [
+            [
+                entry["place"],
+                f"{entry['paper']:.3f}",
+                entry["ours"],
+                "—" if entry["difference"] is None else f"{entry['difference']:+.3f}",
+            ]
+            for entry in paper
+        ]
         beside = [[clean(form, one) for one in line] for line in beside]
-        text += ["", f"{sign}Published in {' '.join(str(cfg.paper.source).split())}:", "", laid(form, ["", "paper", "ours", "difference"], beside, 1)]
+        text += [
+            "",
+            f"{sign}Published in {' '.join(str(cfg.paper.source).split())}:",
+            "",
+            laid(form, ["", "paper", "ours", "difference"], beside, 1),
+        ]
     return "\n".join(text)
 
 
@@ -348,7 +420,11 @@ def notes(sweep: Sweep, spec: DictConfig) -> list[str]:
 
 
 def laid(form: str, heads: Sequence[str], lines: Sequence[Sequence[str]], names: int) -> str:
-    return latex(heads, lines, names) if form == "latex" else "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *lines])
+    return (
+        latex(heads, lines, names)
+        if form == "latex"
+        else "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *lines])
+    )
 
 
 SPREAD = f"[low, high] is 95 % over the prompts of one training (over its images where there are fewer than {FEWEST} prompts); how far other seeds' trainings differ is unknown."
@@ -376,9 +452,17 @@ def marked(sweep: Sweep, column: tuple[str, ...], name: str) -> dict[Place, str]
     """Best and second of a column, each only if it differs from the next in rank, by the paired bootstrap over prompts,
     and both have several seeds: nobody knows how far a single training would be from another.
     """
-    cells = [(place, cell) for row in sweep.rows if (cell := sweep.cells.get(place := (row, column, name))) and cell.runs and cell.better]
+    cells = [
+        (place, cell)
+        for row in sweep.rows
+        if (cell := sweep.cells.get(place := (row, column, name))) and cell.runs and cell.better
+    ]
     found = [(place, cell, cell.units) for place, cell in cells if len(cell.runs) >= cell.wanted]
-    if len(found) < 2 or len({tuple((concept, *means) for concept, means in units.items()) for _, _, units in found}) > 1 or not found[0][2]:
+    if (
+        len(found) < 2
+        or len({tuple((concept, *means) for concept, means in units.items()) for _, _, units in found}) > 1
+        or not found[0][2]
+    ):
         return {}
     up = found[0][1].better == "higher"
     ranked = sorted(found, key=lambda f: f[1].mean or 0.0, reverse=up)
@@ -405,7 +489,14 @@ def long(sweep: Sweep, spec: Any, form: str, paper: Sequence[Mapping[str, Any]])
         })  # fmt: skip
     if form == "json":
         code = {stage: sorted(by) for stage, by in sweep.code.items()}
-        whole = {"runs": sweep.runs, "missing": sweep.missing, "code": code, "interval": SPREAD, "scores": lines, **({"paper": list(paper)} if paper else {})}
+        whole = {
+            "runs": sweep.runs,
+            "missing": sweep.missing,
+            "code": code,
+            "interval": SPREAD,
+            "scores": lines,
+            **({"paper": list(paper)} if paper else {}),
+        }
         return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
     out = io.StringIO()
     writer = csv.DictWriter(out, list(lines[0]) if lines else ["score"], lineterminator="\n")
@@ -417,7 +508,17 @@ def long(sweep: Sweep, spec: Any, form: str, paper: Sequence[Mapping[str, Any]])
 def latex(heads: Sequence[str], lines: Sequence[Sequence[str]], names: int) -> str:
     """For \\usepackage{booktabs}, of clean text. A line's [ would be an argument of the \\\\ before it."""
     rows = ["{}" * line[0].startswith("[") + " & ".join(line) + " \\\\" for line in [heads, *lines]]
-    return "\n".join([f"\\begin{{tabular}}{{{'l' * names}{'r' * (len(heads) - names)}}}", "\\toprule", rows[0], "\\midrule", *rows[1:], "\\bottomrule", "\\end{tabular}"])
+    return "\n".join(
+        [
+            f"\\begin{{tabular}}{{{'l' * names}{'r' * (len(heads) - names)}}}",
+            "\\toprule",
+            rows[0],
+            "\\midrule",
+            *rows[1:],
+            "\\bottomrule",
+            "\\end{tabular}",
+        ]
+    )
 
 
 def published(sweep: Sweep, cfg: DictConfig) -> list[dict[str, Any]]:
@@ -435,9 +536,13 @@ def published(sweep: Sweep, cfg: DictConfig) -> list[dict[str, Any]]:
             or not isinstance(entry.value, int | float)
             or "source" not in cfg.paper
         ):
-            raise BadInput("paper needs a source and values such as {row: [ac, empty], column: [fox], score: erasure/hit, value: 0.1}: correct the experiment.")
+            raise BadInput(
+                "paper needs a source and values such as {row: [ac, empty], column: [fox], score: erasure/hit, value: 0.1}: correct the experiment."
+            )
         if entry.score not in cfg.table.cells:
-            raise BadInput(f"paper.values names the score {entry.score}, which is not in table.cells: correct the experiment.")
+            raise BadInput(
+                f"paper.values names the score {entry.score}, which is not in table.cells: correct the experiment."
+            )
         place: Place = (tuple(map(shortest, entry.row)), tuple(map(shortest, entry.column)), str(entry.score))
         if cell := sweep.cells.get(place):
             ours = cell.mean

@@ -59,7 +59,10 @@ def descend(
     Raises:
         BadInput: a loss or the last weights are not finite; the checkpoint is damaged.
     """
-    learning: dict[str, Carried] = {**{f"anchor of {target.concept.name}": target for target in targets}, **(carried or {})}
+    learning: dict[str, Carried] = {
+        **{f"anchor of {target.concept.name}": target for target in targets},
+        **(carried or {}),
+    }
     optimiser = torch.optim.Adam(theta.values() or [torch.zeros(0)], lr)
     checkpoint, record = folder / "checkpoint.pt", folder / "train.jsonl"
     first = 0
@@ -80,7 +83,10 @@ def descend(
         log(i, **line)
     rehearsals, updates = len(targets) * targets[0].rehearsals(steps), len(targets) * steps
     saved_at, writing = time.monotonic(), 0.0
-    with record.open("a") as lines_out, tqdm(total=rehearsals + updates, initial=first, desc="erase", unit="step", leave=False) as bar:
+    with (
+        record.open("a") as lines_out,
+        tqdm(total=rehearsals + updates, initial=first, desc="erase", unit="step", leave=False) as bar,
+    ):
         for i in range(first, rehearsals + updates):
             step = source.step(i, 1, batch) if i < rehearsals else source.step(i - rehearsals, 0, batch)
             target = anchor_of(targets, step)
@@ -95,7 +101,9 @@ def descend(
                 value = loss(i - rehearsals, step)
                 if not math.isfinite(value.item()):
                     too = ", or anchor.lr" if target.state() else ""
-                    raise BadInput(f"the erasing loss is not finite at step {i - rehearsals}: lower method.lr (now {lr:g}){too}.")
+                    raise BadInput(
+                        f"the erasing loss is not finite at step {i - rehearsals}: lower method.lr (now {lr:g}){too}."
+                    )
                 value.backward()
                 if clip is not None:
                     torch.nn.utils.clip_grad_norm_(theta.values(), clip)
@@ -106,8 +114,13 @@ def descend(
             lines_out.write(json.dumps(scalars) + "\n")
             lines_out.flush()
             bar.update()
-            bar.set_postfix({k.removesuffix("/loss"): f"{v:.3g}" for k, v in scalars.items() if k.endswith("/loss")}, refresh=False)
-            if time.monotonic() - saved_at > max(CHECKPOINT_SECONDS, writing / WRITING) or i == rehearsals + updates - 1:
+            bar.set_postfix(
+                {k.removesuffix("/loss"): f"{v:.3g}" for k, v in scalars.items() if k.endswith("/loss")}, refresh=False
+            )
+            if (
+                time.monotonic() - saved_at > max(CHECKPOINT_SECONDS, writing / WRITING)
+                or i == rehearsals + updates - 1
+            ):
                 begun = time.monotonic()
                 state = {
                     "theta": {k: v.detach() for k, v in theta.items()}, "gradients": {k: v.grad for k, v in theta.items() if v.grad is not None and not zero_grad},
@@ -133,7 +146,9 @@ def recorded(record: Path) -> list[dict[str, float]]:
     return found
 
 
-def settle(targets: Sequence[Target], draw: Callable[[Concept], Source], folder: Path, log: Log, *, steps: int, batch: int) -> list[Target]:
+def settle(
+    targets: Sequence[Target], draw: Callable[[Concept], Source], folder: Path, log: Log, *, steps: int, batch: int
+) -> list[Target]:
     """Let anchors that learn learn on their own, for methods that need them finished; resumes like `descend`.
 
     An anchor without a state has nothing to learn: then nothing is drawn either.
@@ -142,5 +157,7 @@ def settle(targets: Sequence[Target], draw: Callable[[Concept], Source], folder:
         if target.state():
             part = folder / f"anchor-{slug(target.concept.name)}"
             part.mkdir(exist_ok=True)
-            descend({}, lambda i, step: step.x, draw(target.concept), [target], part, log, steps=steps, lr=1.0, batch=batch)
+            descend(
+                {}, lambda i, step: step.x, draw(target.concept), [target], part, log, steps=steps, lr=1.0, batch=batch
+            )
     return [Fixed(t.concept, t.condition, t.ends, t.subjects) for t in targets]

@@ -29,7 +29,9 @@ def of_side(maps: Sequence[Tensor], side: int) -> list[Tensor]:
     if not chosen:
         sides = sorted({round(a.shape[2] ** 0.5) for a in maps})
         among = ", ".join(map(str, sides))
-        raise BadInput(f"no cross-attention of this model has {side} x {side} pixels: set method.mask_side to one of {among}.")
+        raise BadInput(
+            f"no cross-attention of this model has {side} x {side} pixels: set method.mask_side to one of {among}."
+        )
     return chosen
 
 
@@ -46,7 +48,9 @@ def mask(maps: Sequence[Tensor], spans: Sequence[Sequence[int]], side: int, thre
         BadInput: no layer has side x side pixels.
     """
     chosen = of_side(maps, side)
-    each = torch.stack([torch.stack([a[i, :, :, list(span)].mean((0, 2)) for i, span in enumerate(spans)]) for a in chosen]).mean(0)
+    each = torch.stack(
+        [torch.stack([a[i, :, :, list(span)].mean((0, 2)) for i, span in enumerate(spans)]) for a in chosen]
+    ).mean(0)
     low, high = each.amin(1, keepdim=True), each.amax(1, keepdim=True)
     return ((each - low) / (high - low).clamp(min=1e-12) >= threshold).float().unflatten(1, (side, side))
 

@@ -36,7 +36,9 @@ def shuffled(n: int, i: int, batch: int, generator: Callable[[int], torch.Genera
     return order[first : first + batch]
 
 
-def once(model: Model, folder: Path, name: str, made_of: Sequence[object], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def once(
+    model: Model, folder: Path, name: str, made_of: Sequence[object], make: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
     """Tensors that the frozen model draws once: for all runs if it has a shelf, otherwise for this folder. `made_of` is all that decides them, beside the code
     that draws.
 
@@ -44,7 +46,11 @@ def once(model: Model, folder: Path, name: str, made_of: Sequence[object], make:
         BadInput: they are damaged, or not finite.
     """
     drawn_by = code("advanchor.training.pools", type(model).__module__)
-    place = cached(model.shelf or folder, f"{name}-{key(*made_of, drawn_by)}", lambda part: write_tensors(part / "latents.safetensors", make()))
+    place = cached(
+        model.shelf or folder,
+        f"{name}-{key(*made_of, drawn_by)}",
+        lambda part: write_tensors(part / "latents.safetensors", make()),
+    )
     return {k: v.to(model.device) for k, v in read_tensors(place / "latents.safetensors").items()}
 
 
@@ -82,11 +88,21 @@ class Pool:
             parts = []
             for i in tqdm(range(0, count, model.batch), desc=name, unit="batch", leave=False):
                 cond = under.condition(templates[i : i + model.batch]) if under else None
-                parts.append(model.latents(texts[i : i + model.batch], seeds(seed, count)[i : i + model.batch], steps=steps, guidance=guidance, cond=cond))
+                parts.append(
+                    model.latents(
+                        texts[i : i + model.batch],
+                        seeds(seed, count)[i : i + model.batch],
+                        steps=steps,
+                        guidance=guidance,
+                        cond=cond,
+                    )
+                )
             return {"latents": torch.cat(parts)}
 
         digest = hashlib.sha256(conditions.float().numpy().tobytes()).hexdigest() if conditions is not None else None
-        saved = once(model, folder, f"{slug(concept.name)}-{name}", ["images", texts, seed, steps, guidance, digest], make)
+        saved = once(
+            model, folder, f"{slug(concept.name)}-{name}", ["images", texts, seed, steps, guidance, digest], make
+        )
         return cls(model, concept, saved["latents"], templates, seed)
 
     def step(self, i: int, stream: int, batch: int) -> Step:
@@ -98,7 +114,14 @@ class Pool:
         else:
             t = torch.multinomial(self.times, batch, replacement=True, generator=g).to(self.model.device)
         noise = torch.randn(self.latents[chosen].shape, generator=g).to(self.model.device)
-        return Step(self.model, self.concept, self.model.noised(self.latents[chosen], t, noise), t, [self.templates[k] for k in chosen], noise)
+        return Step(
+            self.model,
+            self.concept,
+            self.model.noised(self.latents[chosen], t, noise),
+            t,
+            [self.templates[k] for k in chosen],
+            noise,
+        )
 
 
 @dataclass(frozen=True)
@@ -116,7 +139,18 @@ class Trajectories:
     seed: int
 
     @classmethod
-    def drawn(cls, model: Model, concept: Concept, count: int, seed: int, folder: Path, *, steps: int, guidance: float, phrase: str) -> Trajectories:
+    def drawn(
+        cls,
+        model: Model,
+        concept: Concept,
+        count: int,
+        seed: int,
+        folder: Path,
+        *,
+        steps: int,
+        guidance: float,
+        phrase: str,
+    ) -> Trajectories:
         """`count` runs for the sentences filled with `phrase`, templates in turn; kept as `Pool.drawn` keeps its images."""
         templates = tuple(concept.templates[i % len(concept.templates)] for i in range(count))
         texts = [fill(t, "", phrase) for t in templates]
@@ -124,18 +158,28 @@ class Trajectories:
         def make() -> dict[str, Tensor]:
             parts: list[Tensor] = []
             for i in tqdm(range(0, count, model.batch), desc="trajectories", unit="batch", leave=False):
-                latents, timesteps = model.trajectory(texts[i : i + model.batch], seeds(seed, count)[i : i + model.batch], steps=steps, guidance=guidance)
+                latents, timesteps = model.trajectory(
+                    texts[i : i + model.batch], seeds(seed, count)[i : i + model.batch], steps=steps, guidance=guidance
+                )
                 parts.append(latents)
             return {"latents": torch.cat(parts), "timesteps": timesteps}
 
-        saved = once(model, folder, f"{slug(concept.name)}-trajectories", ["trajectories", texts, seed, steps, guidance], make)
+        saved = once(
+            model, folder, f"{slug(concept.name)}-trajectories", ["trajectories", texts, seed, steps, guidance], make
+        )
         return cls(model, concept, saved["latents"], saved["timesteps"], templates, seed)
 
     def step(self, i: int, stream: int, batch: int) -> Step:
         """Step i of a stream: runs in a fresh random order each pass, a uniform place in each. Depends on (seed, stream, i) alone."""
         chosen = shuffled(len(self.latents), i, batch, lambda p: random(self.seed, stream, 0, p))
         places = torch.randint(len(self.timesteps), (batch,), generator=random(self.seed, stream, 1, i))
-        return Step(self.model, self.concept, self.latents[chosen, places], self.timesteps[places], [self.templates[k] for k in chosen])
+        return Step(
+            self.model,
+            self.concept,
+            self.latents[chosen, places],
+            self.timesteps[places],
+            [self.templates[k] for k in chosen],
+        )
 
 
 @dataclass(frozen=True)
@@ -178,7 +222,18 @@ class Turns:
 Latents = Literal["denoise", "pool", "images"]
 
 
-def looked_at(latents: Latents, model: Model, targets: Sequence[Target], seed: int, folder: Path, *, pool: int, steps: int, guidance: float, phrase: str | None = None) -> Turns:
+def looked_at(
+    latents: Latents,
+    model: Model,
+    targets: Sequence[Target],
+    seed: int,
+    folder: Path,
+    *,
+    pool: int,
+    steps: int,
+    guidance: float,
+    phrase: str | None = None,
+) -> Turns:
     """Where a method looks at each concept, in turn.
 
     Args:
