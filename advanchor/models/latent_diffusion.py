@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
     from PIL.Image import Image
 
-    from advanchor.models.stable_diffusion import Autocast
-
 SCOPES: dict[str, Callable[[str], bool]] = {
     "attn2": lambda name: ".attn2." in name,
     "attn2.kv": lambda name: ".attn2.to_k." in name or ".attn2.to_v." in name,
@@ -41,7 +39,7 @@ AT_ONCE = (
 class LatentDiffusion:
     """A loaded pipeline: frozen weights, one U-Net in memory. Shapes: b batch, L tokens, d text width, h x w latent."""
 
-    def __init__(self, name: str, pipe: StableDiffusionPipeline, device: str, autocast: Autocast) -> None:
+    def __init__(self, name: str, pipe: StableDiffusionPipeline, device: str, autocast: str) -> None:
         pipe.set_progress_bar_config(disable=True)
         self.name, self.pipe, self.device = name, pipe.to(device), torch.device(device)
         self.unet: Any = pipe.unet
