@@ -1,4 +1,6 @@
-"""A line for a sweep: how many of its runs are done, running, failed and left, whoever runs them, and how long the rest will take."""
+"""A line for a sweep: how many of its runs are done, running, failed and left, whoever runs them, and how long the rest
+will take.
+"""
 
 from __future__ import annotations
 
