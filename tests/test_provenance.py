@@ -33,6 +33,6 @@ def test_a_change_of_a_module_touches_the_stages_that_run_it_and_no_other(
 
 
 def test_what_is_imported_for_type_checking_alone_changes_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = b"from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from advanchor.results.figures import main\ndef f():\n    import advanchor.store\n    from advanchor import edits\n"
+    text = b"from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from advanchor.results.figures import main\ndef f():\n    import advanchor.store\n    from advanchor.models import edits\n"
     monkeypatch.setattr(provenance, "SOURCES", {**provenance.SOURCES, "advanchor.made_up": text})
     assert imports("advanchor.made_up") == ("advanchor.store", "advanchor.models.edits")

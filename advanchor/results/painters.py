@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advanchor.results.cells import Cell
-from advanchor.results.points import BEFORE, ERASED, KEPT, centre, group, label, mean, varied
+from advanchor.results.points import BEFORE, COSINE, DRAWN, ERASED, KEPT, centre, group, label, mean, varied
 from advanchor.results.sweep import Sweep
 
 if TYPE_CHECKING:

@@ -57,7 +57,8 @@ def table(result: Mapping[str, Any]) -> str:
     rows = [("", "images", "before", "after")]
     for name, title in titles.items():
         arrow = f" {ARROW[scores[name]['better']]}" if "better" in scores[name] else ""
-        before = cell(scores, f"{name}@base") if name in both or f"{name}@base" in scores else ""
+        unedited = name in both or (name not in alone and f"{name}@base" in scores)
+        before = cell(scores, f"{name}@base") if unedited else ""
         rows.append((title + arrow, str(scores[name]["n"]), before, cell(scores, name)))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [
