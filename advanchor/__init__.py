@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advanchor.concept import Prompt
 from advanchor.core import BadInput
+from advanchor.prompts import Prompt
 from advanchor.results.report import table
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeVar, cast, overload
 
 from tqdm import tqdm
 
-from advanchor.concept import Prompt
 from advanchor.core import Head
+from advanchor.prompts import Prompt
 from advanchor.store import digests, finish, lock, part_of, verified
 
 if TYPE_CHECKING:

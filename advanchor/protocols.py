@@ -10,9 +10,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from advanchor.concept import Concept, Prompt, fill
+from advanchor.concept import Concept
 from advanchor.core import Head, Log, Scores
 from advanchor.images import Images
+from advanchor.naming import fill
+from advanchor.prompts import Prompt
 
 if TYPE_CHECKING:  # torch takes seconds to import; what only reads configs does not need it
     import torch

@@ -19,9 +19,9 @@ from torch import Tensor
 from train_emoji import OBJECTS, ROOT, STYLES, TAXONOMY, article, bank
 
 from advanchor.compose import compose
-from advanchor.concept import Prompt
 from advanchor.core import share
 from advanchor.metrics.distance import FrechetInceptionDistance, Ready
+from advanchor.prompts import Prompt
 from advanchor.run import build
 
 HELD = {(s, o) for s, names in TAXONOMY["held_out"].items() for o in names}

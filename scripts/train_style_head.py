@@ -20,10 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from advanchor.compose import compose
-from advanchor.concept import Prompt, fill
 from advanchor.images import draw
 from advanchor.judges.stable_diffusion import style_features
 from advanchor.machine import device
+from advanchor.naming import fill
+from advanchor.prompts import Prompt
 from advanchor.run import build, sample_of
 from advanchor.store import key
 

@@ -10,8 +10,8 @@ import torch
 
 import advanchor
 from advanchor.compose import compose
-from advanchor.concept import Prompt
 from advanchor.models.stable_diffusion import ASSETS
+from advanchor.prompts import Prompt
 from advanchor.run import build
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ from test_advanchor import ANCHOR, encode, predict, step, texts  # noqa: F401  (
 
 from advanchor.anchors.words import Empty, Same, Superclass
 from advanchor.compose import compose
-from advanchor.concept import Prompt, kept
+from advanchor.concept import kept
 from advanchor.core import BadInput
 from advanchor.methods.ac_kumari import ConceptAblation
 from advanchor.methods.esd import ErasedStableDiffusion
@@ -20,6 +20,7 @@ from advanchor.methods.guidance import NegativePrompt, SafeLatentDiffusion
 from advanchor.methods.sa import SelectiveAmnesia
 from advanchor.methods.salun import SaliencyUnlearning
 from advanchor.methods.uce import UnifiedConceptEditing, refit
+from advanchor.prompts import Prompt
 from advanchor.run import build
 from advanchor.training.pools import Denoising, Pool, Trajectories
 

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from advanchor.compose import compose
-from advanchor.concept import Prompt
 from advanchor.core import BadInput, mean, share
 from advanchor.images import Images
 from advanchor.metrics.clip import Clip
@@ -23,6 +22,7 @@ from advanchor.metrics.pairs import PerceptualDistance
 from advanchor.metrics.released import Released
 from advanchor.metrics.sound import enough
 from advanchor.metrics.unlearncanvas import UnlearnCanvas, asked
+from advanchor.prompts import Prompt
 from advanchor.run import build
 from advanchor.store import finish, part_of
 

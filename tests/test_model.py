@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from advanchor.concept import Prompt
 from advanchor.core import BadInput
 from advanchor.machine import device
 from advanchor.models.latent_diffusion import LatentDiffusion, add_at, image_seed
 from advanchor.models.layout import SCHEDULERS
 from advanchor.models.stable_diffusion import ASSETS, StableDiffusion
+from advanchor.prompts import Prompt
 
 PROMPTS = [Prompt(text, seed, "object", "fox") for text in ("a fox", "an emoji of a car") for seed in (0, 1)]
 

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from advanchor.compose import compose
-from advanchor.concept import Prompt
 from advanchor.core import BadInput
 from advanchor.judges import stable_diffusion as sd_judge
+from advanchor.prompts import Prompt
 from advanchor.run import build, sample_of
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train_style_head.py"

@@ -13,7 +13,7 @@ LAYERS = (
     ("core", "provenance", "torchvision_ops"),
     ("store",),
     ("machine",),
-    ("concept",),
+    ("naming", "prompts", "concept"),
     ("images",),
     ("protocols",),
     ("models", "judges", "trackers"),

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from advanchor.anchors.slot import Slot
 from advanchor.anchors.words import Fixed, phrase_of, words
-from advanchor.concept import Concept, fill
+from advanchor.concept import Concept
 from advanchor.core import BadInput, option
+from advanchor.naming import fill
 from advanchor.protocols import Model, Target
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from advanchor.anchors.search import Loss, Schedule, Search
 from advanchor.anchors.words import Fixed, nearest, vocabulary, words
-from advanchor.concept import Concept, fill
+from advanchor.concept import Concept
 from advanchor.core import BadInput, Positive, Rate, option
+from advanchor.naming import fill
 from advanchor.protocols import Model
 
 

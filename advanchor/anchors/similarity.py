@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from advanchor.anchors.slot import Slot
-from advanchor.concept import fill
+from advanchor.naming import fill
 from advanchor.protocols import Model, Target
 
 

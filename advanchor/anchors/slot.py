@@ -8,9 +8,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from advanchor.concept import Concept, fill, whole
+from advanchor.concept import Concept
 from advanchor.core import BadInput
 from advanchor.models.latent_diffusion import add_at
+from advanchor.naming import fill, whole
 from advanchor.protocols import Model
 
 

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from advanchor.anchors.slot import Slot
-from advanchor.concept import Concept, fill, whole
+from advanchor.concept import Concept
 from advanchor.core import BadInput, option
+from advanchor.naming import fill, whole
 from advanchor.protocols import Model, Step, Target
 
 

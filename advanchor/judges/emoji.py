@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import advanchor.torchvision_ops  # noqa: F401  (before open_clip)
-from advanchor.concept import Prompt
 from advanchor.core import BadInput, Head, option
 from advanchor.judges.emoji_classifier import EmojiClassifier
+from advanchor.prompts import Prompt
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -26,8 +26,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import advanchor.torchvision_ops  # noqa: F401  (before torchvision)
-from advanchor.concept import Prompt
 from advanchor.core import BadInput, Head, option
+from advanchor.prompts import Prompt
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -29,10 +29,11 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.slot import Slot
-from advanchor.concept import Concept, fill, kept
+from advanchor.concept import Concept, kept
 from advanchor.core import BadInput, Log, Positive, Rate, Steps, option
 from advanchor.methods.uce import refit
 from advanchor.models.edits import parameters, part
+from advanchor.naming import fill
 from advanchor.protocols import Edit, Model, Step, Target
 from advanchor.store import slug
 from advanchor.training.loop import descend, settle

@@ -25,8 +25,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from advanchor.concept import Concept, fill
+from advanchor.concept import Concept
 from advanchor.core import BadInput, Log, Positive, Rate, Steps, UNetScope, option
+from advanchor.naming import fill
 from advanchor.protocols import Edit, Model, Step, Target
 from advanchor.training.loop import anchor_of, descend
 from advanchor.training.pools import Turns, looked_at, random

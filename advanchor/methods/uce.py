@@ -21,8 +21,9 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.anchors.slot import Slot
-from advanchor.concept import Concept, fill
+from advanchor.concept import Concept
 from advanchor.core import BadInput, Log, Positive, Rate, Steps, option
+from advanchor.naming import fill
 from advanchor.protocols import Edit, Model, Target
 from advanchor.training.loop import settle
 from advanchor.training.pools import Pool

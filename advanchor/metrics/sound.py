@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from advanchor.concept import Prompt
 from advanchor.core import BadInput
+from advanchor.prompts import Prompt
 from advanchor.protocols import Metric
 
 

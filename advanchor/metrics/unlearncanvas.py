@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
-from advanchor.concept import Prompt, mentions
 from advanchor.core import Head, Scores, option, share
 from advanchor.images import Images
+from advanchor.naming import mentions
+from advanchor.prompts import Prompt
 from advanchor.protocols import Judge
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 import advanchor.torchvision_ops  # noqa: F401  (before diffusers)
-from advanchor.concept import Prompt
 from advanchor.core import BadInput
 from advanchor.models.edits import erasers, parameters, part, safety
+from advanchor.prompts import Prompt
 from advanchor.protocols import Edit
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advanchor.concept import Prompt
 from advanchor.core import Scores
 from advanchor.images import Images
+from advanchor.prompts import Prompt
 from advanchor.store import finish, part_of
 
 ARROW = {"higher": "↑", "lower": "↓"}

@@ -13,8 +13,8 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from advanchor.compose import compose_all, expand, validate
-from advanchor.concept import Prompt
 from advanchor.core import BadInput, Score
+from advanchor.prompts import Prompt
 from advanchor.results.cells import Cell, Value
 from advanchor.run import build, memo, sample_of
 from advanchor.store import plain, read_json, run_id

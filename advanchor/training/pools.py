@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from advanchor.concept import Concept, fill
+from advanchor.concept import Concept
+from advanchor.naming import fill
 from advanchor.protocols import Model, Step, Target
 from advanchor.provenance import code
 from advanchor.store import cached, key, read_tensors, slug, write_tensors
