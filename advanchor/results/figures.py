@@ -28,7 +28,8 @@ from advanchor.results.sweep import Sweep, read
 from advanchor.results.tables import parted
 
 Figure = tuple[str, Callable[[Any, Sweep], None], tuple[float, float]]  # name, painter, size in inches
-HELP = """advanchor plot key=value ...   what `advanchor -m key=value ...` ran, read back as figures; nothing is computed
+HELP = """\
+advanchor plot key=value ...   the runs of `advanchor -m key=value ...`, read back as figures; nothing is computed
 
 --to=<folder>                  where they go, as PNG and PDF; figures/<study> in the root unless told otherwise
 --help                         this text

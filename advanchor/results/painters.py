@@ -94,7 +94,7 @@ def settings(figure: Any, sweep: Sweep) -> None:
                 look = {"marker": SHAPES[j % len(SHAPES)], "color": colour, "markersize": 5, "markerfacecolor": inside}
                 key = f"{' + '.join(column)} {said}"
                 axes.plot(places, [cell.mean for _, cell in there], line, linewidth=1, label=key, **look)
-        middle = [row for _, row in values].index(centre(sweep))
+        middle = next(x for x, (_, row) in enumerate(values) if row == centre(sweep))
         axes.axvline(middle, color="0.85", linewidth=6, zorder=0)
         axes.set_xticks(range(len(values)), [value for value, _ in values], fontsize=7)
         axes.set_xlabel(name, fontsize=8)

@@ -24,7 +24,8 @@ from advanchor.results.intervals import above
 from advanchor.results.report import ARROW
 from advanchor.results.sweep import Place, Sweep, read, shortest
 
-HELP = """advanchor table key=value ...   what `advanchor -m key=value ...` ran, read back as a table; nothing is computed
+HELP = """\
+advanchor table key=value ...   the runs of `advanchor -m key=value ...`, read back as a table; nothing is computed
 
 --format=markdown               as it prints unless told otherwise
 --format=latex                  a tabular for booktabs
