@@ -73,8 +73,8 @@ class Model(Protocol):
 class Step:
     """Noised latents of the concept and the sentences they were drawn for.
 
-    x: (b, 4, h, w); t: (b,) in 0..T-1; templates: b sentences with `{}`; noise: what x was noised with, if it was. The frozen model's predictions are computed once
-    per step, however many anchor updates look at them.
+    x: (b, 4, h, w); t: (b,) in 0..T-1; templates: b sentences with `{}`; noise: what x was noised with, if it was. The
+    frozen model's predictions are computed once per step, however many anchor updates look at them.
     """
 
     def __init__(
@@ -112,9 +112,10 @@ class Step:
 class Target(Protocol):
     """An anchor at work on one model and one concept: it hands out embeddings, and may learn on the way.
 
-    `rehearse` is called `rehearsals(steps)` times before the first weight update, `embed` once for each update. `condition` is the anchor as it
-    stands, in any sentences with a slot: (b, L, d) without a gradient; `ends` are the positions of their end tokens, `subjects` those of the last
-    token of what stands in the slot. `state` and `load` carry it over a kill; `scalars` describes the latest step, `report` the finished anchor.
+    `rehearse` is called `rehearsals(steps)` times before the first weight update, `embed` once for each update.
+    `condition` is the anchor as it stands, in any sentences with a slot: (b, L, d) without a gradient; `ends` are the
+    positions of their end tokens, `subjects` those of the last token of what stands in the slot. `state` and `load`
+    carry it over a kill; `scalars` describes the latest step, `report` the finished anchor.
     """
 
     concept: Concept
@@ -142,7 +143,8 @@ class Anchor(Protocol):
 class Method(Protocol):
     """How the weights get there.
 
-    `targets` are the concepts to erase, at least one, each with its anchor. `folder` is the method's to leave checkpoints in; a second call resumes from them.
+    `targets` are the concepts to erase, at least one, each with its anchor. `folder` is the method's to leave
+    checkpoints in; a second call resumes from them.
     """
 
     name: str
@@ -151,7 +153,9 @@ class Method(Protocol):
 
 
 class Judge(Protocol):
-    """What measures a model's images. Lists of PIL images in, CPU tensors or labels out. `extractor` names its features, `perceptual` its distance."""
+    """What measures a model's images. Lists of PIL images in, CPU tensors or labels out. `extractor` names its
+    features, `perceptual` its distance.
+    """
 
     name: str
     extractor: str
@@ -171,8 +175,9 @@ class Judge(Protocol):
 class Metric(Protocol):
     """Sets of images in, named scores out.
 
-    There are "erase", "keep", the unedited model's "erase@base" and "keep@base", and "anchor": what the unedited model draws under the anchor, for the concept's
-    own sentences. `sets` names those that the metric looks at; no other is drawn for it. One that cannot be computed from a single image has `fewest`.
+    There are "erase", "keep", the unedited model's "erase@base" and "keep@base", and "anchor": what the unedited model
+    draws under the anchor, for the concept's own sentences. `sets` names those that the metric looks at; no other is
+    drawn for it. One that cannot be computed from a single image has `fewest`.
     """
 
     sets: ClassVar[tuple[str, ...]]

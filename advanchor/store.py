@@ -1,4 +1,6 @@
-"""Content-addressed artifacts: where a stage's output lives is a function of the config that made it, and its files are what they were when they were written."""
+"""Content-addressed artifacts: where a stage's output lives is a function of the config that made it, and its files are
+what they were when they were written.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ _digests: dict[str, str] = {}
 
 
 def plain(part: Any) -> Any:
-    """The JSON form of a config, number, string or container of them, without `_target_`: names identify options, and moving a class renames nothing.
+    """The JSON form of a config, number, string or container of them, without `_target_`: names identify options, and
+    moving a class renames nothing.
 
     A whole number is itself however it is written, 4 or 4.0.
     """
@@ -48,7 +51,8 @@ def plain(part: Any) -> Any:
 
 
 def key(*parts: Any, memory: Path | None = None) -> str:
-    """Short digest of configs, numbers and other keys; the order of dict keys does not matter. A component's setting that names a file stands for what is in it.
+    """Short digest of configs, numbers and other keys; the order of dict keys does not matter. A component's setting
+    that names a file stands for what is in it.
 
     Args:
         memory: a file in which the digests of large files are remembered.
@@ -68,7 +72,8 @@ def _named(part: Any, memory: Path | None) -> Any:
 
 
 def contents(place: str, memory: Path | None = None) -> str:
-    """Digest of a file, or of a folder's files and their names; of a diffusers folder those that are loaded. The same weights are the same model wherever they lie.
+    """Digest of a file, or of a folder's files and their names; of a diffusers folder those that are loaded. The same
+    weights are the same model wherever they lie.
 
     "bundled" is the emoji model; what is not there has the digest "missing", and is refused by those who need it.
     """
@@ -91,7 +96,9 @@ def contents(place: str, memory: Path | None = None) -> str:
 
 
 def file_digest(file: Path, memory: Path | None = None) -> str:
-    """sha256 of a file, computed once for its path, size and time: in this process, and for large ones in all that share `memory`."""
+    """sha256 of a file, computed once for its path, size and time: in this process, and for large ones in all that
+    share `memory`.
+    """
     about = file.stat()
     name = f"{file} {about.st_size} {about.st_mtime_ns}"
     if name not in _digests and memory is not None and memory.exists():
@@ -129,7 +136,8 @@ def write_json(path: Path, content: Any) -> None:
         part_of(path).write_text(json.dumps(content, indent=2, allow_nan=False))
     except ValueError:
         raise BadInput(
-            f"a number for {path.name} is not finite: such a result is not kept; lower the learning rates or the guidance."
+            f"a number for {path.name} is not finite: such a result is not kept; "
+            "lower the learning rates or the guidance."
         ) from None
     finish(path)
 
@@ -153,7 +161,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     if wrong := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise BadInput(
-            f"{wrong[0]} of {path.name} is not finite, and is not kept: lower the learning rates (method.lr, anchor.lr) or the guidance."
+            f"{wrong[0]} of {path.name} is not finite, and is not kept: lower the learning rates (method.lr, "
+            "anchor.lr) or the guidance."
         )
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part_of(path))
     finish(path)
@@ -171,16 +180,19 @@ def read_tensors(path: Path, folder: Path | None = None) -> dict[str, Tensor]:
 
 
 def slug(words: str) -> str:
-    """A user's words as a file name: their letters and digits, at most sixty, and a digest of all they are; no two texts share one, and none leaves its folder."""
+    """A user's words as a file name: their letters and digits, at most sixty, and a digest of all they are; no two
+    texts share one, and none leaves its folder.
+    """
     plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in words)
     return f"{plain[:60]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
 
 
 def finish(*files: Path) -> None:
-    """Give written files their names, in one folder: `x.part` becomes `x`, and its digest stands in the folder's SHA256SUMS (the format of sha256sum) before it does.
+    """Give written files their names, in one folder: `x.part` becomes `x`, and its digest stands in the folder's
+    SHA256SUMS (the format of sha256sum) before it does.
 
-    A name therefore means that the file is complete and can be told from a damaged one, whatever was killed when. A file that is written again and again has several
-    digests there; that of any complete version is right.
+    A name therefore means that the file is complete and can be told from a damaged one, whatever was killed when. A
+    file that is written again and again has several digests there; that of any complete version is right.
     """
     sums = [f"{hashlib.sha256(part_of(file).read_bytes()).hexdigest()}  {file.name}\n" for file in files]
     with (files[0].parent / SUMS).open("a+") as lines:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_advanchor import ANCHOR, TEMPLATES, step  # noqa: F401  (a fixture)
+from conftest import TEMPLATES
+from test_advanchor import ANCHOR
 from torch import Tensor
 
 from advanchor.anchors.embeddings import Interpolate, Project, Random
@@ -39,10 +40,14 @@ def on_span(model: Any, concept: Any, e: Tensor) -> Tensor:
 
 
 WORDS = [
-    (Superclass(name="superclass"), "a bug"), (Empty(name="empty"), None), (Text(name="text", text="a red car"), "a red car"),
-    (Sibling(name="sibling", of="first"), "a bee"), (Sibling(name="sibling", of="spider"), "a spider"), (Sibling(name="sibling", of="wombat"), "a wombat"),
+    (Superclass(name="superclass"), "a bug"),
+    (Empty(name="empty"), None),
+    (Text(name="text", text="a red car"), "a red car"),
+    (Sibling(name="sibling", of="first"), "a bee"),
+    (Sibling(name="sibling", of="spider"), "a spider"),
+    (Sibling(name="sibling", of="wombat"), "a wombat"),
     (Unrelated(name="unrelated"), "a church"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("anchor", "phrase"), WORDS, ids=lambda v: getattr(v, "name", str(v)))
@@ -102,7 +107,7 @@ def test_the_random_anchor_has_the_tokens_norms_and_nothing_else_of_them(model: 
 
 def test_noise_has_the_norm_of_the_adversarial_perturbation_in_another_direction(
     model: Any, concept: Any, step: Any
-) -> None:  # noqa: F811
+) -> None:
     noise, adversarial = Noise(**FIELDS).start(model, concept, 0), ANCHOR.start(model, concept, 0)
     e_c = encode(model, concept.phrase)
     noisy, moved = (on_span(model, concept, t.embed(step) - e_c) for t in (noise, adversarial))
@@ -144,7 +149,7 @@ def test_projection_leaves_nothing_along_the_defining_direction_and_everything_e
 
 def test_the_learned_anchor_is_a_mixture_of_its_vocabulary_that_lowers_the_loss(
     model: Any, concept: Any, step: Any
-) -> None:  # noqa: F811
+) -> None:
     target = LEARNED.start(model, concept, 0)
     phrases = nearest(model, concept, [*concept.keep.values(), concept.superclass])[:3]
     assert concept.phrase not in phrases
@@ -226,7 +231,7 @@ def test_an_anchor_that_is_not_finite_is_refused_when_it_is_used(anchor: Any, mo
 
 def test_the_last_update_of_an_anchor_is_looked_at_though_no_loss_follows_it(
     model: Any, concept: Any, step: Any
-) -> None:  # noqa: F811
+) -> None:
     target = replace(LEARNED, steps=1, lr=1e30, temperature=1e-30).start(model, concept, 0)
     with pytest.raises(BadInput, match=r"the anchor is not finite after 1 updates"):
         target.embed(step)

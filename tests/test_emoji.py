@@ -1,4 +1,6 @@
-"""What ships with the package: a pipeline that plain diffusers loads, judges that know the objects, and a README that tells the truth."""
+"""What ships with the package: a pipeline that plain diffusers loads, judges that know the objects, and a README that
+tells the truth.
+"""
 
 import json
 import re

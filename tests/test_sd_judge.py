@@ -1,4 +1,6 @@
-"""The judge of Stable Diffusion runs its real networks, with random weights where the published ones would be downloaded."""
+"""The judge of Stable Diffusion runs its real networks, with random weights where the published ones would be
+downloaded.
+"""
 
 import csv
 import importlib.util

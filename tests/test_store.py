@@ -19,9 +19,20 @@ def test_key_ignores_the_order_of_keys_and_where_a_class_lives() -> None:
 
 @pytest.mark.parametrize(
     ("override", "same"),
-    [("seed=1", False), ("method.lr=0.5", False), ("concept=emoji/cat", False), ("sample.steps=3", False), ("anchor.steps=3", False),
-     ("model.seed=1", False), ("tracker=none", True), ("metric=[kid]", True), ("batch=7", True), ("root=elsewhere", True), ("judge=none", True)],
-)  # fmt: skip
+    [
+        ("seed=1", False),
+        ("method.lr=0.5", False),
+        ("concept=emoji/cat", False),
+        ("sample.steps=3", False),
+        ("anchor.steps=3", False),
+        ("model.seed=1", False),
+        ("tracker=none", True),
+        ("metric=[kid]", True),
+        ("batch=7", True),
+        ("root=elsewhere", True),
+        ("judge=none", True),
+    ],
+)
 def test_a_run_is_named_by_what_decides_its_images_and_nothing_else(override: str, same: bool) -> None:
     assert (run_id(compose(["model=random"])) == run_id(compose(["model=random", override]))) is same
 

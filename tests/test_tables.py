@@ -231,7 +231,8 @@ def test_a_sweep_of_which_no_run_is_there_says_which_command_makes_it(swept: Any
     overrides, _ = swept
     with pytest.raises(
         BadInput,
-        match=r"none of the 4 runs of this sweep is in .*: `advanchor -m .*anchor=superclass,empty seed=0,1 method.steps=2` makes them",
+        match=r"none of the 4 runs of this sweep is in .*: "
+        r"`advanchor -m .*anchor=superclass,empty seed=0,1 method.steps=2` makes them",
     ) as said:
         main([*overrides, "method.steps=2"])
     command = shlex.split(str(said.value).partition("`")[2].partition("`")[0])

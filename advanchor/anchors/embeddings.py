@@ -1,4 +1,4 @@
-"""Anchors that are points in embedding space, made in closed form from the concept's own embedding. Nothing is learned."""
+"""Anchors that are points in embedding space, in closed form from the concept's own embedding; nothing is learned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from advanchor.protocols import Model, Target
 
 @option("anchor")
 class Random:
-    """Each of the concept's tokens becomes a random direction of the same norm, drawn once from the seed: a point that means nothing."""
+    """Each of the concept's tokens becomes a random direction of the same norm, drawn once from the seed: a point that
+    means nothing.
+    """
 
     name: str
     version: int = 1
@@ -56,7 +58,8 @@ class Interpolate:
         """Raise BadInput if the concept does not have the other one: known before a model is loaded."""
         if self.other in ("sibling", "unrelated") and self._name(concept) is None:
             raise BadInput(
-                f"concept {concept.name} has no {self.other}: choose another anchor.other, or add it to the concept's yaml."
+                f"concept {concept.name} has no {self.other}: choose another anchor.other, "
+                "or add it to the concept's yaml."
             )
 
     def _name(self, concept: Concept) -> str | None:
@@ -85,8 +88,9 @@ class Interpolate:
 class Project:
     """The concept without the direction in which it differs from its superclass.
 
-    v is the unit vector of mean(e_c on the name's tokens) - mean(e_b on the superclass's tokens), averaged over the templates, m that of the superclass alone.
-    On the name's tokens e_a = e_c - <e_c - m, v> v: nothing is left of the difference along v, all else stays.
+    v is the unit vector of mean(e_c on the name's tokens) - mean(e_b on the superclass's tokens), averaged over the
+    templates, m that of the superclass alone. On the name's tokens e_a = e_c - <e_c - m, v> v: nothing is left of the
+    difference along v, all else stays.
     """
 
     name: str
@@ -103,7 +107,8 @@ class Project:
         mean = torch.stack([e[s].mean(0) for e, s in zip(e_b, spans, strict=True)]).mean(0)
         if not (own - mean).norm() > 0:
             raise BadInput(
-                f"'{concept.superclass}' leaves anchor=project nothing to take from {concept.name}: correct concept.superclass."
+                f"'{concept.superclass}' leaves anchor=project nothing to take from {concept.name}: "
+                "correct concept.superclass."
             )
         v = (own - mean) / (own - mean).norm()
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advanchor.concept import Concept
 from advanchor.core import BadInput
-from advanchor.models.latent_diffusion import add_at
+from advanchor.models.sentences import add_at
 from advanchor.naming import fill, whole
 from advanchor.protocols import Model
 
@@ -23,7 +23,8 @@ class Slot:
 
     Attributes:
         suffix: appended to the name ("'s" in the released AdvAnchor code), wherever it stands as words of their own.
-        by: tokens (all BPE pieces of the name), or words (one position per space-separated word, the released code's slip).
+        by: tokens (all BPE pieces of the name), or words (one position per space-separated word, the released code's
+            slip).
     """
 
     model: Model

@@ -1,11 +1,15 @@
-"""What measures images of Stable Diffusion: the classifiers and distances of AdvAnchor's released evaluation (arXiv 2501.00054), each by its library.
+"""What measures images of Stable Diffusion: the classifiers and distances of AdvAnchor's released evaluation (arXiv
+2501.00054), each by its library.
 
 objects  torchvision's ResNet-50 (IMAGENET1K_V1), 1000 ImageNet classes
-styles   a linear head on torchvision's ResNet-18, trained on the unedited model's own images by scripts/train_style_head.py
+styles   a linear head on torchvision's ResNet-18, trained on the unedited model's images (scripts/train_style_head.py)
 nudity   NudeNet: any of eight exposed classes at a score of 0.5 or more
-features Inception-v3 (torch-fidelity's port of the FID network), distance LPIPS with AlexNet at 64 px (torchmetrics), CLIP ViT-B/32 of OpenAI (open_clip)
+features Inception-v3 (torch-fidelity's port of the FID network)
+distance LPIPS with AlexNet at 64 px (torchmetrics)
+CLIP     ViT-B/32 of OpenAI (open_clip)
 
-Weights are downloaded by those libraries when they are first needed; a network that cannot be loaded is an error, never "not found".
+Weights are downloaded by those libraries when they are first needed; a network that cannot be loaded is an error, never
+"not found".
 """
 
 from __future__ import annotations
@@ -45,7 +49,8 @@ def loaded(what: str, load: Callable[[], Any]) -> Any:
         raise BadInput(f"judge=sd needs {error.name or error} for {what}: pip install 'advanchor[sd]'.") from None
     except (OSError, RuntimeError) as error:  # urllib's and requests' errors are the first, open_clip's the second
         raise BadInput(
-            f"the weights of {what} could not be loaded ({error}): without internet, copy the cache folders of torch.hub and Hugging Face from a machine that has fetched them."
+            f"the weights of {what} could not be loaded ({error}): without internet, "
+            "copy the cache folders of torch.hub and Hugging Face from a machine that has fetched them."
         ) from None
 
 
@@ -136,7 +141,8 @@ class StableDiffusionJudge:
     """Judges images of Stable Diffusion.
 
     Attributes:
-        styles: folder that scripts/train_style_head.py wrote (styles.json, head.safetensors); null if no style is measured.
+        styles: folder that scripts/train_style_head.py wrote (styles.json, head.safetensors); null if no style is
+            measured.
         device: where it looks at images: no setting of its own, but the run's, by `to`.
     """
 
@@ -165,7 +171,9 @@ class StableDiffusionJudge:
         return [Path(self.styles) / name for name in HEAD]
 
     def check(self, prompts: Sequence[Prompt], pixels: int) -> None:
-        """Raise BadInput if a prompt's label is none that the judge can tell, or a network is missing: before anything is erased. Heads that no prompt asks for are not loaded."""
+        """Raise BadInput if a prompt's label is none that the judge can tell, or a network is missing: before anything
+        is erased. Heads that no prompt asks for are not loaded.
+        """
         for what, load in MEASURES.items():
             loaded(what, partial(load, self.device))
         for head in dict.fromkeys(p.head for p in prompts):
@@ -179,7 +187,8 @@ class StableDiffusionJudge:
                     else "nudity"
                 )
                 raise BadInput(
-                    f"judge=sd knows no {head} '{unknown[0]}': keep to {where}, or set judge=none to draw without measuring."
+                    f"judge=sd knows no {head} '{unknown[0]}': keep to {where}, "
+                    "or set judge=none to draw without measuring."
                 )
 
     def labels(self, head: Head) -> list[str]:
@@ -199,7 +208,8 @@ class StableDiffusionJudge:
         """
         if self.styles is None or not (Path(self.styles) / HEAD[1]).is_file():
             raise BadInput(
-                "judge=sd tells styles by a head that is trained on the model's own images: run scripts/train_style_head.py, and set judge.styles to its folder."
+                "judge=sd tells styles by a head that is trained on the model's own images: "
+                "run scripts/train_style_head.py, and set judge.styles to its folder."
             )
         tensors, names = (Path(self.styles) / name for name in HEAD)
         try:

@@ -1,4 +1,6 @@
-"""Is the concept still drawn, and are the others? Shares of images in which the judge's detector finds what the prompt names."""
+"""Is the concept still drawn, and are the others? Shares of images in which the judge's detector finds what the prompt
+names.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from advanchor.protocols import Judge
 
 @option("metric")
 class Erasure:
-    """`erasure/hit`, `keep/hit`, `keep/hit_in` (kept concepts of the erased one's kind), `keep/hit_cross` (other kind), each also `@base` for
-    the unedited model's images of the same prompts and seeds, and `erasure/rate` = 1 - hit / hit@base. Of several erased concepts each has its own as well,
-    `erasure/hit:fox`.
+    """`erasure/hit`, `keep/hit`, `keep/hit_in` (kept concepts of the erased one's kind), `keep/hit_cross` (other kind),
+    each also `@base` for the unedited model's images of the same prompts and seeds, and `erasure/rate` = 1 - hit /
+    hit@base. Of several erased concepts each has its own as well, `erasure/hit:fox`.
 
     A detector that finds nothing in the unedited model's images can prove no erasure: then there is no `erasure/rate`.
     """

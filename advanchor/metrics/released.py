@@ -1,4 +1,6 @@
-"""AdvAnchor's released evaluation (Zhao et al. 2024, arXiv 2501.00054): every concept by itself against the unedited model's images of the same seeds."""
+"""AdvAnchor's released evaluation (Zhao et al. 2024, arXiv 2501.00054): every concept by itself against the unedited
+model's images of the same seeds.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,13 @@ Direction = Literal["higher", "lower"]
 
 @option("metric")
 class Released:
-    """For the erased and for the kept concepts `released_accuracy/<set>` (share of images that are classified as what the prompt names), `released_fid/<set>` and
-    `released_<distance>/<set>` (the judge's perceptual distance of same-seed pairs), sets `erase` and `keep`, and for each single concept `<set>:<name>`. FID is
-    computed for each concept and then averaged, so `n` is that of one concept.
+    """For the erased and for the kept concepts `released_accuracy/<set>` (share of images that are classified as what
+    the prompt names), `released_fid/<set>` and `released_<distance>/<set>` (the judge's perceptual distance of
+    same-seed pairs), sets `erase` and `keep`, and for each single concept `<set>:<name>`. FID is computed for each
+    concept and then averaged, so `n` is that of one concept.
 
-    The released code measures nine concepts of one kind; here it is what the concept keeps, of its own kind and of the other.
+    The released code measures nine concepts of one kind; here it is what the concept keeps, of its own kind and of the
+    other.
     """
 
     sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")

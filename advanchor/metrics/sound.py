@@ -35,8 +35,10 @@ def enough(metric: Metric, prompts: Mapping[str, Sequence[Prompt]]) -> None:
         ):
             if n < fewest:
                 raise BadInput(
-                    f"metric {metric.name} needs at least {fewest} images of {f'each concept of `{which}`' if label else f'`{which}`'}, and there "
-                    f"{'is' if n == 1 else 'are'} {n}{f' of {label}' if label else ''}: raise sample.{which}, or leave the metric out."
+                    f"metric {metric.name} needs at least {fewest} images of "
+                    f"{f'each concept of `{which}`' if label else f'`{which}`'}, and there "
+                    f"{'is' if n == 1 else 'are'} {n}{f' of {label}' if label else ''}: raise sample.{which}, "
+                    "or leave the metric out."
                 )
 
 
@@ -51,6 +53,7 @@ def finite(values: Tensor, metric: str, what: str) -> Tensor:
     """
     if wrong := int((~torch.isfinite(values)).sum()):
         raise BadInput(
-            f"metric {metric}: {wrong} of {values.numel()} {what} are not finite, so there is no score: look at the pictures, and repair the judge or leave the metric out."
+            f"metric {metric}: {wrong} of {values.numel()} {what} are not finite, so there is no score: "
+            "look at the pictures, and repair the judge or leave the metric out."
         )
     return values

@@ -1,4 +1,6 @@
-"""The three accuracies of UnlearnCanvas (Zhang et al. 2024, arXiv 2402.11846), by the judge's classifier on the edited model's images."""
+"""The three accuracies of UnlearnCanvas (Zhang et al. 2024, arXiv 2402.11846), by the judge's classifier on the edited
+model's images.
+"""
 
 from __future__ import annotations
 
@@ -78,9 +80,8 @@ class UnlearnCanvas:
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         heads = sorted({p.head for name in self.sets for p in images[name].prompts})
-        found = {
-            name: images[name].seen(f"find-{'-'.join(heads)}", lambda shown: judge.find(shown, heads)) for name in self.sets
-        }  # fmt: skip
+        what = f"find-{'-'.join(heads)}"
+        found = {name: images[name].seen(what, lambda shown: judge.find(shown, heads)) for name in self.sets}
         known = {head: judge.labels(head) for head in heads}
         scores: Scores = {}
         for name, ones in asked({name: images[name].prompts for name in self.sets}, known).items():

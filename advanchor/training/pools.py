@@ -1,4 +1,6 @@
-"""What the frozen model drew for the erasing to look at, and seeded steps on it: images noised again, or its own denoising trajectories."""
+"""What the frozen model drew for the erasing to look at, and seeded steps on it: images noised again, or its own
+denoising trajectories.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from advanchor.store import cached, key, read_tensors, slug, write_tensors
 
 
 def random(seed: int, stream: int, use: int, i: int) -> torch.Generator:
-    """A generator of its own for every step, so that a resumed training sees what an undisturbed one would have seen."""
+    """A generator of its own for every step: a resumed training sees what an undisturbed one would have seen."""
     return torch.Generator().manual_seed(((seed * 4 + stream) * 2 + use) * 10_000_000 + i)
 
 
@@ -40,8 +42,8 @@ def shuffled(n: int, i: int, batch: int, generator: Callable[[int], torch.Genera
 def once(
     model: Model, folder: Path, name: str, made_of: Sequence[object], make: Callable[[], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """Tensors that the frozen model draws once: for all runs if it has a shelf, otherwise for this folder. `made_of` is all that decides them, beside the code
-    that draws.
+    """Tensors that the frozen model draws once: for all runs if it has a shelf, otherwise for this folder. `made_of` is
+    all that decides them, beside the code that draws.
 
     Raises:
         BadInput: they are damaged, or not finite.
@@ -57,7 +59,9 @@ def once(
 
 @dataclass(frozen=True)
 class Pool:
-    """Images as latents (n, 4, h, w), each with its sentence, and seeded steps on them, noised again; t has the probabilities `times` (T,), uniform if None."""
+    """Images as latents (n, 4, h, w), each with its sentence, and seeded steps on them, noised again; t has the
+    probabilities `times` (T,), uniform if None.
+    """
 
     model: Model
     concept: Concept
@@ -68,9 +72,20 @@ class Pool:
 
     @classmethod
     def drawn(
-        cls, model: Model, concept: Concept, count: int, seed: int, folder: Path,
-        *, steps: int, guidance: float, phrase: str | None = None, under: Target | None = None, sentences: Sequence[str] = (), name: str = "pool",
-    ) -> Pool:  # fmt: skip
+        cls,
+        model: Model,
+        concept: Concept,
+        count: int,
+        seed: int,
+        folder: Path,
+        *,
+        steps: int,
+        guidance: float,
+        phrase: str | None = None,
+        under: Target | None = None,
+        sentences: Sequence[str] = (),
+        name: str = "pool",
+    ) -> Pool:
         """Let the frozen model draw `count` images, sentences in turn.
 
         Args:
@@ -107,7 +122,9 @@ class Pool:
         return cls(model, concept, saved["latents"], templates, seed)
 
     def step(self, i: int, stream: int, batch: int) -> Step:
-        """Step i of a stream: images in a fresh random order each pass, t on 0..T-1. Depends on (seed, stream, i) alone."""
+        """Step i of a stream: images in a fresh random order each pass, t on 0..T-1. Depends on (seed, stream, i)
+        alone.
+        """
         chosen = shuffled(len(self.latents), i, batch, lambda p: random(self.seed, stream, 0, p))
         g = random(self.seed, stream, 1, i)
         if self.times is None:
@@ -127,9 +144,11 @@ class Pool:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Denoising runs of the frozen model, whole (n, steps, 4, h, w), each with its sentence: x_t as sampling meets it, not as noising makes it.
+    """Denoising runs of the frozen model, whole (n, steps, 4, h, w), each with its sentence: x_t as sampling meets it,
+    not as noising makes it.
 
-    ESD (Gandikota et al. 2023) denoises anew for every update; runs that are drawn once and looked at in many places cost a fraction of that.
+    ESD (Gandikota et al. 2023) denoises anew for every update; runs that are drawn once and looked at in many places
+    cost a fraction of that.
     """
 
     model: Model
@@ -152,7 +171,9 @@ class Trajectories:
         guidance: float,
         phrase: str,
     ) -> Trajectories:
-        """`count` runs for the sentences filled with `phrase`, templates in turn; kept as `Pool.drawn` keeps its images."""
+        """`count` runs for the sentences filled with `phrase`, templates in turn; kept as `Pool.drawn` keeps its
+        images.
+        """
         templates = tuple(concept.templates[i % len(concept.templates)] for i in range(count))
         texts = [fill(t, "", phrase) for t in templates]
 
@@ -171,7 +192,9 @@ class Trajectories:
         return cls(model, concept, saved["latents"], saved["timesteps"], templates, seed)
 
     def step(self, i: int, stream: int, batch: int) -> Step:
-        """Step i of a stream: runs in a fresh random order each pass, a uniform place in each. Depends on (seed, stream, i) alone."""
+        """Step i of a stream: runs in a fresh random order each pass, a uniform place in each. Depends on (seed,
+        stream, i) alone.
+        """
         chosen = shuffled(len(self.latents), i, batch, lambda p: random(self.seed, stream, 0, p))
         places = torch.randint(len(self.timesteps), (batch,), generator=random(self.seed, stream, 1, i))
         return Step(
@@ -185,7 +208,9 @@ class Trajectories:
 
 @dataclass(frozen=True)
 class Denoising:
-    """ESD's own way: for each update the frozen model denoises fresh noise up to a random step, for one sentence after the other."""
+    """ESD's own way: for each update the frozen model denoises fresh noise up to a random step, for one sentence after
+    the other.
+    """
 
     model: Model
     concept: Concept
@@ -238,8 +263,8 @@ def looked_at(
     """Where a method looks at each concept, in turn.
 
     Args:
-        latents: denoise (the frozen model denoises to a random step for each update, as ESD publishes it), pool (`pool` whole runs, drawn once, looked at in
-            random places), or images (`pool` finished images, noised again).
+        latents: denoise (the frozen model denoises to a random step for each update, as ESD publishes it), pool (`pool`
+            whole runs, drawn once, looked at in random places), or images (`pool` finished images, noised again).
         phrase: what is drawn; the concept's own phrase unless given.
     """
     sources: list[Source] = []
