@@ -76,24 +76,11 @@ def sheet(images: dict[tuple[str, str], Image.Image], objects: Sequence[str], pa
     page.quantize(128).save(path, optimize=True)
 
 
+# In the picture of samples.
 SHOWN = (
-    "fox",
-    "wolf",
-    "owl",
-    "shark",
-    "butterfly",
-    "snail",
-    "lemon",
-    "hamburger",
-    "car",
-    "fire engine",
-    "castle",
-    "rose",
-    "guitar",
-    "soccer ball",
-    "key",
-    "ghost",
-)  # in the picture of samples
+    "fox, wolf, owl, shark, butterfly, snail, lemon, hamburger, "
+    "car, fire engine, castle, rose, guitar, soccer ball, key, ghost"
+).split(", ")
 CARD = """# Model card: the emoji world
 
 A Stable Diffusion small enough for a laptop, and two judges that know what it draws. Art: eight openly licensed
@@ -126,7 +113,8 @@ by the classifier. Targets were style >= 90 % and object >= 95 % on seen pairs. 
   random other prompt {clip_other:.1f}.
 
 Not for anything but experiments with methods: it draws {objects} objects in 8 styles and knows no other word.
-"{{style}} emoji" is always preceded by "a" in its captions, also before a vowel."""
+"{{style}} emoji" is always preceded by "a" in its captions, also before a vowel.
+"""
 
 
 def main() -> None:
