@@ -204,9 +204,9 @@ def test_an_anchor_that_a_concept_has_not_is_known_without_a_model_and_refused_a
 
 
 @pytest.mark.parametrize(("anchor", "changes", "sentence"), [
-    (Project(name="project"), {"superclass": ""}, "correct concept.superclass"),
-    (ANCHOR, {"templates": ("{}", "an emoji of a {}ish thing")}, "are not among the first 24 tokens"),
-    (replace(ANCHOR, span="words"), {"templates": ("{}", "a " * 30 + "{}")}, "has not the same tokens in all of concept.templates"),
+    (Project(name="project"), {"phrase": "butterfly", "superclass": "butterfly"}, "correct concept.superclass"),
+    (ANCHOR, {"templates": ("{}", "an emoji of a {}ish thing")}, "does not stand in .* as a word of its own"),
+    (replace(ANCHOR, span="words"), {"templates": ("{}", "a " * 30 + "{}")}, "is too long for the text encoder"),
 ])  # fmt: skip
 def test_an_anchor_without_a_place_in_every_sentence_is_refused_at_the_start(
     anchor: Any, changes: dict[str, Any], sentence: str, model: Any, concept: Any

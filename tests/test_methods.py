@@ -360,7 +360,7 @@ def test_ac_kumari_looks_at_images_of_the_finished_anchor_and_three_steps_equal_
         cond=target.condition(concept.templates[:4]),
     )
     pool = Pool(
-        model, concept, load_file(next(tmp_path.glob("butterfly-anchor-*/*")))["latents"], concept.templates[:4], 0
+        model, concept, load_file(next(tmp_path.glob("butterfly-*-anchor-*/*.safetensors")))["latents"], concept.templates[:4], 0
     )
     assert torch.allclose(pool.latents, drawn_again, atol=1e-5)
     theta = {k: v.clone().requires_grad_() for k, v in model.weights("attn2.kv").items()}
@@ -565,7 +565,7 @@ def test_sas_surrogates_are_drawn_under_the_finished_anchor_and_three_steps_equa
     cond = target.condition(concept.templates[:4])
     drawn_again = model.latents(texts_drawn, [1_000_000 + i for i in range(4)], steps=2, guidance=2.0, cond=cond)
     surrogate = Pool(
-        model, concept, load_file(next(tmp_path.glob("butterfly-surrogates-*/*")))["latents"], concept.templates[:4], 0
+        model, concept, load_file(next(tmp_path.glob("butterfly-*-surrogates-*/*.safetensors")))["latents"], concept.templates[:4], 0
     )
     assert torch.allclose(surrogate.latents, drawn_again, atol=1e-5)
     replay = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=kept(concept), name="kept")

@@ -264,7 +264,14 @@ def test_what_does_not_fit_the_model_is_refused_before_anything_is_drawn_or_lear
         ["model=random", f"method={method}", "anchor=adversarial", *(f"method.{k}={v}" for k, v in changes.items())]
     )
     target = build(cfg.anchor, "anchor").start(model, concept, 0)
-    monkeypatch.setattr(model, "_sample", None)
+    whole = model.trajectory
+
+    def glance(*where: Any, until: int | None = None, **how: Any) -> Any:
+        assert until == 0  # the start noise alone, to see how large the attention maps are
+        return whole(*where, until=until, **how)
+
+    monkeypatch.setattr(model, "trajectory", glance)
+    monkeypatch.setattr(model, "latents", None)
     with pytest.raises(BadInput) as error:
         build(cfg.method, "method").erase(model, [target], 0, tmp_path, quiet)
     assert sentence in str(error.value)

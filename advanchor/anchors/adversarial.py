@@ -58,8 +58,7 @@ class Adversarial:
     def start(self, model: Model, concept: Concept, seed: int) -> Search:
         slot = Slot(model, concept, self.suffix, self.span)
         tokens = slot.tokens()
-        length = model.encode([""]).shape[1]
-        if any(len(span) != len(tokens) or span[-1] >= length for span in slot.spans(concept.templates)):
+        if any(len(place) != len(tokens) for places in slot.places(concept.templates) for place in places):
             raise BadInput(
                 f"'{concept.name}{self.suffix}' has not the same tokens in all of concept.templates: reword them."
             )

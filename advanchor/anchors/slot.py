@@ -38,7 +38,7 @@ class Slot:
         """For each sentence the positions of each occurrence: b lists of lists of s.
 
         Raises:
-            BadInput: an occurrence stands behind the text encoder's limit.
+            BadInput: there is none, or one stands behind the text encoder's limit.
         """
         return [self._places(text) for text in self.texts(templates)]
 
@@ -54,6 +54,9 @@ class Slot:
             if found[-1][-1] >= self.model.end(text):
                 remedy = "shorten the concept's phrase or templates"
                 raise BadInput(f"'{text}' is too long for the text encoder to see every '{words}' in it: {remedy}.")
+        if not found:
+            remedy = "correct the concept's name, phrase or templates"
+            raise BadInput(f"'{words}' does not stand in '{text}' as a word of its own: {remedy}.")
         return found
 
     def spans(self, templates: Sequence[str]) -> list[list[int]]:

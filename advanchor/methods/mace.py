@@ -84,7 +84,7 @@ class MassConceptErasure:
         if self.threshold is not None:
             fits(model, self.mask_side)
         frozen = model.weights("attn2.kv")
-        theta = loras(frozen, [t.concept.name for t in targets], self.rank, random(seed, 3, 0, 0))
+        theta = loras(frozen, [slug(t.concept.name) for t in targets], self.rank, random(seed, 3, 0, 0))
         draw = partial(
             Pool.drawn,
             model,
