@@ -20,7 +20,7 @@ from train_emoji import OBJECTS, ROOT, STYLES, TAXONOMY, article, bank
 
 from advanchor.compose import compose
 from advanchor.core import share
-from advanchor.metrics.distance import FrechetInceptionDistance, Ready
+from advanchor.metrics import distance
 from advanchor.prompts import Prompt
 from advanchor.run import build
 
@@ -78,9 +78,9 @@ def sheet(images: dict[tuple[str, str], Image.Image], objects: Sequence[str], pa
 
 # In the picture of samples.
 SHOWN = (
-    "fox, wolf, owl, shark, butterfly, snail, lemon, hamburger, "
-    "car, fire engine, castle, rose, guitar, soccer ball, key, ghost"
-).split(", ")
+    *("fox", "wolf", "owl", "shark", "butterfly", "snail", "lemon", "hamburger"),
+    *("car", "fire engine", "castle", "rose", "guitar", "soccer ball", "key", "ghost"),
+)
 CARD = """# Model card: the emoji world
 
 A Stable Diffusion small enough for a laptop, and two judges that know what it draws. Art: eight openly licensed
@@ -183,11 +183,7 @@ def main() -> None:
     }
 
     def fid(a: Sequence[Image.Image], b: Sequence[Image.Image]) -> float:
-        metric = FrechetInceptionDistance(feature=Ready(64))
-        metric.set_dtype(torch.float64)
-        metric.update(judge.features(a), real=True)
-        metric.update(judge.features(b), real=False)
-        return float(metric.compute())
+        return distance.fid(judge.features(a), judge.features(b))
 
     one_each = [*seen_images, *held_images[::4]]
     first, second = (pictures(torch.stack([real[where[p]][v] for p in [*SEEN, *held]])) for v in (0, 1))

@@ -10,7 +10,7 @@ from advanchor.provenance import SOURCES
 
 # The lowest first. A module may import what is in its own layer or below, for type checking and inside functions too.
 LAYERS = (
-    ("core", "provenance", "torchvision_ops"),
+    ("core", "lazy", "provenance", "torchvision_ops"),
     ("store",),
     ("machine",),
     ("naming", "prompts", "concept"),
@@ -24,6 +24,7 @@ LAYERS = (
     ("run",),
     ("compose",),
     ("results",),
+    ("commands",),
     ("cli",),
 )
 # Neither the package's front door, which opens every room, nor the empty ones of its rooms.

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from advanchor.anchors.slot import Slot
 from advanchor.anchors.words import Fixed, phrase_of, words
 from advanchor.concept import Concept
 from advanchor.core import BadInput, option
+from advanchor.lazy import torch
 from advanchor.naming import fill
 from advanchor.protocols import Model, Target
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @option("anchor")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from advanchor.concept import Concept
 from advanchor.core import BadInput
 from advanchor.models.sentences import add_at
 from advanchor.naming import fill, whole
 from advanchor.protocols import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

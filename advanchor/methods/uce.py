@@ -17,19 +17,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from advanchor.anchors.slot import Slot
 from advanchor.concept import Concept
 from advanchor.core import BadInput, Log, Positive, Rate, Steps, option
+from advanchor.lazy import torch
 from advanchor.naming import fill
 from advanchor.protocols import Edit, Model, Target
 from advanchor.training.loop import settle
 from advanchor.training.pools import Pool
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @option("method")

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from advanchor.core import BadInput
+from advanchor.lazy import F, torch
 from advanchor.protocols import Edit
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def part(edit: Edit, prefix: str) -> dict[str, Tensor]:

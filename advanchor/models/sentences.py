@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from advanchor.core import BadInput
+from advanchor.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class Sentences:
@@ -39,7 +40,7 @@ class Sentences:
             return torch.stack([self._embed(text) for text in texts])
         ids = self._ids(texts)
 
-        def shift(module: torch.nn.Module, args: Any, out: Tensor) -> Tensor:
+        def shift(module: nn.Module, args: Any, out: Tensor) -> Tensor:
             return add_at(out, delta, spans)
 
         hook = self.encoder.get_input_embeddings().register_forward_hook(shift)
@@ -48,7 +49,6 @@ class Sentences:
         finally:
             hook.remove()
 
-    @torch.no_grad()
     def _embed(self, text: str) -> Tensor:
         """(L, d). The encoder is frozen and every sentence comes back thousands of times; encoded alone, once, it
         cannot depend on its batch on any machine.
@@ -56,7 +56,8 @@ class Sentences:
         if text not in self._known:
             if len(self._known) >= 512:
                 self._known.clear()
-            self._known[text] = self.encoder(self._ids([text]))[0][0]
+            with torch.no_grad():
+                self._known[text] = self.encoder(self._ids([text]))[0][0]
         return self._known[text]
 
     def forget(self) -> None:
