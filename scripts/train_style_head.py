@@ -24,7 +24,7 @@ from torch import Tensor
 
 from advanchor.compose import compose
 from advanchor.images import draw
-from advanchor.judges.stable_diffusion import style_features
+from advanchor.judges.sd_networks import style_features
 from advanchor.machine import device
 from advanchor.naming import fill
 from advanchor.prompts import Prompt

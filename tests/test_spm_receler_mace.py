@@ -22,8 +22,9 @@ from advanchor.methods.receler import Adversary, RobustEraser, erasers
 from advanchor.methods.spm import SemiPermeableMembrane, factors, surrounding
 from advanchor.run import build
 from advanchor.store import slug
+from advanchor.training.draws import random
 from advanchor.training.masks import mask
-from advanchor.training.pools import Pool, Trajectories, random
+from advanchor.training.pools import Pool, Trajectories
 
 SPM = SemiPermeableMembrane(
     name="spm",

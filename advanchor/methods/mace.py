@@ -40,9 +40,10 @@ from advanchor.models.edits import parameters, part
 from advanchor.naming import fill
 from advanchor.protocols import Edit, Model, Step, Target
 from advanchor.store import slug
+from advanchor.training.draws import random
 from advanchor.training.loop import descend, settle
 from advanchor.training.masks import fits, mask, resized
-from advanchor.training.pools import Pool, Turns, random
+from advanchor.training.pools import Pool, Turns
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -23,9 +23,10 @@ from advanchor.anchors.slot import Slot
 from advanchor.core import BadInput, Log, Positive, Rate, Steps, option
 from advanchor.lazy import F, torch
 from advanchor.protocols import Edit, Model, Step, Target
+from advanchor.training.draws import random
 from advanchor.training.loop import anchor_of, descend
 from advanchor.training.masks import fits, mask, resized
-from advanchor.training.pools import Latents, looked_at, random
+from advanchor.training.pools import Latents, looked_at
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -29,8 +29,9 @@ from advanchor.core import BadInput, Log, Positive, Rate, Steps, UNetScope, opti
 from advanchor.lazy import F, torch
 from advanchor.naming import fill
 from advanchor.protocols import Edit, Model, Step, Target
+from advanchor.training.draws import random
 from advanchor.training.loop import anchor_of, descend
-from advanchor.training.pools import Turns, looked_at, random
+from advanchor.training.pools import Turns, looked_at
 
 if TYPE_CHECKING:
     from torch import Tensor
