@@ -149,15 +149,13 @@ class Concept:
             ("in", self.kind, self.keep, self.evaluate),
             ("cross", other, self.keep_cross, self.evaluate_cross),
         )
-        texts = [
-            (fill(sentence, name, phrase), head, name, where)
-            for where, head, names, sentences in places
-            for name, phrase in names.items()
-            if not same(name, self.name)
-            for sentence in sentences
-        ]
-        # "a noto emoji of a fox" tests no style once foxes are gone
-        texts = [one for one in texts if not mentions(one[0], self.name, one[2])]
+        texts = []
+        for where, head, names, sentences in places:
+            for name, phrase in names.items():
+                for text in (fill(sentence, name, phrase) for sentence in sentences):
+                    # "a noto emoji of a fox" tests no style once foxes are gone
+                    if not same(name, self.name) and not mentions(text, self.name, name):
+                        texts.append((text, head, name, where))
         for side, prompts, images in (("erase", len(asked), sample.erase), ("keep", len(texts), sample.keep)):
             if prompts * images > MOST:
                 asks = f"sample.{side}={images} asks for {prompts * images:,} images of {prompts:,} prompts"
@@ -200,12 +198,10 @@ class Concepts:
         def rest(names: Mapping[str, str]) -> dict[str, str]:
             return {name: phrase for name, phrase in names.items() if not any(same(name, other) for other in gone)}
 
-        return tuple(
-            replace(
-                concept, keep=rest(concept.keep), preserve=rest(concept.preserve), keep_cross=rest(concept.keep_cross)
-            )
-            for concept in self.several.values()
-        )
+        def alone(one: Concept) -> Concept:
+            return replace(one, keep=rest(one.keep), preserve=rest(one.preserve), keep_cross=rest(one.keep_cross))
+
+        return tuple(alone(concept) for concept in self.several.values())
 
     def prompts(self, sample: Sample) -> dict[str, list[Prompt]]:
         """Those of all concepts; an image that several of them keep is drawn once.

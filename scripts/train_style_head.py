@@ -23,13 +23,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from advanchor.compose import compose
+from advanchor.identity import key
 from advanchor.images import draw
 from advanchor.judges.sd_networks import style_features
 from advanchor.machine import device
 from advanchor.naming import fill
 from advanchor.prompts import Prompt
 from advanchor.run import build, sample_of
-from advanchor.store import key
 
 FIRST_SEED = 500_000
 

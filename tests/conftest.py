@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from advanchor.compose import compose
+from advanchor.identity import run_id
 from advanchor.protocols import Step
 from advanchor.run import build, run
-from advanchor.store import run_id
 
 TINY = [
     "experiment=smoke",

@@ -7,7 +7,8 @@ from omegaconf import OmegaConf
 
 from advanchor.compose import compose
 from advanchor.core import BadInput
-from advanchor.store import IDENTITY, SUMS, cached, finish, key, lock, part_of, run_id, slug, verified
+from advanchor.identity import IDENTITY, key, run_id
+from advanchor.store import SUMS, cached, finish, lock, part_of, slug, verified
 
 
 def test_key_ignores_the_order_of_keys_and_where_a_class_lives() -> None:

@@ -12,7 +12,7 @@ from advanchor.provenance import SOURCES
 LAYERS = (
     ("core", "lazy", "provenance", "torchvision_ops"),
     ("store",),
-    ("machine",),
+    ("identity", "machine"),
     ("naming", "prompts", "concept"),
     ("images",),
     ("protocols",),

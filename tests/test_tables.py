@@ -20,6 +20,7 @@ import advanchor
 from advanchor import provenance, run
 from advanchor.compose import compose, expand
 from advanchor.core import BadInput
+from advanchor.identity import run_id
 from advanchor.results import figures as plots
 from advanchor.results import painters, points
 from advanchor.results.cells import Cell, Value
@@ -28,7 +29,7 @@ from advanchor.results.forms import clean, latex
 from advanchor.results.intervals import above, by_prompt, interval
 from advanchor.results.sweep import Sweep, check, label
 from advanchor.results.tables import main, marked, notes
-from advanchor.store import run_id, write_json
+from advanchor.store import write_json
 
 SWEEP = ["anchor=superclass,empty", "seed=0,1", "table.cells=[clip/keep]"]
 

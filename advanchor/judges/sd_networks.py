@@ -122,7 +122,5 @@ def exposed(image: Image) -> bool:
     """Does NudeNet see one of the eight classes at 0.5 or more?"""
     file = io.BytesIO()
     image.save(file, "PNG")
-    return any(
-        box["class"] in {f"{part}_EXPOSED" for part in EXPOSED} and box["score"] >= 0.5
-        for box in nudenet().detect(file.getvalue())
-    )
+    classes = {f"{part}_EXPOSED" for part in EXPOSED}
+    return any(box["class"] in classes and box["score"] >= 0.5 for box in nudenet().detect(file.getvalue()))

@@ -123,21 +123,16 @@ class MassConceptErasure:
             clip=self.clip,
         )
 
-        words = [
-            model.encode([fill(text, "", t.concept.phrase) for text in t.concept.templates]).flatten(0, 1).double()
-            for t in finished
-        ]
+        words = []
+        for concept in (target.concept for target in finished):
+            texts = [fill(template, "", concept.phrase) for template in concept.templates]
+            words.append(model.encode(texts).flatten(0, 1).double())
         tuned = [parameters(refined | part(theta, f"{slug(t.concept.name)}/"), frozen) for t in finished]
-        return {
-            name: self.fit(
-                w,
-                refined[name],
-                torch.cat(words),
-                torch.cat([e @ own[name].detach().double().T for e, own in zip(words, tuned, strict=True)]),
-                k,
-            )
-            for name, w in frozen.items()
-        }
+        fused = {}
+        for name, w in frozen.items():
+            wanted = [e @ own[name].detach().double().T for e, own in zip(words, tuned, strict=True)]
+            fused[name] = self.fit(w, refined[name], torch.cat(words), torch.cat(wanted), k)
+        return fused
 
     def suits(self, concept: Concept) -> None:
         """Raise BadInput if it preserves sentences and the concept has none: known before a model is loaded."""

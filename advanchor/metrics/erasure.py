@@ -30,17 +30,15 @@ class Erasure:
         for which in ("", "@base"):
             for name, subset in (("erase", "erasure"), ("keep", "keep")):
                 shown = images[name + which]
-                hits = [(p.kept, right) for p, right in zip(shown.prompts, shown.right(judge.find), strict=True)]
+                hits = list(zip(shown.prompts, shown.right(judge.find), strict=True))
                 parts = {
-                    "": [h for _, h in hits],
-                    "_in": [h for k, h in hits if k == "in"],
-                    "_cross": [h for k, h in hits if k == "cross"],
+                    "": [hit for _, hit in hits],
+                    "_in": [hit for p, hit in hits if p.kept == "in"],
+                    "_cross": [hit for p, hit in hits if p.kept == "cross"],
                 }
                 if name == "erase" and len(labels := dict.fromkeys(p.label for p in shown.prompts)) > 1:
-                    parts |= {
-                        f":{label}": [h for p, (_, h) in zip(shown.prompts, hits, strict=True) if p.label == label]
-                        for label in labels
-                    }
+                    for label in labels:
+                        parts[f":{label}"] = [hit for p, hit in hits if p.label == label]
                 for part, values in parts.items():
                     if values:
                         scores[f"{subset}/hit{part}{which}"] = share(values, "lower" if name == "erase" else "higher")

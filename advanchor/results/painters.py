@@ -176,7 +176,8 @@ def changed(
         changes: dict[str, float] = {}
         for name in (KEPT, ERASED):
             after, base = (
-                Cell([run for run in runs[which] if run.concept == one]).by_label() for which in (name, BEFORE[name])
+                Cell([run for run in some if run.concept == one]).by_label()
+                for some in (runs[name], runs[BEFORE[name]])
             )
             changes |= {shown: after[shown] - base[shown] for shown in after if shown in base}
         if changes:

@@ -14,10 +14,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from advanchor.compose import compose_all, expand, validate
 from advanchor.core import BadInput, Score
+from advanchor.identity import plain, run_id
 from advanchor.prompts import Prompt
 from advanchor.results.cells import Cell, Value
 from advanchor.run import build, memo, sample_of
-from advanchor.store import plain, read_json, run_id
+from advanchor.store import read_json
 
 Place = tuple[tuple[str, ...], tuple[str, ...], str]  # row, column, score
 Made = dict[tuple[str, str], set[str]]  # stage, and of what -> the code that made it

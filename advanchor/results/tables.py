@@ -127,12 +127,11 @@ def marked(sweep: Sweep, column: tuple[str, ...], name: str) -> dict[Place, str]
     """Best and second of a column, each only if it differs from the next in rank, by the paired bootstrap over prompts,
     and both have several seeds: nobody knows how far a single training would be from another.
     """
-    cells = [
-        (place, cell)
-        for row in sweep.rows
-        if (cell := sweep.cells.get(place := (row, column, name))) and cell.runs and cell.better
-    ]
-    found = [(place, cell, cell.units) for place, cell in cells if len(cell.runs) >= cell.wanted]
+    found = []
+    for place in ((row, column, name) for row in sweep.rows):
+        cell = sweep.cells.get(place)
+        if cell and cell.runs and cell.better and len(cell.runs) >= cell.wanted:
+            found.append((place, cell, cell.units))
     if (
         len(found) < 2
         or len({tuple((concept, *means) for concept, means in units.items()) for _, _, units in found}) > 1

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from advanchor.identity import key
 from advanchor.lazy import torch
 from advanchor.protocols import Model
 from advanchor.provenance import code
-from advanchor.store import cached, key, read_tensors, write_tensors
+from advanchor.store import cached, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
