@@ -86,14 +86,8 @@ class Step:
         templates: Sequence[str],
         noise: Tensor | None = None,
     ) -> None:
-        self.model, self.concept, self.x, self.t, self.templates, self.noise = (
-            model,
-            concept,
-            x,
-            t,
-            tuple(templates),
-            noise,
-        )
+        self.model, self.concept, self.templates = model, concept, tuple(templates)
+        self.x, self.t, self.noise = x, t, noise
         self._frozen: dict[str, Tensor] = {}
 
     def texts(self, phrase: str) -> list[str]:

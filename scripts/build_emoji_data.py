@@ -2,9 +2,9 @@
 
     python scripts/build_emoji_data.py            # 1 minute; writes data/emoji/, which is not in git
 
-Needs `npm` on the PATH (only `npm pack` is used) and resvg-py. Leaves, under data/emoji/:
-`packages/` the pinned archives, `<style>/<object>.png` 128 px RGBA, `LICENCES.md`, and `sheet.png`, a contact sheet to
-look at. A second call renders only what is missing.
+Needs `npm` on the PATH (only `npm pack` is used) and resvg-py. Leaves, under data/emoji/: `packages/` the pinned
+archives, `<style>/<object>.png` 128 px RGBA, `LICENCES.md`, and `sheet.png`, a contact sheet to look at. A second call
+renders only what is missing.
 """
 
 import argparse

@@ -130,11 +130,9 @@ def main() -> None:
         pairs: Sequence[tuple[str, str]], seeds: Sequence[int]
     ) -> tuple[list[Image.Image], list[tuple[str, str]], list[str]]:
         prompts = [Prompt(f"a {s} emoji of {article(o)}", seed, "object", o) for s, o in pairs for seed in seeds]
-        images = [
-            im
-            for i in range(0, len(prompts), 64)
-            for im in model.draw(prompts[i : i + 64], steps=args.steps, guidance=args.guidance)
-        ]
+        images: list[Image.Image] = []
+        for i in range(0, len(prompts), 64):
+            images += model.draw(prompts[i : i + 64], steps=args.steps, guidance=args.guidance)
         return images, [p for p in pairs for _ in seeds], [p.text for p in prompts]
 
     held = sorted(HELD)
@@ -151,23 +149,22 @@ def main() -> None:
     if args.no_write:
         return
     found = judge.find(seen_images)["style"]
-    quality["drawn"]["seen"]["interval"] = {
-        name: [
-            round(share(round(quality["drawn"]["seen"][name] * len(SEEN)), len(SEEN), "higher")[end], 4)
-            for end in ("low", "high")
-        ]
-        for name in ("style", "object")
-    }
-    quality["drawn"]["by_style"] = {
-        s: float(np.mean([f == s for f, (t, _) in zip(found, seen_pairs, strict=True) if t == s])) for s in STYLES
-    }
+    quality["drawn"]["seen"]["interval"] = {}
+    for name in ("style", "object"):
+        right = round(quality["drawn"]["seen"][name] * len(SEEN))
+        one = share([True] * right + [False] * (len(SEEN) - right), "higher")
+        quality["drawn"]["seen"]["interval"][name] = [round(one["low"], 4), round(one["high"], 4)]
+    quality["drawn"]["by_style"] = {}
+    for style in STYLES:
+        right = [f == style for f, (s, _) in zip(found, seen_pairs, strict=True) if s == style]
+        quality["drawn"]["by_style"][style] = float(np.mean(right))
 
     real = bank(ROOT / "data/emoji/work", ROOT / "data/emoji", 0)
     where = {p: (STYLES.index(p[0]), OBJECTS.index(p[1])) for p in [*SEEN, *held]}
-    show = {
-        k: ([im for p in pairs for im in pictures(real[where[p]][:4])], [p for p in pairs for _ in range(4)])
-        for k, pairs in (("seen", SEEN), ("held_out", held))
-    }
+    show = {}
+    for k, pairs in (("seen", SEEN), ("held_out", held)):
+        images = [im for p in pairs for im in pictures(real[where[p]][:4])]
+        show[k] = images, [p for p in pairs for _ in range(4)]
     quality["real"] = {k: accuracy(judge, *v) for k, v in show.items()}
     quality["open_clip_real"] = {k: clip_accuracy(*v) for k, v in show.items()}
 

@@ -40,9 +40,8 @@ def fit(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]
     """
     middle, width = features.double().mean(0), features.double().std(0).clamp_min(1e-6)
     x = (features.double() - middle) / width
-    weight, bias = (
-        torch.zeros(*shape, dtype=torch.float64, requires_grad=True) for shape in ((classes, x.shape[1]), (classes,))
-    )
+    weight = torch.zeros(classes, x.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
@@ -83,10 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> float:
         batch=cfg.batch,
         label="styles",
     )
-    features, labels = (
-        style_features(images.pictures, device(cfg.device)),
-        torch.tensor([classes.index(p.label) for p in prompts]),
-    )
+    features = style_features(images.pictures, device(cfg.device))
+    labels = torch.tensor([classes.index(p.label) for p in prompts])
     held_out = torch.arange(len(prompts)) % 5 == 4
     weight, bias = fit(features[~held_out], labels[~held_out], len(classes))
     accuracy = float(((features[held_out] @ weight.T + bias).argmax(1) == labels[held_out]).float().mean())

@@ -100,10 +100,8 @@ class Project:
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
         slot = Slot(model, concept)
-        e_c, e_b = (
-            slot.encode(concept.templates),
-            model.encode([fill(t, "", concept.superclass) for t in concept.templates]),
-        )
+        e_c = slot.encode(concept.templates)
+        e_b = model.encode([fill(t, "", concept.superclass) for t in concept.templates])
         own = torch.stack([e[s].mean(0) for e, s in zip(e_c, slot.spans(concept.templates), strict=True)]).mean(0)
         spans = [model.span(fill(t, "", concept.superclass), concept.superclass) for t in concept.templates]
         mean = torch.stack([e[s].mean(0) for e, s in zip(e_b, spans, strict=True)]).mean(0)

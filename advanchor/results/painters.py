@@ -175,10 +175,8 @@ def changed(
     for one in erased:
         changes: dict[str, float] = {}
         for name in (KEPT, ERASED):
-            after, base = (
-                Cell([run for run in some if run.concept == one]).by_label()
-                for some in (runs[name], runs[BEFORE[name]])
-            )
+            after = Cell([run for run in runs[name] if run.concept == one]).by_label()
+            base = Cell([run for run in runs[BEFORE[name]] if run.concept == one]).by_label()
             changes |= {shown: after[shown] - base[shown] for shown in after if shown in base}
         if changes:
             names = column if len(erased) == 1 else (one,)
