@@ -19,7 +19,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from safetensors import SafetensorError
 
 from advanchor.concept import Prompt
 from advanchor.core import BadInput, Head, option
@@ -199,6 +198,7 @@ class StableDiffusionJudge:
         Raises:
             BadInput: there is none, or it is damaged.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         if self.styles is None or not (Path(self.styles) / HEAD[1]).is_file():
