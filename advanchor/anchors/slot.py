@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from advanchor.concept import Concept, fill, whole
 from advanchor.core import BadInput
-from advanchor.models.latent_diffusion import add_at
 from advanchor.protocols import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class Slot:
         self, templates: Sequence[str], delta: Tensor | None = None, place: Literal["output", "input"] = "output"
     ) -> Tensor:
         """E(sentences) (b, L, d) with delta (s, d) added at each occurrence, at the encoder's output or input."""
+        from advanchor.models.latent_diffusion import add_at
+
         if delta is None:
             return self.model.encode(self.texts(templates))
         if place == "input":
