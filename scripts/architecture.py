@@ -18,10 +18,10 @@ PACKAGE = ROOT / "advanchor"
 WIDTH, HEIGHT, GAP, RISE = 150, 44, 22, 58  # of a box, between boxes, between floors; px
 # Where a room stands on its floor, so that lines do not run behind boxes; the floors follow from the imports.
 COLUMNS = {
-    "__init__": 1, "cli": 2, "run": 1, "compose": 2, "results": 3, "methods": 4, "metrics": 1, "machine": 1,
-    "trackers": 1, "models": 3, "judges": 3, "provenance": 0, "torchvision_ops": 4,
+    "__init__": 2, "cli": 3, "run": 2, "compose": 3, "results": 4, "methods": 5, "metrics": 1, "machine": 2,
+    "trackers": 2, "models": 4, "judges": 4, "provenance": 0, "torchvision_ops": 5,
 }  # fmt: skip
-MIDDLE, LAST = 2, 4
+MIDDLE, LAST = 3, 5
 ABOUT = {
     "__init__": "erase(), load()", "cli": "the command", "compose": "words to checked configs",
     "run": "one run, top to bottom", "results": "tables, figures", "methods": "how weights get there",
@@ -136,7 +136,7 @@ def picture() -> str:
 
 
 def line(above: tuple[int, int], below: tuple[int, int]) -> str:
-    """An arrow that changes to the column of its end at once and then goes straight down; red between two that import each other."""
+    """An arrow that changes to the column of its end and then goes down; red between two that import each other."""
     (x, y), (u, v) = above, below
     a, b, start, bend = x + WIDTH // 2, u + WIDTH // 2, y + HEIGHT, RISE // 2
     colour, way = "#99a", f"C{a} {start + bend} {b} {start + bend} {b} {min(start + RISE, v - 6)}L{b} {v}"
