@@ -1,0 +1,15 @@
+"""The pages as a site: `sphinx-build -W -b html docs docs/_build` (pip install -e '.[docs]')."""
+
+import importlib.metadata
+
+project = "advanchor"
+author = "the advanchor authors"
+project_copyright = "2026, the advanchor authors"
+release = importlib.metadata.version("advanchor")
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+myst_heading_anchors = 3
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+html_theme = "furo"
+html_title = f"advanchor {release}"
