@@ -18,18 +18,19 @@ PACKAGE = ROOT / "advanchor"
 WIDTH, HEIGHT, GAP, RISE = 150, 44, 22, 58  # of a box, between boxes, between floors; px
 # Where a room stands on its floor, so that lines do not run behind boxes; the floors follow from the imports.
 COLUMNS = {
-    "__init__": 2, "cli": 3, "run": 2, "compose": 3, "results": 4, "methods": 5, "metrics": 1, "machine": 2,
-    "trackers": 2, "models": 4, "judges": 4, "provenance": 0, "torchvision_ops": 5,
+    "__init__": 2, "cli": 3, "run": 2, "results": 4, "methods": 5, "metrics": 1, "machine": 2, "trackers": 2,
+    "models": 4, "judges": 4, "provenance": 0,
 }  # fmt: skip
 MIDDLE, LAST = 3, 5
+SHIMS = ("lazy", "torchvision_ops")  # how a library is imported is no part of the structure
 ABOUT = {
-    "__init__": "erase(), load()", "cli": "the command", "compose": "words to checked configs",
-    "run": "one run, top to bottom", "results": "tables, figures", "methods": "how weights get there",
+    "__init__": "erase(), load()", "cli": "the command", "commands": "what a command does", "run": "one run, top to bottom",
+    "compose": "words to checked configs", "results": "tables, figures", "methods": "how weights get there",
     "anchors": "what to become", "metrics": "images to scores", "judges": "what sees images",
     "trackers": "where progress shows", "models": "the diffusion model", "training": "loop, pools, masks",
     "images": "drawn once, checked", "concept": "what, and its prompts", "store": "names, locks, sums",
     "core": "option, score, BadInput", "protocols": "what each kind must do", "machine": "devices, costs",
-    "provenance": "which code made it", "torchvision_ops": "beside CPU torch",
+    "provenance": "which code made it",
 }  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def rooms() -> dict[str, set[str]]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 named = [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
             found[room_of(name)] |= {room_of(one) for one in named if one in files and one != "advanchor"}
-    return {room: needed - {room} for room, needed in found.items()}
+    return {room: needed - {room, *SHIMS} for room, needed in found.items() if room not in SHIMS}
 
 
 def room_of(module: str) -> str:
