@@ -9,6 +9,7 @@ release = importlib.metadata.version("advanchor")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 default_role = "code"  # docstrings write `x` for code
+highlight_language = "none"
 smartquotes = False  # which would make one dash of two
 myst_heading_anchors = 3
 napoleon_use_rtype = False

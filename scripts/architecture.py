@@ -25,12 +25,12 @@ MIDDLE, LAST = 3, 5
 SHIMS = ("lazy", "torchvision_ops")  # how a library is imported is no part of the structure
 ABOUT = {
     "__init__": "erase(), load()", "cli": "the command", "commands": "what a command does",
-    "run": "one run, top to bottom", "compose": "words to checked configs", "results": "tables, figures", "methods": "how weights get there",
-    "anchors": "what to become", "metrics": "images to scores", "judges": "what sees images",
-    "trackers": "where progress shows", "models": "the diffusion model", "training": "loop, pools, masks",
-    "images": "drawn once, checked", "concept": "what, and its prompts", "store": "names, locks, sums",
-    "core": "option, score, BadInput", "protocols": "what each kind must do", "machine": "devices, costs",
-    "provenance": "which code made it",
+    "run": "one run, top to bottom", "compose": "words to checked configs", "results": "tables, figures",
+    "methods": "how weights get there", "anchors": "what to become", "metrics": "images to scores",
+    "judges": "what sees images", "trackers": "where progress shows", "models": "the diffusion model",
+    "training": "loop, pools, masks", "images": "drawn once, checked", "concept": "what, and its prompts",
+    "store": "names, locks, sums", "core": "option, score, BadInput", "protocols": "what each kind must do",
+    "machine": "devices, costs", "provenance": "which code made it",
 }  # fmt: skip
 
 
