@@ -19,7 +19,7 @@ WIDTH, HEIGHT, GAP, RISE = 150, 44, 22, 58  # of a box, between boxes, between f
 # Where a room stands on its floor, so that lines do not run behind boxes; the floors follow from the imports.
 COLUMNS = {
     "__init__": 2, "cli": 3, "run": 2, "results": 4, "methods": 5, "metrics": 1, "machine": 2, "trackers": 2,
-    "models": 4, "judges": 4, "provenance": 0,
+    "models": 4, "judges": 5, "images": 4, "prompts": 4, "naming": 1, "provenance": 0,
 }  # fmt: skip
 MIDDLE, LAST = 3, 5
 SHIMS = ("lazy", "torchvision_ops")  # how a library is imported is no part of the structure
@@ -30,7 +30,8 @@ ABOUT = {
     "judges": "what sees images", "trackers": "where progress shows", "models": "the diffusion model",
     "training": "loop, pools, masks", "images": "drawn once, checked", "concept": "what, and its prompts",
     "store": "names, locks, sums", "core": "option, score, BadInput", "protocols": "what each kind must do",
-    "machine": "devices, costs", "provenance": "which code made it",
+    "machine": "devices, costs", "provenance": "which code made it", "identity": "what a run is called",
+    "naming": "names in sentences", "prompts": "the images to draw", "report": "one run, shown",
 }  # fmt: skip
 
 
