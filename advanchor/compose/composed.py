@@ -8,6 +8,7 @@ here as Hydra would put it in (tests/test_compose.py holds one against the other
 from __future__ import annotations
 
 import copy
+import pickle
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -52,7 +53,8 @@ def replaced(overrides: Sequence[str], with_hydra: bool) -> DictConfig:
     try:
         with sentences(overrides):
             first, rest = parts(overrides)
-            cfg = copy.deepcopy(made(tuple(first), stamp(overrides))[0 if with_hydra else 1])
+            whole, bare = made(tuple(first), stamp(overrides))
+            cfg: DictConfig = copy.deepcopy(whole) if with_hydra else pickle.loads(bare)
             try:
                 for line in rest:
                     one = parsed(line)
@@ -100,10 +102,10 @@ def stamp(overrides: Sequence[str]) -> Stamp:
 
 
 @lru_cache(maxsize=64)
-def made(overrides: tuple[str, ...], files: Stamp) -> tuple[DictConfig, DictConfig]:
-    """The config with Hydra's node and without; not to be changed."""
+def made(overrides: tuple[str, ...], files: Stamp) -> tuple[DictConfig, bytes]:
+    """The config with Hydra's node, not to be changed; and without, pickled: that is copied faster than by deepcopy."""
     cfg = by_hydra(overrides)
     bare = copy.deepcopy(cfg)
     with open_dict(bare):
         del bare["hydra"]
-    return cfg, bare
+    return cfg, pickle.dumps(bare)

@@ -22,8 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from safetensors import SafetensorError
-
 from advanchor.core import BadInput, Head, option
 from advanchor.judges import sd_networks as networks
 from advanchor.lazy import torch
@@ -101,6 +99,7 @@ class StableDiffusionJudge:
         Raises:
             BadInput: there is none, or it is damaged.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         if self.styles is None or not (Path(self.styles) / HEAD[1]).is_file():

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from advanchor.lazy import torch
 from advanchor.results.intervals import interval
 from advanchor.results.points import COSINE, DRAWN, ERASED, KEPT, MOVED, mean
 from advanchor.results.sweep import Sweep
@@ -37,10 +38,8 @@ def spearman(sweep: Sweep, column: tuple[str, ...], x: str, y: str, most: float)
     """Rho of two numbers over a column's rows, of which at most `most` of the concept is left; None where it is not
     defined, for fewer than three rows or where one of the numbers is always the same.
     """
-    import torch
+    import advanchor.torchvision_ops  # noqa: F401, I001  (before torchmetrics)
     from torchmetrics.functional import spearman_corrcoef
-
-    import advanchor.torchvision_ops  # noqa: F401  (before torchmetrics)
 
     pairs = []
     for row in sweep.rows:

@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from advanchor.core import BadInput
 from advanchor.results.correlations import correlations
 from advanchor.results.painters import ABREAST, concepts, interference, scatter, settings, trade_off
@@ -72,7 +74,7 @@ def main(args: Sequence[str]) -> str:
             f"figures cannot be written to {folder} ({error.strerror}): name another folder, --to=<folder>."
         ) from None
     written = []
-    for name, paint, size in figures(sweep):
+    for name, paint, size in tqdm(figures(sweep), desc="paint", unit="figure", leave=False, delay=1):
         figure = plt.figure(figsize=size, layout="constrained")
         paint(figure, sweep)
         for ending, about in (("png", None), ("pdf", {"CreationDate": None})):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from tqdm import tqdm
 
 from advanchor.compose import compose_all, expand, validate
 from advanchor.core import BadInput, Score
@@ -55,7 +56,8 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
     check(first.table, configs)
     sweep = Sweep([], [], {}, len(choices), [], {}, list(first.table.rows))
     made: Made = {}
-    for choice, cfg in zip(choices, configs, strict=True):
+    runs = list(zip(choices, configs, strict=True))
+    for choice, cfg in tqdm(runs, desc="read", unit="run", leave=False, delay=1):
         row, column = (tuple(label(cfg, name) for name in first.table[axis]) for axis in ("rows", "columns"))
         for seen, one in ((sweep.rows, row), (sweep.columns, column)):
             if one not in seen:
