@@ -31,7 +31,7 @@ class AblatingConcepts:
     """Settings of the erasure.
 
     Attributes:
-        scope: the weights that are trained (latent_diffusion.SCOPES, or text_encoder).
+        scope: the weights that are trained (edits.SCOPES, or text_encoder).
         steps, lr, batch: Adam updates, learning rate, latents per update.
         preserve: lambda, the weight of the superclass term.
         pool: images of the concept that the frozen model draws once; each is used once per pass.

@@ -12,7 +12,7 @@ guidance.safety, guidance.rule     Safe Latent Diffusion (methods/guidance.py)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,15 @@ from advanchor.protocols import Edit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+# The U-Net's parameters that a method can train, by the name of the scope.
+SCOPES: dict[str, Callable[[str], bool]] = {
+    "attn2": lambda name: ".attn2." in name,
+    "attn2.kv": lambda name: ".attn2.to_k." in name or ".attn2.to_v." in name,
+    "noxattn": lambda name: ".attn2." not in name,
+    "full": lambda name: True,
+    "transformers": lambda name: ".attentions." in name,
+}
 
 
 def part(edit: Edit, prefix: str) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
-"""A loaded Stable Diffusion seen through what erasing needs. The only code that touches a diffusers pipeline."""
+"""A loaded Stable Diffusion seen through what erasing needs. No code outside this room touches a diffusers pipeline."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import advanchor.torchvision_ops  # noqa: F401  (before diffusers)
 from advanchor.core import BadInput
 from advanchor.models import sampling
 from advanchor.models.attention import watched
-from advanchor.models.edits import erasers, fits, parameters, part, safety
+from advanchor.models.edits import SCOPES, erasers, fits, parameters, part, safety
 from advanchor.models.sentences import Sentences
 from advanchor.prompts import Prompt
 from advanchor.protocols import Edit
@@ -23,14 +23,6 @@ from advanchor.protocols import Edit
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
     from PIL.Image import Image
-
-SCOPES: dict[str, Callable[[str], bool]] = {
-    "attn2": lambda name: ".attn2." in name,
-    "attn2.kv": lambda name: ".attn2.to_k." in name or ".attn2.to_v." in name,
-    "noxattn": lambda name: ".attn2." not in name,
-    "full": lambda name: True,
-    "transformers": lambda name: ".attentions." in name,
-}
 
 
 class LatentDiffusion:

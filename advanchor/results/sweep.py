@@ -75,9 +75,8 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
         several = sweep.runs > 1
         asked_for = [o for o in overrides if not o.lstrip("+").startswith(("table.", "paper."))]
         command = shlex.join(["advanchor", *(["-m"] if several else []), *asked_for])
-        who = f"none of the {sweep.runs} runs" if several else "the run"
-        makes = f"`{command}` makes {'them' if several else 'it'}"
-        raise BadInput(f"{who} of this sweep is in {first.root}: {makes}.")
+        who, them = (f"none of the {sweep.runs} runs", "them") if several else ("the run", "it")
+        raise BadInput(f"{who} of this sweep is in {first.root}: `{command}` makes {them}.")
     comparable(sweep, made)
     return sweep, first
 
