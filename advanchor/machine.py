@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import platform
 import resource
 import subprocess
@@ -15,10 +16,14 @@ from typing import Any
 from advanchor.core import BadInput
 from advanchor.store import write_json
 
+log = logging.getLogger(__name__)
+
 
 @contextmanager
 def stage(name: str, stages: dict[str, dict[str, float]], out: Path, device: str) -> Iterator[None]:
     """Add a stage's seconds and its peak memory (MB; allocated on `device` if that is CUDA, else resident) to stages.json."""
+    if name != "load":  # which the command says with the run's name, before torch is imported
+        log.info("%s ...", name)
     import torch
 
     cuda = device.startswith("cuda")

@@ -21,7 +21,7 @@ from train_emoji import OBJECTS, ROOT, STYLES, TAXONOMY, article, bank
 from advanchor.compose import compose
 from advanchor.concept import Prompt
 from advanchor.core import share
-from advanchor.metrics.distance import FrechetInceptionDistance, Ready
+from advanchor.metrics import distance
 from advanchor.run import build
 
 HELD = {(s, o) for s, names in TAXONOMY["held_out"].items() for o in names}
@@ -173,11 +173,7 @@ def main() -> None:
     }
 
     def fid(a: Sequence[Image.Image], b: Sequence[Image.Image]) -> float:
-        metric = FrechetInceptionDistance(feature=Ready(64))
-        metric.set_dtype(torch.float64)
-        metric.update(judge.features(a), real=True)
-        metric.update(judge.features(b), real=False)
-        return float(metric.compute())
+        return distance.fid(judge.features(a), judge.features(b))
 
     one_each = [*seen_images, *held_images[::4]]
     first, second = (pictures(torch.stack([real[where[p]][v] for p in [*SEEN, *held]])) for v in (0, 1))

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
         label="styles",
     )
     features, labels = (
-        style_features(images.load(), device(cfg.device)),
+        style_features(images.pictures, device(cfg.device)),
         torch.tensor([classes.index(p.label) for p in prompts]),
     )
     held_out = torch.arange(len(prompts)) % 5 == 4

@@ -164,7 +164,7 @@ def test_prompts_come_from_a_csv_with_their_seeds(tmp_path: Path) -> None:
         ("a statue, in marble", 41, "nudity", "nudity"), ("a statue, in marble", 42, "nudity", "nudity"),
         ("a swimmer", 7, "nudity", "nudity"), ("a swimmer", 8, "nudity", "nudity"),
     ]  # fmt: skip
-    with pytest.raises(BadInput, match=r"cannot be read .*a CSV file with a column `prompt`"):
+    with pytest.raises(BadInput, match=r"is no file: name a CSV file with a column `prompt`"):
         compose(
             ["model=random", "judge=none", "concept=sd_nudity/nudity", f"concept.prompts_csv={tmp_path / 'none.csv'}"]
         )

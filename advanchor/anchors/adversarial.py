@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 
 from advanchor.anchors.search import Loss, Schedule, Search
 from advanchor.anchors.slot import Slot
 from advanchor.concept import Concept
 from advanchor.core import BadInput, Positive, Rate, option
+from advanchor.lazy import torch
 from advanchor.protocols import Model
 
 
@@ -58,8 +58,7 @@ class Adversarial:
     def start(self, model: Model, concept: Concept, seed: int) -> Search:
         slot = Slot(model, concept, self.suffix, self.span)
         tokens = slot.tokens()
-        length = model.encode([""]).shape[1]
-        if any(len(span) != len(tokens) or span[-1] >= length for span in slot.spans(concept.templates)):
+        if any(len(place) != len(tokens) for places in slot.places(concept.templates) for place in places):
             raise BadInput(
                 f"'{concept.name}{self.suffix}' has not the same tokens in all of concept.templates: reword them."
             )
@@ -70,9 +69,10 @@ class Adversarial:
             .requires_grad_()
         )
 
-        @torch.no_grad()
         def project() -> None:
-            if self.bound is not None:
+            if self.bound is None:
+                return
+            with torch.no_grad():
                 delta.mul_(min(1.0, self.bound * float(tokens.norm()) / max(float(delta.norm()), 1e-20)))
 
         return Search(

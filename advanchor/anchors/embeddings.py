@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from advanchor.anchors.slot import Slot
 from advanchor.anchors.words import Fixed, phrase_of, words
 from advanchor.concept import Concept, fill
 from advanchor.core import BadInput, option
+from advanchor.lazy import torch
 from advanchor.protocols import Model, Target
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @option("anchor")

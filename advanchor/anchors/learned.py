@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from advanchor.anchors.search import Loss, Schedule, Search
 from advanchor.anchors.words import Fixed, nearest, vocabulary, words
 from advanchor.concept import Concept, fill
 from advanchor.core import BadInput, Positive, Rate, option
+from advanchor.lazy import torch
 from advanchor.protocols import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @option("anchor")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-
 from advanchor.anchors.adversarial import Adversarial
 from advanchor.anchors.search import Search
 from advanchor.anchors.slot import Slot
 from advanchor.concept import Concept
 from advanchor.core import option
+from advanchor.lazy import torch
 from advanchor.protocols import Model
 
 

@@ -9,14 +9,15 @@ e0 is the frozen model's prediction at (z_t, t), o the elementwise product, the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from advanchor.concept import Concept
 from advanchor.core import BadInput
+from advanchor.lazy import torch
 from advanchor.protocols import Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Loss = Literal["direction", "product"]
 Schedule = Literal["alternating", "sequential", "cyclical"]
@@ -72,9 +73,9 @@ class Search:
             self.descend(step, self.steps)
         return self.condition(step.templates)
 
-    @torch.no_grad()
     def condition(self, templates: Sequence[str]) -> Tensor:
-        e_a = self.shown(templates)
+        with torch.no_grad():
+            e_a = self.shown(templates)
         if not e_a.isfinite().all():  # the last update is followed by no loss
             raise BadInput(f"the anchor is not finite after {self.taken} updates: lower anchor.lr (now {self.lr:g}).")
         return e_a

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-
 from advanchor.anchors.slot import Slot
 from advanchor.concept import fill
+from advanchor.lazy import F, torch
 from advanchor.protocols import Model, Target
 
 
-@torch.no_grad()
 def similarity(model: Model, target: Target) -> dict[str, float]:
     """Means over the concept's templates.
 
@@ -22,7 +19,8 @@ def similarity(model: Model, target: Target) -> dict[str, float]:
     """
     concept = target.concept
     texts = [fill(t, "", concept.phrase) for t in concept.templates]
-    e_a, e_c = target.condition(concept.templates), model.encode(texts)
+    with torch.no_grad():
+        e_a, e_c = target.condition(concept.templates), model.encode(texts)
     ends = [model.end(t) for t in texts]
     rows = [(e_a[i, s], e_c[i, s]) for i, s in enumerate(Slot(model, concept).spans(concept.templates))]
     pooled = [(e_a[i, a], e_c[i, c]) for i, (a, c) in enumerate(zip(target.ends(concept.templates), ends, strict=True))]

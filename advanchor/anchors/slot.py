@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from advanchor.concept import Concept, fill, whole
 from advanchor.core import BadInput
-from advanchor.models.latent_diffusion import add_at
 from advanchor.protocols import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Slot:
         """For each sentence the positions of each occurrence: b lists of lists of s.
 
         Raises:
-            BadInput: an occurrence stands behind the text encoder's limit.
+            BadInput: there is none, or one stands behind the text encoder's limit.
         """
         return [self._places(text) for text in self.texts(templates)]
 
@@ -54,6 +54,9 @@ class Slot:
             if found[-1][-1] >= self.model.end(text):
                 remedy = "shorten the concept's phrase or templates"
                 raise BadInput(f"'{text}' is too long for the text encoder to see every '{words}' in it: {remedy}.")
+        if not found:
+            remedy = "correct the concept's name, phrase or templates"
+            raise BadInput(f"'{words}' does not stand in '{text}' as a word of its own: {remedy}.")
         return found
 
     def spans(self, templates: Sequence[str]) -> list[list[int]]:
@@ -71,6 +74,8 @@ class Slot:
         self, templates: Sequence[str], delta: Tensor | None = None, place: Literal["output", "input"] = "output"
     ) -> Tensor:
         """E(sentences) (b, L, d) with delta (s, d) added at each occurrence, at the encoder's output or input."""
+        from advanchor.models.latent_diffusion import add_at
+
         if delta is None:
             return self.model.encode(self.texts(templates))
         if place == "input":

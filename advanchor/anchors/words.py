@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from advanchor.anchors.slot import Slot
 from advanchor.concept import Concept, fill, whole
 from advanchor.core import BadInput, option
+from advanchor.lazy import F, torch
 from advanchor.protocols import Model, Step, Target
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Fixed:

@@ -7,29 +7,29 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-import advanchor.torchvision_ops  # noqa: F401  (before open_clip)
 from advanchor.concept import Prompt
 from advanchor.core import BadInput, Head, option
-from advanchor.judges.emoji_classifier import EmojiClassifier
+from advanchor.lazy import F, torch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
+
+    from advanchor.judges.emoji_classifier import EmojiClassifier
 
 ASSETS = Path(__file__).parents[1] / "assets/judge"
 
 
 @cache
 def _classifier() -> EmojiClassifier:
+    from advanchor.judges.emoji_classifier import EmojiClassifier
+
     return EmojiClassifier.load(ASSETS / "classifier")
 
 
 @cache
 def _clip() -> tuple[Any, Any]:
+    import advanchor.torchvision_ops  # noqa: F401, I001  (before open_clip)
     import open_clip
     from transformers import CLIPTokenizer
 
@@ -110,4 +110,6 @@ class EmojiJudge:
 
 def _pixels(images: Sequence[Image]) -> Tensor:
     """(n, 3, 32, 32) in [0, 1]."""
+    import numpy as np
+
     return torch.from_numpy(np.stack([np.asarray(im) for im in images])).permute(0, 3, 1, 2).float() / 255

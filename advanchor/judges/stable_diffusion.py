@@ -19,18 +19,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
-import advanchor.torchvision_ops  # noqa: F401  (before torchvision)
 from advanchor.concept import Prompt
 from advanchor.core import BadInput, Head, option
+from advanchor.lazy import torch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 EXPOSED = ("ARMPITS", "BELLY", "BUTTOCKS", "FEET", "FEMALE_BREAST", "FEMALE_GENITALIA", "MALE_BREAST", "MALE_GENITALIA")
 BATCH = 32
@@ -51,6 +47,7 @@ def loaded(what: str, load: Callable[[], Any]) -> Any:
 
 @cache
 def resnet50(device: str) -> tuple[Any, Any, list[str]]:
+    import advanchor.torchvision_ops  # noqa: F401, I001  (before torchvision)
     from torchvision.models import ResNet50_Weights, resnet50
 
     weights = ResNet50_Weights.IMAGENET1K_V1
@@ -60,6 +57,7 @@ def resnet50(device: str) -> tuple[Any, Any, list[str]]:
 @cache
 def resnet18(device: str) -> tuple[Any, Any]:
     """The trunk without its last layer: 512 features."""
+    import advanchor.torchvision_ops  # noqa: F401, I001  (before torchvision)
     from torchvision.models import ResNet18_Weights, resnet18
 
     weights = ResNet18_Weights.IMAGENET1K_V1
@@ -70,6 +68,7 @@ def resnet18(device: str) -> tuple[Any, Any]:
 
 @cache
 def inception(device: str) -> Any:
+    import advanchor.torchvision_ops  # noqa: F401, I001  (before torchvision)
     from torchmetrics.image.fid import NoTrainInceptionV3
 
     return NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"]).to(device)
@@ -77,6 +76,7 @@ def inception(device: str) -> Any:
 
 @cache
 def clip(device: str) -> tuple[Any, Any, Any]:
+    import advanchor.torchvision_ops  # noqa: F401, I001  (before torchvision)
     import open_clip
 
     net, _, transform = open_clip.create_model_and_transforms("ViT-B-32-quickgelu", pretrained="openai")
@@ -93,6 +93,7 @@ def nudenet() -> Any:
 
 @cache
 def lpips(device: str) -> Any:
+    import advanchor.torchvision_ops  # noqa: F401, I001  (before torchvision)
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).to(device)
@@ -107,6 +108,7 @@ MEASURES: dict[str, Callable[[str], Any]] = {
 
 def pixels(images: Sequence[Image], size: int | None = None) -> Tensor:
     """(n, 3, h, w), bytes; resized to a square of `size` by Pillow's bicubic filter if given."""
+    import numpy as np
     from PIL.Image import Resampling
 
     arrays = [np.asarray(im if size is None else im.resize((size, size), Resampling.BICUBIC)) for im in images]
@@ -117,12 +119,11 @@ def batches(images: Sequence[Image]) -> Iterator[Sequence[Image]]:
     return (images[i : i + BATCH] for i in range(0, len(images), BATCH))
 
 
-@torch.no_grad()
 def through(net: Any, transform: Callable[[Image], Tensor], images: Sequence[Image], device: str) -> Tensor:
     """A network's output (n, d) for images that its own transform prepares."""
-    return torch.cat(
-        [net(torch.stack([transform(im) for im in group]).to(device)).float().cpu() for group in batches(images)]
-    )
+    with torch.no_grad():
+        prepared = (torch.stack([transform(im) for im in group]) for group in batches(images))
+        return torch.cat([net(group.to(device)).float().cpu() for group in prepared])
 
 
 def style_features(images: Sequence[Image], device: str = "cpu") -> Tensor:
@@ -197,6 +198,9 @@ class StableDiffusionJudge:
         Raises:
             BadInput: there is none, or it is damaged.
         """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
         if self.styles is None or not (Path(self.styles) / HEAD[1]).is_file():
             raise BadInput(
                 "judge=sd tells styles by a head that is trained on the model's own images: run scripts/train_style_head.py, and set judge.styles to its folder."
@@ -233,14 +237,12 @@ class StableDiffusionJudge:
             found[head] = [labels[int(i)] for i in scores.argmax(1)]
         return found
 
-    @torch.no_grad()
     def features(self, images: Sequence[Image]) -> Tensor:
         """(n, 2048)."""
-        return torch.cat(
-            [inception(self.device)(pixels(group).to(self.device)).float().cpu() for group in batches(images)]
-        )
+        net = inception(self.device)
+        with torch.no_grad():
+            return torch.cat([net(pixels(group).to(self.device)).float().cpu() for group in batches(images)])
 
-    @torch.no_grad()
     def distance(self, before: Sequence[Image], after: Sequence[Image]) -> Tensor:
         """LPIPS (n,) with AlexNet at 64 px, as in the released evaluation."""
 
@@ -249,24 +251,21 @@ class StableDiffusionJudge:
             each: Tensor = lpips(self.device).net(x, y, normalize=True)
             return each.flatten().cpu()
 
-        return torch.cat([pair(a, b) for a, b in zip(batches(before), batches(after), strict=True)])
+        with torch.no_grad():
+            return torch.cat([pair(a, b) for a, b in zip(batches(before), batches(after), strict=True)])
 
     def embed(self, images: Sequence[Image]) -> Tensor:
         """CLIP embeddings (n, 512) of length 1."""
         net, transform, _ = clip(self.device)
         return torch.nn.functional.normalize(through(net.encode_image, transform, images, self.device), dim=-1)
 
-    @torch.no_grad()
     def similarity(self, images: Sequence[Image], texts: Sequence[str]) -> Tensor:
         """Cosine of each image with its text, (n,) in [-1, 1]."""
         net, _, tokenizer = clip(self.device)
-        words = torch.cat(
-            [
-                net.encode_text(tokenizer(list(texts[i : i + BATCH])).to(self.device), normalize=True).float().cpu()
-                for i in range(0, len(texts), BATCH)
-            ]
-        )
-        return (self.embed(images) * words).sum(-1)
+        tokens = (tokenizer(list(texts[i : i + BATCH])).to(self.device) for i in range(0, len(texts), BATCH))
+        with torch.no_grad():
+            words = torch.cat([net.encode_text(group, normalize=True).float().cpu() for group in tokens])
+            return (self.embed(images) * words).sum(-1)
 
 
 def exposed(image: Image) -> bool:

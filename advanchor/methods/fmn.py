@@ -13,18 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from advanchor.anchors.slot import Slot
 from advanchor.core import Log, Positive, Rate, Scope, Steps, option
+from advanchor.lazy import torch
 from advanchor.methods.guidance import away_from
 from advanchor.protocols import Edit, Model, Step, Target
 from advanchor.training.loop import descend, leaves
 from advanchor.training.pools import looked_at
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @option("method")

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
 
 from advanchor.core import BadInput, Log, option
+from advanchor.lazy import torch
 from advanchor.protocols import Edit, Model, Target
 
 

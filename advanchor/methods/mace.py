@@ -22,15 +22,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from advanchor.anchors.slot import Slot
 from advanchor.concept import Concept, fill, kept
 from advanchor.core import BadInput, Log, Positive, Rate, Steps, option
+from advanchor.lazy import torch
 from advanchor.methods.uce import refit
 from advanchor.models.edits import parameters, part
 from advanchor.protocols import Edit, Model, Step, Target
@@ -38,6 +37,9 @@ from advanchor.store import slug
 from advanchor.training.loop import descend, settle
 from advanchor.training.masks import fits, mask, resized
 from advanchor.training.pools import Pool, Turns, random
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @option("method")
@@ -82,7 +84,7 @@ class MassConceptErasure:
         if self.threshold is not None:
             fits(model, self.mask_side)
         frozen = model.weights("attn2.kv")
-        theta = loras(frozen, [t.concept.name for t in targets], self.rank, random(seed, 3, 0, 0))
+        theta = loras(frozen, [slug(t.concept.name) for t in targets], self.rank, random(seed, 3, 0, 0))
         draw = partial(
             Pool.drawn,
             model,

@@ -12,19 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
 
 from advanchor.anchors.slot import Slot
 from advanchor.core import BadInput, Log, Positive, Rate, Steps, option
+from advanchor.lazy import F, torch
 from advanchor.protocols import Edit, Model, Step, Target
 from advanchor.training.loop import anchor_of, descend
 from advanchor.training.masks import fits, mask, resized
 from advanchor.training.pools import Latents, looked_at, random
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @option("method")

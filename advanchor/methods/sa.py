@@ -13,19 +13,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
 
 from advanchor.concept import Concept, kept
 from advanchor.core import Log, Positive, Rate, Scope, Steps, option
+from advanchor.lazy import F, torch
 from advanchor.protocols import Edit, Model, Step, Target
 from advanchor.store import read_tensors, write_tensors
 from advanchor.training.loop import descend, leaves, settle
 from advanchor.training.pools import Pool, Source, Turns
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @option("method")

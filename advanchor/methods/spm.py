@@ -18,18 +18,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
 
 from advanchor.concept import Concept, fill
 from advanchor.core import BadInput, Log, Positive, Rate, Steps, UNetScope, option
+from advanchor.lazy import F, torch
 from advanchor.protocols import Edit, Model, Step, Target
 from advanchor.training.loop import anchor_of, descend
 from advanchor.training.pools import Turns, looked_at, random
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @option("method")

@@ -14,18 +14,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from advanchor.anchors.slot import Slot
 from advanchor.concept import Concept, fill
 from advanchor.core import BadInput, Log, Positive, Rate, Steps, option
+from advanchor.lazy import torch
 from advanchor.protocols import Edit, Model, Target
 from advanchor.training.loop import settle
 from advanchor.training.pools import Pool
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @option("method")

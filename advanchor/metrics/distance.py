@@ -8,32 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
-
-import torch
-from torch import Tensor, nn
-
-import advanchor.torchvision_ops  # noqa: F401  (before torchmetrics)
-
-from torchmetrics.image.fid import FrechetInceptionDistance  # isort: skip
+from typing import TYPE_CHECKING, ClassVar
 
 from advanchor.core import Positive, Rate, Score, Scores, option, share
 from advanchor.images import Images
+from advanchor.lazy import torch
 from advanchor.metrics.sound import finite
 from advanchor.protocols import Judge
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 BLOCK = 1024  # rows of a kernel matrix at a time
-
-
-class Ready(nn.Module):
-    """Features that are already computed."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.num_features = width
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
 
 
 def fid(before: Tensor, after: Tensor) -> float:
@@ -43,9 +29,20 @@ def fid(before: Tensor, after: Tensor) -> float:
     Raises:
         BadInput: they are so large that it is not finite.
     """
+    import advanchor.torchvision_ops  # noqa: F401, I001  (before torchmetrics)
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    class Ready(torch.nn.Module):
+        """Features that are already computed."""
+
+        num_features = before.shape[1]
+
+        def forward(self, features: Tensor) -> Tensor:
+            return features
+
     if torch.equal(before, after):
         return 0.0
-    metric = FrechetInceptionDistance(feature=Ready(before.shape[1]))
+    metric = FrechetInceptionDistance(feature=Ready())
     metric.set_dtype(torch.float64)
     metric.update(before, real=True)
     metric.update(after, real=False)

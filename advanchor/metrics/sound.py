@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from advanchor.concept import Prompt
 from advanchor.core import BadInput
+from advanchor.lazy import torch
 from advanchor.protocols import Metric
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def enough(metric: Metric, prompts: Mapping[str, Sequence[Prompt]]) -> None:

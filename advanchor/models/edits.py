@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
+from advanchor.lazy import F, torch
 from advanchor.protocols import Edit
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def part(edit: Edit, prefix: str) -> dict[str, Tensor]:

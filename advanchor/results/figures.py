@@ -23,13 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-
-import advanchor.torchvision_ops  # noqa: F401  (before torchmetrics)
-
-from torchmetrics.functional import spearman_corrcoef  # isort: skip
+from tqdm import tqdm
 
 from advanchor.core import BadInput
+from advanchor.lazy import torch
 from advanchor.results.intervals import interval
 from advanchor.results.tables import Cell, Sweep, parted, read
 
@@ -97,7 +94,7 @@ def main(args: Sequence[str]) -> str:
             f"figures cannot be written to {folder} ({error.strerror}): name another folder, --to=<folder>."
         ) from None
     written = []
-    for name, paint, size in figures(sweep):
+    for name, paint, size in tqdm(figures(sweep), desc="paint", unit="figure", leave=False, delay=1):
         figure = plt.figure(figsize=size, layout="constrained")
         paint(figure, sweep)
         for ending in ("png", "pdf"):
@@ -244,6 +241,9 @@ def correlations(sweep: Sweep) -> dict[str, Any]:
     Its 95 % interval is from drawing whole columns again, since the cells of one concept are not independent. An anchor that is the concept itself is left out: it keeps and
     leaves everything by construction. `erasing` counts only anchors that take at least half of the concept away: whatever erases nothing keeps all.
     """
+    import advanchor.torchvision_ops  # noqa: F401, I001  (before torchmetrics)
+    from torchmetrics.functional import spearman_corrcoef
+
     found: dict[str, Any] = {}
     for name, x, y in (
         ("similarity_keeping", COSINE, KEPT),

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, stdtrit
 
 RESAMPLES = 10_000
 Means = NDArray[np.float64]
@@ -28,6 +27,8 @@ def by_prompt(values: Sequence[Sequence[float]], prompts: Sequence[str]) -> Mean
 
 def interval(*concepts: Means) -> tuple[float, float]:
     """The 95 % interval of the mean over concepts of the mean of each one's prompts' means (p,); from a fixed seed, so that a table is the same every time."""
+    from scipy.special import ndtr, stdtrit
+
     rng = np.random.default_rng(0)
     drawn = np.mean(
         [means[rng.integers(len(means), size=(RESAMPLES, len(means)))].mean(1) for means in concepts], axis=0

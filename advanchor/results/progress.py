@@ -1,8 +1,13 @@
-"""A line for a sweep: how many of its runs are done, running, failed and left, whoever runs them, and how long the rest will take."""
+"""The story that a command tells while it works, on the standard error: tables stand on the standard output.
+
+A run says what it is, where it goes and which stage it is at; a sweep how many of its runs are done, running, failed
+and left, whoever runs them, and how long the rest will take. What can be counted has a bar (tqdm) below these lines.
+"""
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -10,10 +15,40 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from omegaconf import DictConfig
+from tqdm import tqdm
+
 from advanchor.store import held
 
 log = logging.getLogger("advanchor")
 SECONDS = 2.0  # between looks at the folders
+
+
+class Above(logging.Handler):
+    """Lines above whatever bar is shown; one that repeats the last is left out."""
+
+    last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if (line := self.format(record)) != self.last:
+            self.last = line
+            tqdm.write(line, file=sys.stderr)
+
+
+def speak(stages: bool) -> None:
+    """Let our own lines be read, other libraries' only if they warn.
+
+    Args:
+        stages: also those of a run's stages (machine.stage), which are too many for a sweep.
+    """
+    logging.basicConfig(format="%(message)s", handlers=[Above()], level=logging.WARNING)
+    logging.getLogger("advanchor").setLevel(logging.INFO)
+    logging.getLogger("advanchor.machine").setLevel(logging.INFO if stages else logging.WARNING)
+
+
+def title(cfg: DictConfig) -> str:
+    """A run in words: what is erased, towards which anchor, by which method."""
+    return f"{cfg.concept.name}, {cfg.anchor.name} in {cfg.method.name}, seed {cfg.seed}"
 
 
 @dataclass(frozen=True)

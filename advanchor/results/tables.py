@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from tqdm import tqdm
 
 from advanchor.compose import compose_all, expand, validate
 from advanchor.concept import Prompt
@@ -187,7 +188,8 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
     check(spec, configs)
     sweep = Sweep([], [], {}, len(choices), [], {}, list(spec.rows))
     made: dict[tuple[str, str], set[str]] = {}  # stage and of what -> the code that made it
-    for choice, cfg in zip(choices, configs, strict=True):
+    runs = list(zip(choices, configs, strict=True))
+    for choice, cfg in tqdm(runs, desc="read", unit="run", leave=False, delay=1):
         row, column = (tuple(label(cfg, k) for k in spec[axis]) for axis in ("rows", "columns"))
         for seen, one in ((sweep.rows, row), (sweep.columns, column)):
             if one not in seen:

@@ -8,18 +8,20 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from advanchor.anchors.words import Fixed
 from advanchor.concept import Concept
 from advanchor.core import BadInput, Log
+from advanchor.lazy import torch
 from advanchor.protocols import Edit, Step, Target
 from advanchor.store import finish, part_of, slug, verified
 from advanchor.training.pools import Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHECKPOINT_SECONDS = 10.0  # between checkpoints
 WRITING = 0.05  # the largest share of the time that goes into them

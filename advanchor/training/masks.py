@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from advanchor.core import BadInput
+from advanchor.lazy import F, torch
 from advanchor.protocols import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def fits(model: Model, side: int) -> None:

@@ -6,16 +6,18 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from advanchor.concept import Concept, fill
+from advanchor.lazy import torch
 from advanchor.protocols import Model, Step, Target
 from advanchor.provenance import code
 from advanchor.store import cached, key, read_tensors, slug, write_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def random(seed: int, stream: int, use: int, i: int) -> torch.Generator:
