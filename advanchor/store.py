@@ -94,19 +94,22 @@ def file_digest(file: Path, memory: Path | None = None) -> str:
     """sha256 of a file, computed once for its path, size and time: in this process, and for large ones in all that share `memory`."""
     about = file.stat()
     name = f"{file} {about.st_size} {about.st_mtime_ns}"
-    if name not in _digests and memory is not None and memory.exists():
-        try:
-            _digests.update(json.loads(memory.read_text()))
-        except ValueError:  # damaged: it is only a shortcut
-            pass
     if name not in _digests:
+        remembered = {}
+        if memory is not None and about.st_size > LARGE and memory.exists():
+            try:
+                remembered = {str(known): str(digest) for known, digest in json.loads(memory.read_text()).items()}
+            except (ValueError, AttributeError):  # damaged: it is only a shortcut
+                pass
+        if name in remembered:
+            _digests[name] = remembered[name]
+            return remembered[name]
         with file.open("rb") as content:
             _digests[name] = hashlib.file_digest(content, "sha256").hexdigest()
         if memory is not None and about.st_size > LARGE:
-            large = {name: digest for name, digest in _digests.items() if int(name.split()[-2]) > LARGE}
             try:
                 memory.parent.mkdir(parents=True, exist_ok=True)
-                part_of(memory).write_text(json.dumps(large))
+                part_of(memory).write_text(json.dumps({**remembered, name: _digests[name]}))
                 os.replace(part_of(memory), memory)
             except OSError:  # a store that can only be read
                 pass

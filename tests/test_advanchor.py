@@ -222,7 +222,11 @@ def test_three_steps_equal_plain_adam_on_the_formula(model: Any, concept: Any, t
         model, [Superclass(name="superclass").start(model, concept, 0)], 0, tmp_path, lambda i, **s: None
     )
     pool = Pool(
-        model, concept, load_file(next(tmp_path.glob("butterfly-*-pool-*/*.safetensors")))["latents"], concept.templates[:4], 0
+        model,
+        concept,
+        load_file(next(tmp_path.glob("butterfly-*-pool-*/*.safetensors")))["latents"],
+        concept.templates[:4],
+        0,
     )
     theta = {k: v.clone().requires_grad_() for k, v in model.weights("attn2").items()}
     adam = torch.optim.Adam(theta.values(), 1e-3)

@@ -102,7 +102,7 @@ def test_the_random_anchor_has_the_tokens_norms_and_nothing_else_of_them(model: 
 
 def test_noise_has_the_norm_of_the_adversarial_perturbation_in_another_direction(
     model: Any, concept: Any, step: Any
-) -> None:  # noqa: F811
+) -> None:
     noise, adversarial = Noise(**FIELDS).start(model, concept, 0), ANCHOR.start(model, concept, 0)
     e_c = encode(model, concept.phrase)
     noisy, moved = (on_span(model, concept, t.embed(step) - e_c) for t in (noise, adversarial))
@@ -144,7 +144,7 @@ def test_projection_leaves_nothing_along_the_defining_direction_and_everything_e
 
 def test_the_learned_anchor_is_a_mixture_of_its_vocabulary_that_lowers_the_loss(
     model: Any, concept: Any, step: Any
-) -> None:  # noqa: F811
+) -> None:
     target = LEARNED.start(model, concept, 0)
     phrases = nearest(model, concept, [*concept.keep.values(), concept.superclass])[:3]
     assert concept.phrase not in phrases
@@ -226,7 +226,7 @@ def test_an_anchor_that_is_not_finite_is_refused_when_it_is_used(anchor: Any, mo
 
 def test_the_last_update_of_an_anchor_is_looked_at_though_no_loss_follows_it(
     model: Any, concept: Any, step: Any
-) -> None:  # noqa: F811
+) -> None:
     target = replace(LEARNED, steps=1, lr=1e30, temperature=1e-30).start(model, concept, 0)
     with pytest.raises(BadInput, match=r"the anchor is not finite after 1 updates"):
         target.embed(step)

@@ -58,7 +58,7 @@ def quiet(i: int, **scalars: float) -> None: ...
 
 
 @pytest.mark.parametrize("erase_from", [None, "a red bug"])
-def test_esds_loss_and_gradient_equal_equation_7(model: Any, concept: Any, step: Any, erase_from: str | None) -> None:  # noqa: F811
+def test_esds_loss_and_gradient_equal_equation_7(model: Any, concept: Any, step: Any, erase_from: str | None) -> None:
     theta = {k: (v * 1.1).requires_grad_() for k, v in model.weights("attn2").items()}
     e_a = encode(model, ["", "", ""]).detach()
     got = replace(ESD, erase_from=erase_from).loss(step, theta, e_a)
@@ -80,7 +80,7 @@ def test_esds_loss_and_gradient_equal_equation_7(model: Any, concept: Any, step:
 
 @pytest.mark.parametrize("erase_from", ["a butterfly", "a red bug"])
 def test_esd_as_it_is_configured_subtracts_twice_the_concept_as_the_release_does(
-    model: Any, concept: Any, step: Any, erase_from: str,  # noqa: F811
+    model: Any, concept: Any, step: Any, erase_from: str,
 ) -> None:  # fmt: skip
     """The release, whatever it erases from: e0(f) - 2 (e0(c) - e0(empty))."""
     e_a = encode(model, ["", "", ""]).detach()
@@ -93,7 +93,7 @@ def test_esd_as_it_is_configured_subtracts_twice_the_concept_as_the_release_does
 
 
 @pytest.mark.parametrize("eta", [0.5, 1.0, 3.0])
-def test_esd_erasing_a_concept_from_itself_is_erasing_it(model: Any, concept: Any, step: Any, eta: float) -> None:  # noqa: F811
+def test_esd_erasing_a_concept_from_itself_is_erasing_it(model: Any, concept: Any, step: Any, eta: float) -> None:
     e_a = encode(model, ["", "", ""]).detach()
     plain, itself = (
         replace(ESD, eta=eta, erase_from=f).loss(step, model.weights("attn2"), e_a).item()
@@ -360,7 +360,11 @@ def test_ac_kumari_looks_at_images_of_the_finished_anchor_and_three_steps_equal_
         cond=target.condition(concept.templates[:4]),
     )
     pool = Pool(
-        model, concept, load_file(next(tmp_path.glob("butterfly-*-anchor-*/*.safetensors")))["latents"], concept.templates[:4], 0
+        model,
+        concept,
+        load_file(next(tmp_path.glob("butterfly-*-anchor-*/*.safetensors")))["latents"],
+        concept.templates[:4],
+        0,
     )
     assert torch.allclose(pool.latents, drawn_again, atol=1e-5)
     theta = {k: v.clone().requires_grad_() for k, v in model.weights("attn2.kv").items()}
@@ -390,7 +394,7 @@ SALUN = SaliencyUnlearning(
 )
 
 
-def plain(model: Any, step: Any, phrase: str | None) -> Any:  # noqa: F811
+def plain(model: Any, step: Any, phrase: str | None) -> Any:
     """A differentiable prediction of the model as it is, for a step whose sentences may have a slot."""
     return predict(model, step, encode(model, [t.replace("{}", phrase or "") for t in step.templates]))
 
@@ -565,7 +569,11 @@ def test_sas_surrogates_are_drawn_under_the_finished_anchor_and_three_steps_equa
     cond = target.condition(concept.templates[:4])
     drawn_again = model.latents(texts_drawn, [1_000_000 + i for i in range(4)], steps=2, guidance=2.0, cond=cond)
     surrogate = Pool(
-        model, concept, load_file(next(tmp_path.glob("butterfly-*-surrogates-*/*.safetensors")))["latents"], concept.templates[:4], 0
+        model,
+        concept,
+        load_file(next(tmp_path.glob("butterfly-*-surrogates-*/*.safetensors")))["latents"],
+        concept.templates[:4],
+        0,
     )
     assert torch.allclose(surrogate.latents, drawn_again, atol=1e-5)
     replay = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=kept(concept), name="kept")
@@ -610,7 +618,7 @@ def attention(model: Any, s: Any, e: Any) -> list[Any]:
 @pytest.mark.parametrize("pooler", [False, True])
 def test_fmns_loss_and_gradient_are_the_norm_of_the_concepts_attention(
     model: Any, concept: Any, step: Any, pooler: bool
-) -> None:  # noqa: F811
+) -> None:
     theta = {k: (v * 1.1).requires_grad_() for k, v in model.weights("attn2").items()}
     got = replace(FMN, pooler=pooler).loss(step, theta)
     gradient = torch.autograd.grad(got, list(theta.values()), allow_unused=True)
@@ -639,7 +647,7 @@ def test_fmn_as_it_is_configured_marks_end_tokens_and_trains_the_whole_unet_as_t
     assert (emoji.scope, emoji.pooler) == ("attn2", False)  # those of the README's table
 
 
-def test_watching_attention_changes_no_prediction_and_probabilities_sum_to_one(model: Any, step: Any) -> None:  # noqa: F811
+def test_watching_attention_changes_no_prediction_and_probabilities_sum_to_one(model: Any, step: Any) -> None:
     e = encode(model, texts("a butterfly"))
     before = model.eps(step.x, step.t, e)
     maps = model.attention(step.x, step.t, e)

@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,15 +20,20 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY
+from PIL import Image
 
 import advanchor
 from advanchor import provenance
 from advanchor.anchors.words import Superclass
 from advanchor.compose import compose
+from advanchor.concept import Prompt
 from advanchor.core import BadInput
+from advanchor.images import Images
+from advanchor.models.latent_diffusion import LatentDiffusion
 from advanchor.run import run
-from advanchor.store import write_json, write_tensors
+from advanchor.store import finish, part_of, write_json, write_tensors
 from advanchor.trackers.none import NoTracker
+from advanchor.training import loop
 from advanchor.training.loop import descend
 from advanchor.training.pools import Pool
 
@@ -231,7 +237,7 @@ def test_a_last_update_that_is_not_finite_is_refused_also_when_it_is_resumed(
                 steps=1,
                 lr=1.0,
                 batch=1,
-            )  # noqa: B023
+            )
 
 
 def test_no_number_that_is_not_finite_is_written(tmp_path: Path) -> None:
@@ -240,6 +246,81 @@ def test_no_number_that_is_not_finite_is_written(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"w of x\.safetensors is not finite"):
         write_tensors(tmp_path / "x.safetensors", {"w": torch.tensor([1.0, float("inf")])})
     assert not list(tmp_path.iterdir()) or not (tmp_path / "x.json").exists()
+
+
+def test_prompts_that_are_cut_are_counted_and_a_concept_that_is_cut_is_refused(tiny: Any, caplog: Any) -> None:
+    long = " and a house" * 20
+    with caplog.at_level("WARNING"):
+        assert (
+            tiny("metric=[]", f"concept.evaluate=['{{}} in noto style','{{}}{long}']", "method=none", "anchor=concept")[
+                "cut"
+            ]
+            > 0
+        )
+    assert "are longer than the text encoder" in caplog.text
+    with pytest.raises(BadInput, match="fox"):
+        tiny("metric=[]", f"concept.evaluate=['a house{long} and {{}}']", "method=none", "anchor=concept")
+
+
+def test_what_is_drawn_for_erasing_fits_in_batches_of_the_users_size(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    latents = LatentDiffusion.latents
+    monkeypatch.setattr(
+        LatentDiffusion,
+        "latents",
+        lambda self, texts, *a, **kw: sizes.append(len(texts)) or latents(self, texts, *a, **kw),
+    )
+    tiny("metric=[]", "anchor=superclass", "method.pool=3", "batch=1")
+    assert sizes == [1, 1, 1]
+
+
+def test_writing_checkpoints_takes_a_small_share_of_the_time(
+    model: Any, concept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[float] = []
+
+    def slow(file: Path) -> None:
+        time.sleep(0.1)
+        written.append(time.monotonic())
+        finish(file)
+
+    monkeypatch.setattr(loop, "finish", slow)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    target = Superclass(name="superclass").start(model, concept, 0)
+    source = Pool(model, concept, torch.zeros(2, 4, 8, 8), concept.templates[:1] * 2, 0)
+    theta = {"w": torch.ones(1, requires_grad=True)}
+    begun = time.monotonic()
+    descend(
+        theta, lambda i, step: theta["w"].square().sum(), source, [target], tmp_path, lambda i, **s: None,
+        steps=400, lr=1e-3, batch=1,
+    )  # fmt: skip
+    spent = time.monotonic() - begun
+    assert len(written) <= 2 + spent / 2  # the first, one every two seconds, the last
+
+
+def test_what_a_judge_saw_is_asked_by_all_that_the_answer_depends_on_and_decoded_once(tmp_path: Path) -> None:
+    prompts = [Prompt("a", 0), Prompt("b", 0)]
+    for i, prompt in enumerate(prompts):
+        Image.new("RGB", (2, 2), (i, 0, 0)).save(part_of(tmp_path / prompt.file), format="PNG")
+    finish(*(tmp_path / prompt.file for prompt in prompts))
+    asked: list[str] = []
+
+    def look(shown: Any, answer: str) -> Any:
+        asked.append(answer)
+        return [answer, *(image.getpixel((0, 0))[0] for image in shown)]
+
+    def seen(what: str, of: list[Prompt] = prompts) -> Any:
+        return Images(tmp_path, of, tmp_path / "seen").seen(what, lambda shown: look(shown, what))
+
+    assert seen("find object") == ["find object", 0, 1]
+    assert seen("find style") == ["find style", 0, 1]
+    assert seen("find object", prompts[1:]) == ["find object", 1]
+    assert seen("find object") == ["find object", 0, 1]
+    assert asked == ["find object", "find style", "find object"]
+    images = Images(tmp_path, prompts)
+    assert images.pictures[0] is images.pictures[0]
 
 
 def share_an_edit(what: tuple[str, int]) -> Any:
@@ -403,7 +484,7 @@ def test_a_tracker_is_closed_as_failed_when_the_run_fails(tiny: Any, monkeypatch
     ends: list[bool] = []
     monkeypatch.setattr(NoTracker, "finish", lambda self, scores, grid, failed: ends.append(failed) or "none")
     with pytest.raises(BadInput, match=r"lower method\.lr"):
-        tiny("method.lr=1e39", "method.steps=6")
+        tiny("method.lr=1e30", "method.steps=6")
     assert ends == [True]
 
 
@@ -485,7 +566,7 @@ def test_a_launcher_is_one_word_and_what_fails_in_its_workers_is_said_at_the_end
     )
     assert done.returncode == 1, done.stdout
     assert "sweep: 1 of 2 done, 0 running, 1 failed, 0 left" in done.stdout + done.stderr
-    assert done.stderr.strip().splitlines()[-1].endswith("lower method.lr (now 1e+30).")
+    assert done.stderr.strip().splitlines()[-1].endswith("lower method.lr (now 1e+30), or anchor.lr.")
     assert len(list(tmp_path.glob("outputs/*/result.json"))) == 1
 
 

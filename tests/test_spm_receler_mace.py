@@ -84,7 +84,7 @@ class Membranes:
 
 def test_spms_loss_and_gradient_equal_its_equations_with_branches_beside_the_layers(
     model: Any, concept: Any, step: Any
-) -> None:  # noqa: F811
+) -> None:
     theta = perturbed(factors(model.weights("transformers"), 2, torch.Generator().manual_seed(0)))
     e_a, around = encode(model, ["", "", ""]).detach(), surrounding(step, 3, torch.Generator().manual_seed(1))
     got = SPM.loss(step, theta, e_a, around)
@@ -291,7 +291,7 @@ def test_a_mask_that_is_not_used_need_not_fit(model: Any, concept: Any, tmp_path
 
 def test_surroundings_have_the_concepts_norm_within_a_fifth_and_another_direction(
     model: Any, concept: Any, step: Any
-) -> None:  # noqa: F811
+) -> None:
     e_c = model.encode(texts("a butterfly"))
     around = surrounding(step, 30, torch.Generator().manual_seed(0))
     ratios = torch.stack([r.norm() / e_c[i % 3].norm() for i, r in enumerate(around)])
@@ -309,7 +309,7 @@ def test_surroundings_have_the_concepts_norm_within_a_fifth_and_another_directio
 
 def test_a_mask_is_the_scaled_mean_attention_of_the_concepts_tokens_cut_at_the_threshold(
     model: Any, concept: Any, step: Any
-) -> None:  # noqa: F811
+) -> None:
     e = encode(model, texts("a butterfly"))
     spans = [model.span(t, "butterfly") for t in texts("a butterfly")]
     got = mask(model.attention(step.x, step.t, e), spans, 8, 0.6)
@@ -328,7 +328,7 @@ def test_a_mask_is_the_scaled_mean_attention_of_the_concepts_tokens_cut_at_the_t
 # --- Receler ----------------------------------------------------------------------------------------------------
 
 
-def test_recelers_loss_and_gradient_equal_its_equations(model: Any, concept: Any, step: Any) -> None:  # noqa: F811
+def test_recelers_loss_and_gradient_equal_its_equations(model: Any, concept: Any, step: Any) -> None:
     theta = perturbed(erasers(model, 4, torch.Generator().manual_seed(0)))
     target = Empty(name="empty").start(model, concept, 0)
     adversary = Adversary(model, target, RECELER, torch.Generator().manual_seed(1))
@@ -381,7 +381,7 @@ def test_recelers_loss_and_gradient_equal_its_equations(model: Any, concept: Any
 
 def test_recelers_adversary_descends_towards_what_the_frozen_model_predicts(
     model: Any, concept: Any, step: Any
-) -> None:  # noqa: F811
+) -> None:
     theta = perturbed(erasers(model, 4, torch.Generator().manual_seed(0)))
     adversary = Adversary(
         model,
@@ -466,7 +466,7 @@ def test_maces_refinement_maps_the_words_around_the_concept_and_not_the_concept(
 @pytest.mark.parametrize("threshold", [None, 0.5])
 def test_maces_loss_is_the_sum_of_norms_of_the_concepts_attention_inside_the_mask(
     model: Any, concept: Any, step: Any, threshold: Any
-) -> None:  # noqa: F811
+) -> None:
     frozen = model.weights("attn2.kv")
     refined = {k: w * 1.1 for k, w in frozen.items()}
     theta = perturbed(loras(frozen, [OWN], 1, torch.Generator().manual_seed(0)))

@@ -1,13 +1,30 @@
 """Artifacts are named by what made them, and a name means complete."""
 
+import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+from advanchor import store
 from advanchor.compose import compose
 from advanchor.core import BadInput
-from advanchor.store import IDENTITY, SUMS, cached, finish, key, lock, part_of, run_id, slug, verified
+from advanchor.models.stable_diffusion import ASSETS
+from advanchor.store import (
+    IDENTITY,
+    SUMS,
+    cached,
+    contents,
+    file_digest,
+    finish,
+    key,
+    lock,
+    part_of,
+    run_id,
+    slug,
+    verified,
+)
 
 
 def test_key_ignores_the_order_of_keys_and_where_a_class_lives() -> None:
@@ -88,3 +105,46 @@ def test_a_users_words_never_leave_their_folder_and_no_two_texts_share_a_name() 
     ]
     assert len(set(names)) == len(names)
     assert all("/" not in name and not name.startswith(".") and len(name) < 80 for name in names)
+
+
+def test_a_model_is_its_weights_wherever_they_lie_and_others_behind_the_same_path_are_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = contents("bundled")
+    shutil.copytree(ASSETS / "emoji", tmp_path / "m")
+    monkeypatch.chdir(tmp_path)
+    ids = [run_id(compose(["model=sd14", f"model.path={path}"])) for path in ("m", "./m", tmp_path / "m", "m/../m")]
+    assert len(set(ids)) == 1
+    assert contents("m") == own
+    (tmp_path / "m/README.md").write_text("not loaded")
+    assert contents("m") == own
+    weights = tmp_path / "m/unet/diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert contents("m") != own
+    assert run_id(compose(["model=sd14", "model.path=m"])) != ids[0]
+
+
+def test_what_a_file_of_prompts_holds_identifies_and_not_where_it_lies(tmp_path: Path) -> None:
+    for name, text in (("a.csv", "a fox"), ("b.csv", "a fox"), ("c.csv", "a red fox")):
+        (tmp_path / name).write_text(f"prompt\n{text}\n")
+    a, b, c = (key({"prompts_csv": str(tmp_path / f"{name}.csv")}) for name in "abc")
+    assert a == b != c
+    assert key({"keep": {"path": "a path"}}) != key({"keep": {"path": "a road"}})  # a kept concept of that name
+
+
+def test_the_digest_of_a_large_file_is_remembered_and_a_damaged_memory_costs_only_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "LARGE", 1)
+    (tmp_path / "w").write_text("weights")
+    memory = tmp_path / "store/weights.json"
+    first = file_digest(tmp_path / "w", memory)
+    for damage in ("", "{", "[]", '{"x": 1}'):
+        memory.write_text(damage)
+        monkeypatch.setattr(store, "_digests", {})
+        assert file_digest(tmp_path / "w", memory) == first
+    monkeypatch.setattr(store, "_digests", {})
+    monkeypatch.setattr(hashlib, "file_digest", None)
+    assert file_digest(tmp_path / "w", memory) == first

@@ -115,7 +115,7 @@ class WandB:
     def _open(self, run: str, shown: str, config: dict[str, Any], out: Path, mode: Any) -> None:
         import wandb
 
-        limits = {"init_timeout": self.wait, "finish_timeout": self.wait}
+        limits = {"init_timeout": self.wait, "finish_timeout": self.wait} if mode == "online" else {}
         settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, **limits)
         opened = wandb.init(
             project=self.project, group=self.group[:128] or None, job_type=self.job_type[:128], id=run, name=shown,
