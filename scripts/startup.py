@@ -2,8 +2,8 @@
 
     python scripts/startup.py            # two minutes on two cores; the table in docs/performance.md
 
-CPU seconds are those of the process and its children, user and system; `first line` is the wall time until there is one,
-on either output. To be measured on a quiet machine.
+CPU seconds are those of the process and its children, user and system; `first line` is the wall time until there is
+one, on either output. To be measured on a quiet machine.
 """
 
 from __future__ import annotations

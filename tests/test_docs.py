@@ -20,9 +20,8 @@ SMALL += ["concept.evaluate=['a {}','{} again']"]
 # All commands in one process, since torch takes seconds to import: what each printed, and what it raised or returned.
 DRIVER = """
 import contextlib, io, json, sys
-from advanchor.cli import FAILED, command
+from advanchor.cli import command
 for words in json.load(sys.stdin):
-    FAILED.clear()
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):

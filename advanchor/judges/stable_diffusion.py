@@ -19,7 +19,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-
 from advanchor.concept import Prompt
 from advanchor.core import BadInput, Head, option
 from advanchor.lazy import torch
