@@ -2,7 +2,8 @@
 
     from advanchor.lazy import F, torch
 
-A type checker sees the modules themselves. What would use one of them while a module is imported (a decorator, a base class) has no place in an option's module.
+A type checker sees the modules themselves. What would use one of them while a module is imported (a decorator, a base
+class) has no place in an option's module.
 """
 
 from __future__ import annotations

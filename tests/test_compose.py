@@ -81,10 +81,11 @@ def test_a_config_of_ones_own_is_read_again_when_it_has_changed(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("line", "replaces"),
     [
-        ("seed=1", True), ("sample.steps=2", True), ("concept.templates=[a,b]", True), ("method=ac", False), ("+a=1", False), ("++seed=1", False),
-        ("~seed", False), ("hydra.mode=MULTIRUN", False), ("hydra/launcher=basic", False), ("metric@x=[fid]", False), ("concept={a: 1}", False), ("seed=1,2", False),
+        *((line, True) for line in ("seed=1", "sample.steps=2", "concept.templates=[a,b]")),
+        *((line, False) for line in ("method=ac", "+a=1", "++seed=1", "~seed", "concept={a: 1}", "seed=1,2")),
+        *((line, False) for line in ("hydra.mode=MULTIRUN", "hydra/launcher=basic", "metric@x=[fid]")),
     ],
-)  # fmt: skip
+)
 def test_only_what_replaces_a_value_is_put_in_afterwards(line: str, replaces: bool) -> None:
     assert (line in parts([line])[1]) is replaces
 

@@ -135,13 +135,14 @@ def test_torch_is_what_a_type_checker_sees_and_a_name_that_it_lacks_is_an_error(
         lazy.torch.wombat  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_type_checker_sees_the_types_of_torch_through_the_lazy_one(tmp_path: Path) -> None:
     file = tmp_path / "seen.py"
     file.write_text(
         "from advanchor.lazy import F, torch\nreveal_type(torch.zeros(1))\nreveal_type(F.pad)\ntorch.wombat()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", str(file)], cwd=Path(CONF).parent, capture_output=True, text=True
+        [sys.executable, "-m", "mypy", str(file)], cwd=Path(CONF).parent, capture_output=True, text=True
     )
     assert 'Revealed type is "torch._tensor.Tensor"' in done.stdout
     assert 'Module has no attribute "wombat"' in done.stdout
