@@ -60,10 +60,10 @@ def load(result: dict[str, Any], config_dir: str | Path | None = None) -> tuple[
     """
     from omegaconf import DictConfig, OmegaConf
 
+    from advanchor.build import build
     from advanchor.compose import composed, names, read
     from advanchor.identity import key
     from advanchor.machine import device
-    from advanchor.run import build
     from advanchor.store import read_tensors
 
     try:

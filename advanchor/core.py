@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as _dataclass
@@ -17,14 +17,20 @@ class BadInput(Exception):
     """Something the user can mend. The message is one sentence that says how; it is shown without a traceback."""
 
 
+def show(value: Any) -> str:
+    """A value as it is written in a config."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 Kind = Literal["model", "judge", "concept", "sample", "anchor", "method", "metric", "tracker"]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def option(kind: Kind) -> Callable[[C], C]:
-    """A frozen dataclass whose signature is the schema of a yaml file of its kind: unknown keys, wrong types and numbers that are not finite are refused.
+    """A frozen dataclass whose signature is the schema of a yaml file of its kind.
 
-    Only classes that bear this mark are built from a config (run.build), each in the place of its kind.
+    Unknown keys, wrong types and numbers that are not finite are refused. Only classes that bear this mark are built from
+    a config (build.py), each in the place of its kind.
     """
 
     def mark(cls: C) -> C:

@@ -18,11 +18,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from train_emoji import OBJECTS, ROOT, STYLES, TAXONOMY, article, bank
 
+from advanchor.build import build
 from advanchor.compose import compose
 from advanchor.core import share
 from advanchor.metrics import distance
 from advanchor.prompts import Prompt
-from advanchor.run import build
 
 HELD = {(s, o) for s, names in TAXONOMY["held_out"].items() for o in names}
 SEEN = [(s, o) for s in STYLES for o in OBJECTS if (s, o) not in HELD]

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from advanchor.build import build, sample_of
 from advanchor.compose import compose
 from advanchor.identity import key
 from advanchor.images import draw
@@ -29,7 +30,6 @@ from advanchor.judges.sd_networks import style_features
 from advanchor.machine import device
 from advanchor.naming import fill
 from advanchor.prompts import Prompt
-from advanchor.run import build, sample_of
 
 FIRST_SEED = 500_000
 

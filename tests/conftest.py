@@ -13,10 +13,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers that each use every core slow
 import pytest
 import torch
 
+from advanchor.build import build
 from advanchor.compose import compose
 from advanchor.identity import run_id
 from advanchor.protocols import Step
-from advanchor.run import build, run
+from advanchor.run import run
 
 TINY = [
     "experiment=smoke",

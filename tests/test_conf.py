@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from advanchor.build import build, sample_of, target
 from advanchor.compose import CONF, compose, compose_all, expand, validate
 from advanchor.core import BadInput
 from advanchor.identity import plain, run_id
-from advanchor.run import build, sample_of, target
 
 
 def options(group: str) -> list[str]:

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import advanchor
+from advanchor.build import build
 from advanchor.compose import compose
 from advanchor.models.stable_diffusion import ASSETS
 from advanchor.prompts import Prompt
-from advanchor.run import build
 
 ROOT = Path(__file__).resolve().parents[1]
 

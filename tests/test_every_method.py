@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from test_conf import options
 
 from advanchor.anchors.similarity import similarity
+from advanchor.build import build
 from advanchor.compose import CONF, compose
 from advanchor.core import BadInput
 from advanchor.protocols import Step
-from advanchor.run import build
 from advanchor.training import loop as training
 from advanchor.training.pools import Pool
 

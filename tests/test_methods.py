@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from test_advanchor import ANCHOR, encode, predict, texts
 
 from advanchor.anchors.words import Empty, Same, Superclass
+from advanchor.build import build
 from advanchor.compose import compose
 from advanchor.concept import kept
 from advanchor.core import BadInput
@@ -21,7 +22,6 @@ from advanchor.methods.sa import SelectiveAmnesia
 from advanchor.methods.salun import SaliencyUnlearning
 from advanchor.methods.uce import UnifiedConceptEditing, refit
 from advanchor.prompts import Prompt
-from advanchor.run import build
 from advanchor.training.pools import Denoising, Pool, Trajectories
 
 ESD = ErasedStableDiffusion(

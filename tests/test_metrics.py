@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from advanchor.build import build
 from advanchor.compose import compose
 from advanchor.core import BadInput, mean, share
 from advanchor.images import Images
@@ -23,7 +24,6 @@ from advanchor.metrics.released import Released
 from advanchor.metrics.sound import enough
 from advanchor.metrics.unlearncanvas import UnlearnCanvas, asked
 from advanchor.prompts import Prompt
-from advanchor.run import build
 from advanchor.store import finish, part_of
 
 

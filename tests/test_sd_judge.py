@@ -15,12 +15,12 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
+from advanchor.build import build, sample_of
 from advanchor.compose import compose
 from advanchor.core import BadInput
 from advanchor.judges import sd_networks as networks
 from advanchor.judges import stable_diffusion as sd_judge
 from advanchor.prompts import Prompt
-from advanchor.run import build, sample_of
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train_style_head.py"
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}

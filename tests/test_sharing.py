@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from advanchor.anchors.words import Empty, Superclass
+from advanchor.build import build
 from advanchor.compose import compose
 from advanchor.concept import kept
 from advanchor.models.latent_diffusion import LatentDiffusion
-from advanchor.run import build
 from advanchor.training.pools import Pool, Trajectories
 
 

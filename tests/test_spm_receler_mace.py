@@ -14,13 +14,13 @@ from test_advanchor import encode, predict, texts
 from test_methods import attention, quiet
 
 from advanchor.anchors.words import Empty, Same, Superclass
+from advanchor.build import build
 from advanchor.compose import compose
 from advanchor.concept import kept
 from advanchor.core import BadInput
 from advanchor.methods.mace import MassConceptErasure, focus, loras
 from advanchor.methods.receler import Adversary, RobustEraser, erasers
 from advanchor.methods.spm import SemiPermeableMembrane, factors, surrounding
-from advanchor.run import build
 from advanchor.store import slug
 from advanchor.training.draws import random
 from advanchor.training.masks import mask

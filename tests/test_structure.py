@@ -20,7 +20,7 @@ LAYERS = (
     ("anchors",),
     ("training",),
     ("methods", "metrics"),
-    ("results.report", "results.progress"),
+    ("build", "erasing", "results.report", "results.progress"),
     ("run",),
     ("compose",),
     ("results",),

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from advanchor.build import build
 from advanchor.compose import compose
 from advanchor.core import BadInput
-from advanchor.run import build
 from advanchor.trackers.jsonl import JsonLines
 from advanchor.trackers.wandb import MODES, UNREACHED, WandB
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from advanchor.build import check
 from advanchor.compose.composed import hydra_node, settings
 from advanchor.compose.guard import guard
 from advanchor.compose.sentences import known_keys, sentences
-from advanchor.compose.writing import quoted, shell, show
-from advanchor.core import BadInput
-from advanchor.run import check
+from advanchor.compose.writing import quoted, shell
+from advanchor.core import BadInput, show
 
 MERGED = ("concept.keep", "concept.preserve", "concept.keep_cross")  # where another value would be added to the first
 NAMES = re.compile(r"(model|judge|anchor|method|tracker|metric\.\w+)\.name")

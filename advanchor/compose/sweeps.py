@@ -19,8 +19,7 @@ from advanchor.compose.composed import composed, settings
 from advanchor.compose.options import names
 from advanchor.compose.overrides import parsed
 from advanchor.compose.sentences import sentences
-from advanchor.compose.writing import show
-from advanchor.core import BadInput
+from advanchor.core import BadInput, show
 from advanchor.identity import run_id
 
 MOST = 5000  # runs of one sweep

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Any
-
-
-def show(value: Any) -> str:
-    """A value as it is written in a config."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def quoted(text: str) -> str:

@@ -13,12 +13,13 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from tqdm import tqdm
 
+from advanchor.build import build, sample_of
 from advanchor.compose import compose_all, expand, validate
 from advanchor.core import BadInput, Score
 from advanchor.identity import plain, run_id
 from advanchor.prompts import Prompt
 from advanchor.results.cells import Cell, Value
-from advanchor.run import build, memo, sample_of
+from advanchor.run import memo
 from advanchor.store import read_json
 
 Place = tuple[tuple[str, ...], tuple[str, ...], str]  # row, column, score

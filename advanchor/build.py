@@ -1,0 +1,148 @@
+"""What a config may build: our own options of the right kind, each setting of the right type and range."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ValidationError
+
+from advanchor.concept import Concept, Sample
+from advanchor.core import BadInput, Kind, show
+from advanchor.identity import plain
+from advanchor.machine import device
+
+GROUPS: tuple[Kind, ...] = ("model", "judge", "concept", "anchor", "method", "tracker")
+TOP = ("metric", "sample", "seed", "batch", "device", "root", "study", "sweeps", "table", "paper")
+SETTINGS = "settings, as conf/config.yaml has them"
+TYPES: dict[str, tuple[type, str]] = {  # of the settings that belong to no group, and how that is said
+    "seed": (int, "a whole number"),
+    "batch": (int, "a whole number"),
+    "device": (str, "auto, cpu, cuda, cuda:1 or mps"),
+    "root": (str, "a folder"),
+    "study": (str, "a name"),
+    "sample": (DictConfig, SETTINGS),
+    "table": (DictConfig, SETTINGS),
+    "metric": (DictConfig, "metrics, such as metric=[erasure,fid]"),
+}
+
+
+def build(node: DictConfig, kind: Kind, where: str = "") -> Any:
+    """Make a component from its config. Constructing is free: nothing is loaded, everything is checked.
+
+    Args:
+        kind: what it must be; `where`: how its settings are called, if not by its kind.
+
+    Raises:
+        BadInput: `_target_` is none of our options of this kind; an unknown or missing setting, or a value of the wrong
+            type or range.
+    """
+    where = where or kind
+    if not isinstance(node, DictConfig):
+        raise BadInput(f"{where}={show(node)} will not do: name one of the options that `advanchor --help` lists.")
+    settings, cls = cast(dict[str, Any], plain(node)), target(node.get("_target_"), kind, where)
+    try:
+        made = cls(**settings)
+    except ValidationError as error:
+        raise BadInput("; ".join(explain(e, where, settings, cls) for e in error.errors())) from None
+    for name, given in settings.items():  # pydantic takes true for 1 and "1" for 1
+        if isinstance(given, bool | str) and type(getattr(made, name)) in (int, float):
+            raise BadInput(f"{where}.{name}={show(given)} will not do: it must be a number, without quotes.")
+    return made
+
+
+def target(name: Any, kind: Kind, where: str) -> type:
+    """The class that a config names, if it is one of our options of this kind.
+
+    Whatever else a name may lead to is not even looked up.
+
+    Raises:
+        BadInput: it is not.
+    """
+    module, _, leaf = str(name).rpartition(".")
+    try:
+        if not re.fullmatch(r"advanchor(\.\w+)+", module):
+            raise ImportError
+        found = vars(importlib.import_module(module)).get(leaf)
+    except ImportError:
+        found = None
+    if not isinstance(found, type) or found.__module__ != module or vars(found).get("__option__") != kind:
+        remedy = "leave it as the yaml files in conf/ have it"
+        raise BadInput(f"{where}._target_ is '{name}', which is no {kind} of advanchor: {remedy}.")
+    return found
+
+
+def explain(error: Any, where: str, settings: Mapping[str, Any], cls: type) -> str:
+    """One sentence for one pydantic error."""
+    name = ".".join([where, *(str(part) for part in error["loc"])])
+    holder = cls if len(error["loc"]) == 1 else Concept  # only a set of concepts holds others
+    fields = [f.name for f in dataclasses.fields(holder) if f.init]
+    if error["type"] == "unexpected_keyword_argument":
+        close = difflib.get_close_matches(str(error["loc"][-1]), fields, 1)
+        return f"there is no setting '{name}': " + (
+            f"did you mean {name.rpartition('.')[0]}.{close[0]}?" if close else f"choose from {', '.join(fields)}."
+        )
+    if error["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{name} is missing: add it to the yaml file or the command line."
+    if error["type"] == "too_short":
+        return f"{name} is empty: give it at least one entry."
+    if error["type"] == "value_error":
+        return f"{where}: {error['ctx']['error']}."
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"{name}={show(error['input'])} will not do: {message}."
+
+
+def check(cfg: DictConfig) -> None:
+    """Build every component of a config, so that a mistake is said before anything is loaded.
+
+    Raises:
+        BadInput: as `build`, or a top-level setting that does not exist.
+    """
+    known = {*GROUPS, *TOP}
+    for name in map(str, cfg):
+        if name not in known:
+            close = difflib.get_close_matches(name, sorted(known), 1)
+            raise BadInput(
+                f"there is no setting '{name}'"
+                + (f": did you mean {close[0]}?" if close else f": choose from {', '.join(sorted(known))}.")
+            )
+    for name, (kind, what) in TYPES.items():
+        value = cfg.get(name, OmegaConf.create() if name == "metric" else None)  # `metric=[]` leaves no such key
+        if not isinstance(value, kind) or isinstance(value, bool) or value == "":
+            raise BadInput(f"{name}={show(value)} will not do: it must be {what}.")
+    for name, least in (("seed", 0), ("batch", 1)):
+        if cfg[name] < least:
+            raise BadInput(f"{name}={cfg[name]} will not do: it must be at least {least}.")
+    if cfg.seed >= 10**11:  # torch's seeds end at 2^64
+        why = "every step's random numbers come from a number that is 80 million times as large"
+        raise BadInput(f"seed={cfg.seed} will not do: it must be below 10^11, since {why}.")
+    if isinstance(cfg.anchor, DictConfig) and "_target_" not in cfg.anchor and isinstance(cfg.method, DictConfig):
+        name = cfg.method.get("name")
+        remedy = f"add conf/anchor_of/published_{name}.yaml, or name an anchor"
+        raise BadInput(f"nothing says which anchor method={name} was published with: {remedy}.")
+    built = {group: build(cfg[group], group) for group in GROUPS}
+    if getattr(built["method"], "guided", False) and cfg.sample.guidance == 1:
+        raise BadInput(
+            f"method={cfg.method.name} changes classifier-free guidance, and sample.guidance=1 is none: raise it."
+        )
+    built["model"].check()
+    built["concept"].prompts(sample_of(cfg))
+    for part in (built["judge"], built["anchor"], built["method"]):  # some know or need only certain concepts
+        if hasattr(part, "suits"):
+            for one in built["concept"].parts:
+                part.suits(one)
+    for name, node in cfg.get("metric", {}).items():  # `metric=[]` leaves no such key
+        build(node, "metric", f"metric.{name}")
+    if cfg.device not in ("auto", "cpu"):  # which are always there, and need no torch to say so
+        device(cfg.device)
+
+
+def sample_of(cfg: DictConfig) -> Sample:
+    """How the images that a run measures are drawn."""
+    node = OmegaConf.merge({"_target_": "advanchor.concept.Sample"}, cfg.sample)
+    return cast(Sample, build(cast(DictConfig, node), "sample"))

@@ -1,0 +1,84 @@
+"""The edit of a run: made once for all runs that differ only in how they look at it, resumed after a kill."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig
+
+from advanchor.anchors.similarity import similarity
+from advanchor.anchors.slot import Slot
+from advanchor.build import build
+from advanchor.concept import Concept, Concepts
+from advanchor.identity import plain
+from advanchor.protocols import Anchor, Edit, Method
+from advanchor.provenance import code
+from advanchor.store import SUMS, cached, read_json, read_tensors, write_json, write_tensors
+from advanchor.training.loop import recorded
+
+LASTING = {"edit.safetensors", "edit.json", "anchor.safetensors", "train.jsonl", SUMS}
+
+
+def erased(
+    cfg: DictConfig, model: Any, concept: Concept | Concepts, folder: Path, name: str, track: Callable[..., None]
+) -> tuple[Edit, dict[str, float], str]:
+    """The edit of this config, its diagnostics and the code that made it, from the store or made now.
+
+    Args:
+        folder, name: where it is kept.
+        track: called with each step's number and scalars, also if another run made it.
+
+    Raises:
+        BadInput: as the method and the anchor; or the edit is not finite, or damaged.
+    """
+    live: list[int] = []
+
+    def log_step(i: int, **scalars: float) -> None:
+        live.append(i)
+        track(i, **scalars)
+
+    def make(part: Path) -> None:
+        if not (part / "edit.json").exists():
+            learn(cfg, model, concept, part, log_step)
+        for left in part.iterdir():  # what methods resume from; as large as the model for some
+            if left.name not in LASTING:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+    made = cached(folder, name, make)
+    about = read_json(made / "edit.json")
+    if not live:
+        for i, scalars in enumerate(recorded(made / "train.jsonl")):
+            track(i, **scalars)
+    return read_tensors(made / "edit.safetensors"), about["diagnostics"], about["code"]
+
+
+def learn(cfg: DictConfig, model: Any, concept: Concept | Concepts, part: Path, log: Callable[..., None]) -> None:
+    """Let the method erase, and write the edit, the anchors as they ended, and what is to be known of both."""
+    method, anchor = cast(Method, build(cfg.method, "method")), cast(Anchor, build(cfg.anchor, "anchor"))
+    own = code(*(type(one).__module__ for one in (model, method, anchor)), "advanchor.anchors.similarity")
+    begun = part / "begun"
+    fresh, start = not begun.exists(), time.monotonic()
+    if fresh:
+        begun.write_text(own)
+    for one in concept.parts:  # a template in which its name is not found is refused before anything is learned
+        Slot(model, one).spans(one.templates)
+    targets = [anchor.start(model, one, cfg.seed) for one in concept.parts]
+    tensors = method.erase(model, targets, cfg.seed, part, log)
+    seconds = time.monotonic() - start
+
+    each = [{**similarity(model, target), **target.report()} for target in targets]
+    means = {name: sum(one[name] for one in each) / len(each) for name in each[0]}  # over the concepts
+    diagnostics = {name: value for name, value in means.items() if math.isfinite(value)}  # nobody trained: no loss
+    if fresh:  # of a resumed erasure only a part was seen
+        diagnostics["cost/seconds"] = seconds
+    write_tensors(part / "edit.safetensors", tensors)
+    write_tensors(part / "anchor.safetensors", {t.concept.name: t.condition(t.concept.templates) for t in targets})
+    before = begun.read_text()
+    config = plain({group: cfg[group] for group in ("model", "concept", "anchor", "method", "seed")})
+    made_by = own if before == own else f"{before} and {own}"
+    write_json(part / "edit.json", {"diagnostics": diagnostics, "code": made_by, "config": config})
