@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advanchor.concept import Prompt
 from advanchor.core import BadInput
+from advanchor.prompts import Prompt
 from advanchor.results.report import table
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ def erase(*overrides: str, config_dir: str | Path | None = None) -> dict[str, An
         BadInput: a mistake in the overrides, in one sentence.
     """
     from advanchor.compose import compose, expand, read
+    from advanchor.identity import run_id
     from advanchor.run import run
-    from advanchor.store import lock, run_id
+    from advanchor.store import lock
 
     asked = read([*([f"config_dir={config_dir}"] if config_dir is not None else []), *overrides])
     if len(runs := expand(asked)) != 1:
@@ -60,9 +61,10 @@ def load(result: dict[str, Any], config_dir: str | Path | None = None) -> tuple[
     from omegaconf import DictConfig, OmegaConf
 
     from advanchor.compose import composed, names, read
+    from advanchor.identity import key
     from advanchor.machine import device
     from advanchor.run import build
-    from advanchor.store import key, read_tensors
+    from advanchor.store import read_tensors
 
     try:
         config, edited, model = result["config"], result["artifacts"]["edit"], result["config"]["model"]["name"]

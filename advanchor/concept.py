@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass as plain_dataclass
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from advanchor.core import BadInput, Head, Positive, Texts, option
-from advanchor.store import slug
-
-MOST = 200_000  # images that a run may ask for on each side; the field's largest sets have 30,000 prompts
-APART = r"(?<![^\W_]){}(?![^\W_])"  # no letter and no digit touches it
-SEEDS = ("evaluation_seed", "sd_seed", "seed")  # columns of a CSV file that hold seeds, the first that is there
-
-
-@plain_dataclass(frozen=True)
-class Prompt:
-    """One image to draw; (text, seed) decide it completely. `head` and `label` say what a detector should find."""
-
-    text: str
-    seed: int
-    head: Head = "object"
-    label: str = ""
-    kept: Literal["", "in", "cross"] = ""  # "": the erased concept; same kind; other kind
-
-    @property
-    def file(self) -> str:
-        """`<text>-<digest>_<seed>.png`: the same image has the same name for every concept and run, and no other text has it ("A fox!" is another image than "a fox?")."""
-        return f"{slug(self.text)}_{self.seed:03d}.png"
+from advanchor.naming import fill, mentions, same, slots, whole
+from advanchor.prompts import MOST, Prompt, once, rows
 
 
 @option("sample")
@@ -44,7 +20,8 @@ class Sample:
     Attributes:
         steps: denoising steps, up to the thousand that Stable Diffusion was trained on.
         guidance: classifier-free guidance scale; 1 is none.
-        scheduler: own, the model's; ddim; or lms, as the released evaluation of AdvAnchor. What methods learn from is drawn with the model's own.
+        scheduler: own, the model's; ddim; or lms, as the released evaluation of AdvAnchor. What methods learn from is
+            drawn with the model's own.
         erase, keep: images for each prompt of the erased concept, of the kept ones.
     """
 
@@ -95,7 +72,8 @@ class Concept:
             of its kind.
         keep: name -> phrase of concepts of the same kind that must stay, and are measured; lists may be shared, the
             concept itself is passed over.
-        preserve: name -> phrase of concepts of the same kind that a method which asks is told to keep; those of `keep` unless given.
+        preserve: name -> phrase of concepts of the same kind that a method which asks is told to keep; those of `keep`
+            unless given.
         keep_cross: name -> phrase of concepts of the other kind that must stay.
         evaluate_cross: the sentences for `keep_cross`, with a slot each as those of `evaluate`.
         prompts_csv: a CSV file whose column `prompt` has the sentences for the erased concept instead of `evaluate`,
@@ -171,15 +149,13 @@ class Concept:
             ("in", self.kind, self.keep, self.evaluate),
             ("cross", other, self.keep_cross, self.evaluate_cross),
         )
-        texts = [
-            (fill(sentence, name, phrase), head, name, where)
-            for where, head, names, sentences in places
-            for name, phrase in names.items()
-            if not same(name, self.name)
-            for sentence in sentences
-        ]
-        # "a noto emoji of a fox" tests no style once foxes are gone
-        texts = [one for one in texts if not mentions(one[0], self.name, one[2])]
+        texts = []
+        for where, head, names, sentences in places:
+            for name, phrase in names.items():
+                for text in (fill(sentence, name, phrase) for sentence in sentences):
+                    # "a noto emoji of a fox" tests no style once foxes are gone
+                    if not same(name, self.name) and not mentions(text, self.name, name):
+                        texts.append((text, head, name, where))
         for side, prompts, images in (("erase", len(asked), sample.erase), ("keep", len(texts), sample.keep)):
             if prompts * images > MOST:
                 asks = f"sample.{side}={images} asks for {prompts * images:,} images of {prompts:,} prompts"
@@ -192,83 +168,6 @@ class Concept:
         again = [(one, seed) for one in texts for seed in range(sample.keep)]
         keep = once(Prompt(text, seed, head, name, where) for (text, head, name, where), seed in again)
         return {"erase": erase, "keep": keep}
-
-
-def once(prompts: Iterable[Prompt]) -> list[Prompt]:
-    """The prompts, each image (text, seed) once, for the last that asks for it.
-
-    Raises:
-        BadInput: the same words are to be recognised as two things of one kind.
-    """
-    found: dict[tuple[str, int], Prompt] = {}
-    for p in prompts:
-        first = found.get((p.text, p.seed), p)
-        if first.head == p.head and first.label != p.label:
-            both = f"'{p.text}' is asked for as {first.label} and as {p.label}"
-            raise BadInput(f"{both}: give each of them a phrase of its own.")
-        found[p.text, p.seed] = p
-    return list(found.values())
-
-
-def rows(file: str) -> list[tuple[str, int]]:
-    """The sentences of a CSV file and the first seed of each, every pair once.
-
-    Read are the layouts of I2P (Schramowski et al. 2023, arXiv 2211.05105: `prompt`, `sd_seed`), of ESD, Ring-A-Bell
-    and UnlearnDiffAtk (`prompt`, `evaluation_seed`), and `seed`: of a file with several of them the first of SEEDS, as
-    UnlearnDiffAtk does. Without such a column, or where it is blank, the seed is 0. Column names in any case; comma,
-    semicolon or tab between them; UTF-8 with or without a mark. Other columns (categories, sizes, guidance scales of
-    single prompts) are not looked at; lines with nothing in them are passed over. Rows are counted as spreadsheets do,
-    the names being row 1.
-
-    Raises:
-        BadInput: there is no such file, it is no such CSV file, or a row is not as the first; more than MOST rows.
-    """
-    where, path = f"concept.prompts_csv={file}", Path(file).expanduser()
-    if not path.is_file():
-        raise BadInput(f"{where} is no file: name a CSV file with a column `prompt`.")
-    found: dict[tuple[str, int], None] = {}
-    number = 0
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:  # Excel puts a mark before the first column's name
-            first = lines.readline()
-            for mark in ",;\t":
-                columns = [name.strip().lower() for name in next(csv.reader([first], delimiter=mark), [])]
-                if "prompt" in columns:
-                    break
-            else:
-                raise BadInput(f"{where} has no column `prompt` in its first line: call the column of sentences so.")
-            if twice := next((name for name in ("prompt", *SEEDS) if columns.count(name) > 1), None):
-                raise BadInput(f"{where} has two columns `{twice}`: leave one.")
-            prompts = columns.index("prompt")
-            seeds = next((columns.index(name) for name in SEEDS if name in columns), None)
-            number = 1
-            for number, row in enumerate(csv.reader(lines, delimiter=mark, strict=True), 2):
-                if not any(field.strip() for field in row):
-                    continue
-                if len(row) != len(columns):
-                    hint = f"put a prompt that holds a '{mark}' in quotes" if len(row) > len(columns) else "complete it"
-                    counts = f"{len(row)} fields where the first line has {len(columns)}"
-                    raise BadInput(f"{where}: row {number} has {counts}: {hint}.")
-                if not row[prompts].strip():
-                    raise BadInput(f"{where}: row {number} has no prompt: fill it in or delete the row.")
-                given = "" if seeds is None else row[seeds].strip()
-                seed = re.fullmatch(r"(\d{1,18})(\.0*)?", given or "0", re.ASCII)
-                if seed is None:
-                    rule = "it must be a whole number, at least 0, of at most eighteen digits"
-                    raise BadInput(f"{where}: row {number} has the seed '{given[:40]}': {rule}.")
-                found[row[prompts].strip(), int(seed[1])] = None
-                if len(found) > MOST:
-                    raise BadInput(f"{where} holds more than {MOST:,} prompts: ask for fewer.")
-    except UnicodeDecodeError:
-        raise BadInput(f"{where} is not in UTF-8: save it so.") from None
-    except csv.Error as error:
-        remedy = "close its quotes, and write a quote within a quoted prompt twice"
-        raise BadInput(f"{where}: row {number + 1} cannot be read ({error}): {remedy}.") from None
-    except OSError as error:
-        raise BadInput(f"{where} cannot be read ({error.strerror}).") from None
-    if not found:
-        raise BadInput(f"{where} holds no prompt.")
-    return list(found)
 
 
 @option("concept")
@@ -299,12 +198,10 @@ class Concepts:
         def rest(names: Mapping[str, str]) -> dict[str, str]:
             return {name: phrase for name, phrase in names.items() if not any(same(name, other) for other in gone)}
 
-        return tuple(
-            replace(
-                concept, keep=rest(concept.keep), preserve=rest(concept.preserve), keep_cross=rest(concept.keep_cross)
-            )
-            for concept in self.several.values()
-        )
+        def alone(one: Concept) -> Concept:
+            return replace(one, keep=rest(one.keep), preserve=rest(one.preserve), keep_cross=rest(one.keep_cross))
+
+        return tuple(alone(concept) for concept in self.several.values())
 
     def prompts(self, sample: Sample) -> dict[str, list[Prompt]]:
         """Those of all concepts; an image that several of them keep is drawn once.
@@ -321,61 +218,6 @@ class Concepts:
         if not keep:
             raise BadInput(f"concept {self.name} has no prompts for kept concepts: all of them name an erased one.")
         return {"erase": [p for prompts in each for p in prompts["erase"]], "keep": keep}
-
-
-@cache
-def whole(words: str) -> re.Pattern[str]:
-    """Finds the words in a sentence: whole ones, in any case; never a part of another word."""
-    return re.compile(APART.format(r"\s+".join(map(re.escape, words.split()))), re.IGNORECASE)
-
-
-@cache
-def named(name: str) -> re.Pattern[str]:
-    """Finds the name as `whole` does, in the singular and in English's regular plural: "fox" in "foxes" and back."""
-    *before, last = name.split()
-    shorter = [last[:-1], last[:-2], *(last[:-3] + end for end in ("y", "f", "fe"))]
-    ends = {last, *plurals(last), *(word for word in shorter if word and last.lower() in plurals(word))}
-    words = [*map(re.escape, before), f"(?:{'|'.join(map(re.escape, sorted(ends)))})"]
-    return re.compile(APART.format(r"\s+".join(words)), re.IGNORECASE)
-
-
-def plurals(word: str) -> set[str]:
-    """The regular plural of an English word, in small letters: foxes, ladies, cars; both of wolves and chefs."""
-    word = word.lower()
-    if re.search(r"(s|x|z|ch|sh)$", word):
-        return {word + "es"}
-    if re.search(r"[^aeiou]y$", word):
-        return {word[:-1] + "ies"}
-    if word.endswith("o"):
-        return {word + "s", word + "es"}
-    return {word + "s", re.sub("fe?$", "ves", word)} if re.search("fe?$", word) else {word + "s"}
-
-
-def same(name: str, other: str) -> bool:
-    """Are the two names one, whatever their case and number?"""
-    return named(other).fullmatch(name.strip()) is not None
-
-
-def mentions(sentence: str, name: str, own: str = "") -> bool:
-    """Does the sentence name it, in words of their own, whatever their case and number?
-
-    Args:
-        own: what the sentence is about. Where that holds the name as a part ("hot dog" for "dog"), those words are not
-            looked at.
-    """
-    if own and named(name).search(own):
-        sentence = named(own).sub(" ", sentence)
-    return named(name).search(sentence) is not None
-
-
-def slots(sentence: str) -> list[str]:
-    """All that stands in braces, and single braces."""
-    return re.findall(r"\{[^{}]*\}|[{}]", sentence)
-
-
-def fill(sentence: str, name: str, phrase: str) -> str:
-    """The sentence with its slots filled and spaces tidied, so that an empty phrase leaves a clean sentence."""
-    return " ".join(sentence.replace("{name}", name).replace("{}", phrase).split())
 
 
 def kept(concept: Concept) -> list[str]:

@@ -41,7 +41,7 @@ Positive = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=1, le=999)]  # of a sampling run; 1000 would leave Stable Diffusion's schedule by one
 Rate = Annotated[float, Field(gt=0, le=1e30)]  # Adam must find it in float32
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
-UNetScope = Literal["attn2", "attn2.kv", "noxattn", "full", "transformers"]  # latent_diffusion.py says which weights
+UNetScope = Literal["attn2", "attn2.kv", "noxattn", "full", "transformers"]  # edits.py says which weights
 Scope = Literal["attn2", "attn2.kv", "noxattn", "full", "transformers", "text_encoder"]
 Head = Literal["object", "style", "nudity"]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeVar, cast, overload
 
 from tqdm import tqdm
 
-from advanchor.concept import Prompt
 from advanchor.core import Head
+from advanchor.prompts import Prompt
 from advanchor.store import digests, finish, lock, part_of, verified
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class Images:
         return Pictures([self.root / p.file for p in self.prompts])
 
     def seen(self, what: str, look: Callable[[Sequence[Image]], T]) -> T:
-        """`look` at the images, once for all metrics and all runs that show the same ones. `what` says all that the answer depends on beside them.
+        """`look` at the images, once for all metrics and all runs that show the same ones. `what` says all that the
+        answer depends on beside them.
 
         Raises:
             BadInput: an image or a record of what was seen is damaged.

@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def stage(name: str, stages: dict[str, dict[str, float]], out: Path, device: str) -> Iterator[None]:
-    """Add a stage's seconds and its peak memory (MB; allocated on `device` if that is CUDA, else resident) to stages.json."""
+    """Add a stage's seconds and its peak memory (MB; allocated on `device` if that is CUDA, else resident) to
+    stages.json.
+    """
     if name != "load":  # which the command says with the run's name, before torch is imported
         log.info("%s ...", name)
     import torch
@@ -53,7 +55,8 @@ def resident_peak() -> float:
 
 
 def device(wanted: str) -> str:
-    """`auto` is CUDA or the CPU, the first there is; never Apple's GPU (mps), which has no float64, in which UCE and MACE solve.
+    """`auto` is CUDA or the CPU, the first there is; never Apple's GPU (mps), which has no float64, in which UCE and
+    MACE solve.
 
     Raises:
         BadInput: the device does not exist here.
@@ -71,7 +74,9 @@ def device(wanted: str) -> str:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Commit, code, package versions and machine: what a number may depend on beyond its config and the code of its stages (provenance.py)."""
+    """Commit, code, package versions and machine: what a number may depend on beyond its config and the code of its
+    stages (provenance.py).
+    """
 
     def git(*args: str) -> str | None:
         done = subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
@@ -83,6 +88,10 @@ def environment(device: str) -> dict[str, Any]:
         commit, dirty = None, False
     packages = ("advanchor", "torch", "diffusers", "transformers", "open-clip-torch", "torchmetrics", "numpy")
     return {
-        "commit": commit, "dirty": dirty, "python": platform.python_version(), "machine": platform.platform(), "device": device,
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "device": device,
         "packages": {p: importlib.metadata.version(p) for p in packages},
-    }  # fmt: skip
+    }

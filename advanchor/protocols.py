@@ -10,9 +10,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from advanchor.concept import Concept, Prompt, fill
+from advanchor.concept import Concept
 from advanchor.core import Head, Log, Scores
 from advanchor.images import Images
+from advanchor.naming import fill
+from advanchor.prompts import Prompt
 
 if TYPE_CHECKING:  # torch takes seconds to import; what only reads configs does not need it
     import torch
@@ -71,8 +73,8 @@ class Model(Protocol):
 class Step:
     """Noised latents of the concept and the sentences they were drawn for.
 
-    x: (b, 4, h, w); t: (b,) in 0..T-1; templates: b sentences with `{}`; noise: what x was noised with, if it was. The frozen model's predictions are computed once
-    per step, however many anchor updates look at them.
+    x: (b, 4, h, w); t: (b,) in 0..T-1; templates: b sentences with `{}`; noise: what x was noised with, if it was. The
+    frozen model's predictions are computed once per step, however many anchor updates look at them.
     """
 
     def __init__(
@@ -84,14 +86,8 @@ class Step:
         templates: Sequence[str],
         noise: Tensor | None = None,
     ) -> None:
-        self.model, self.concept, self.x, self.t, self.templates, self.noise = (
-            model,
-            concept,
-            x,
-            t,
-            tuple(templates),
-            noise,
-        )
+        self.model, self.concept, self.templates = model, concept, tuple(templates)
+        self.x, self.t, self.noise = x, t, noise
         self._frozen: dict[str, Tensor] = {}
 
     def texts(self, phrase: str) -> list[str]:
@@ -110,9 +106,10 @@ class Step:
 class Target(Protocol):
     """An anchor at work on one model and one concept: it hands out embeddings, and may learn on the way.
 
-    `rehearse` is called `rehearsals(steps)` times before the first weight update, `embed` once for each update. `condition` is the anchor as it
-    stands, in any sentences with a slot: (b, L, d) without a gradient; `ends` are the positions of their end tokens, `subjects` those of the last
-    token of what stands in the slot. `state` and `load` carry it over a kill; `scalars` describes the latest step, `report` the finished anchor.
+    `rehearse` is called `rehearsals(steps)` times before the first weight update, `embed` once for each update.
+    `condition` is the anchor as it stands, in any sentences with a slot: (b, L, d) without a gradient; `ends` are the
+    positions of their end tokens, `subjects` those of the last token of what stands in the slot. `state` and `load`
+    carry it over a kill; `scalars` describes the latest step, `report` the finished anchor.
     """
 
     concept: Concept
@@ -140,7 +137,8 @@ class Anchor(Protocol):
 class Method(Protocol):
     """How the weights get there.
 
-    `targets` are the concepts to erase, at least one, each with its anchor. `folder` is the method's to leave checkpoints in; a second call resumes from them.
+    `targets` are the concepts to erase, at least one, each with its anchor. `folder` is the method's to leave
+    checkpoints in; a second call resumes from them.
     """
 
     name: str
@@ -149,7 +147,9 @@ class Method(Protocol):
 
 
 class Judge(Protocol):
-    """What measures a model's images. Lists of PIL images in, CPU tensors or labels out. `extractor` names its features, `perceptual` its distance."""
+    """What measures a model's images. Lists of PIL images in, CPU tensors or labels out. `extractor` names its
+    features, `perceptual` its distance.
+    """
 
     name: str
     extractor: str
@@ -169,8 +169,9 @@ class Judge(Protocol):
 class Metric(Protocol):
     """Sets of images in, named scores out.
 
-    There are "erase", "keep", the unedited model's "erase@base" and "keep@base", and "anchor": what the unedited model draws under the anchor, for the concept's
-    own sentences. `sets` names those that the metric looks at; no other is drawn for it. One that cannot be computed from a single image has `fewest`.
+    There are "erase", "keep", the unedited model's "erase@base" and "keep@base", and "anchor": what the unedited model
+    draws under the anchor, for the concept's own sentences. `sets` names those that the metric looks at; no other is
+    drawn for it. One that cannot be computed from a single image has `fewest`.
     """
 
     sets: ClassVar[tuple[str, ...]]

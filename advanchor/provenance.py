@@ -1,7 +1,7 @@
 """Which code made a number: a digest of the sources that can change it, and of no others.
 
-A stage (an edit, images, a score) depends on the modules of its classes and on what those import within the package. A change in a figure leaves every edit what it is,
-and a change in a sampler lets no older image pass for a new one.
+A stage (an edit, images, a score) depends on the modules of its classes and on what those import within the package. A
+change in a figure leaves every edit what it is, and a change in a sampler lets no older image pass for a new one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ SOURCES = {
 
 
 def code(*modules: str) -> str:
-    """Digest of the sources of these modules of the package ("advanchor.training.pools") and of all that they import in it, for type checking alone excepted."""
+    """Digest of the sources of these modules of the package ("advanchor.training.pools") and of all that they import in
+    it, for type checking alone excepted.
+    """
     found: dict[str, None] = {}
     waiting = list(modules)
     while waiting:

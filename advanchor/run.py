@@ -19,26 +19,18 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
-from advanchor.concept import Concept, Concepts, Prompt, Sample, fill, mentions
+from advanchor.concept import Concept, Concepts, Sample
 from advanchor.core import BadInput, Kind, Score, Scores
+from advanchor.identity import file_digest, key, plain, run_id
 from advanchor.images import Images, draw
 from advanchor.machine import device, environment, stage
 from advanchor.metrics.sound import enough
+from advanchor.naming import fill, mentions
+from advanchor.prompts import Prompt
 from advanchor.protocols import Anchor, Edit, Judge, Method, Metric, Model, Tracker
 from advanchor.provenance import code
 from advanchor.results import report
-from advanchor.store import (
-    SUMS,
-    cached,
-    file_digest,
-    key,
-    plain,
-    read_json,
-    read_tensors,
-    run_id,
-    write_json,
-    write_tensors,
-)
+from advanchor.store import SUMS, cached, read_json, read_tensors, write_json, write_tensors
 
 log = logging.getLogger(__name__)
 GROUPS: tuple[Kind, ...] = ("model", "judge", "concept", "anchor", "method", "tracker")

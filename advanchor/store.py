@@ -1,4 +1,4 @@
-"""Content-addressed artifacts: where a stage's output lives is a function of the config that made it, and its files are what they were when they were written."""
+"""Files that are what they were when they were written, folders that are complete or not there, and locks."""
 
 from __future__ import annotations
 
@@ -12,113 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from advanchor.core import BadInput
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What identifies a run. Metrics, judge, tracker, paths and machine settings do not: they can change what is measured
-# or shown, never which weights are made or which images are looked at.
-IDENTITY = ("model", "concept", "anchor", "method", "sample", "seed")
-FILES = (
-    "path",
-    "styles",
-    "prompts_csv",
-)  # settings of a component that name a file or folder: what is in it identifies, not where it is
 SUMS = "SHA256SUMS"  # in every folder of the store and of results: what its files were when they were written
-LARGE = 2**26  # bytes; hashing so many takes long enough to remember the digest
-
-_digests: dict[str, str] = {}
-
-
-def plain(part: Any) -> Any:
-    """The JSON form of a config, number, string or container of them, without `_target_`: names identify options, and moving a class renames nothing.
-
-    A whole number is itself however it is written, 4 or 4.0.
-    """
-    if OmegaConf.is_config(part):
-        part = OmegaConf.to_container(part, resolve=True, throw_on_missing=True)
-    if isinstance(part, dict):
-        return {str(k): plain(v) for k, v in part.items() if k != "_target_"}
-    if isinstance(part, list | tuple):
-        return [plain(v) for v in part]
-    return int(part) if isinstance(part, float) and part.is_integer() else part
-
-
-def key(*parts: Any, memory: Path | None = None) -> str:
-    """Short digest of configs, numbers and other keys; the order of dict keys does not matter. A component's setting that names a file stands for what is in it.
-
-    Args:
-        memory: a file in which the digests of large files are remembered.
-    """
-    return hashlib.sha256(
-        json.dumps([_named(plain(part), memory) for part in parts], sort_keys=True).encode()
-    ).hexdigest()[:12]
-
-
-def _named(part: Any, memory: Path | None) -> Any:
-    if not isinstance(part, dict):
-        return part
-    part = {k: contents(v, memory) if k in FILES and isinstance(v, str) else v for k, v in part.items()}
-    if isinstance(part.get("several"), dict):  # a set of concepts
-        part["several"] = {name: _named(one, memory) for name, one in part["several"].items()}
-    return part
-
-
-def contents(place: str, memory: Path | None = None) -> str:
-    """Digest of a file, or of a folder's files and their names; of a diffusers folder those that are loaded. The same weights are the same model wherever they lie.
-
-    "bundled" is the emoji model; what is not there has the digest "missing", and is refused by those who need it.
-    """
-    folder = Path(__file__).parent / "assets/emoji" if place == "bundled" else Path(place).expanduser()
-    loaded = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-    try:
-        if not folder.is_dir():
-            return file_digest(folder.resolve(strict=True), memory)
-        files = [
-            f
-            for f in folder.rglob("*")
-            if f.is_file() and not any(part.startswith(".") for part in f.relative_to(folder).parts)
-        ]
-        if (folder / "model_index.json").exists():
-            files = [f for f in files if f.relative_to(folder).parts[0] in (*loaded, "model_index.json")]
-        lines = sorted(f"{f.relative_to(folder)} {file_digest(f.resolve(), memory)}" for f in files)
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    except OSError:
-        return "missing"
-
-
-def file_digest(file: Path, memory: Path | None = None) -> str:
-    """sha256 of a file, computed once for its path, size and time: in this process, and for large ones in all that share `memory`."""
-    about = file.stat()
-    name = f"{file} {about.st_size} {about.st_mtime_ns}"
-    if name not in _digests:
-        remembered = {}
-        if memory is not None and about.st_size > LARGE and memory.exists():
-            try:
-                remembered = {str(known): str(digest) for known, digest in json.loads(memory.read_text()).items()}
-            except (ValueError, AttributeError):  # damaged: it is only a shortcut
-                pass
-        if name in remembered:
-            _digests[name] = remembered[name]
-            return remembered[name]
-        with file.open("rb") as content:
-            _digests[name] = hashlib.file_digest(content, "sha256").hexdigest()
-        if memory is not None and about.st_size > LARGE:
-            try:
-                memory.parent.mkdir(parents=True, exist_ok=True)
-                part_of(memory).write_text(json.dumps({**remembered, name: _digests[name]}))
-                os.replace(part_of(memory), memory)
-            except OSError:  # a store that can only be read
-                pass
-    return _digests[name]
-
-
-def run_id(_root_: DictConfig) -> str:
-    """Digest of everything that decides which images a run looks at."""
-    return key(*(_root_[group] for group in IDENTITY), memory=Path(_root_.root) / "store" / "weights.json")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -132,7 +31,8 @@ def write_json(path: Path, content: Any) -> None:
         part_of(path).write_text(json.dumps(content, indent=2, allow_nan=False))
     except ValueError:
         raise BadInput(
-            f"a number for {path.name} is not finite: such a result is not kept; lower the learning rates or the guidance."
+            f"a number for {path.name} is not finite: such a result is not kept; "
+            "lower the learning rates or the guidance."
         ) from None
     finish(path)
 
@@ -156,7 +56,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     if wrong := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise BadInput(
-            f"{wrong[0]} of {path.name} is not finite, and is not kept: lower the learning rates (method.lr, anchor.lr) or the guidance."
+            f"{wrong[0]} of {path.name} is not finite, and is not kept: lower the learning rates (method.lr, "
+            "anchor.lr) or the guidance."
         )
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part_of(path))
     finish(path)
@@ -174,16 +75,19 @@ def read_tensors(path: Path, folder: Path | None = None) -> dict[str, Tensor]:
 
 
 def slug(words: str) -> str:
-    """A user's words as a file name: their letters and digits, at most sixty, and a digest of all they are; no two texts share one, and none leaves its folder."""
+    """A user's words as a file name: their letters and digits, at most sixty, and a digest of all they are; no two
+    texts share one, and none leaves its folder.
+    """
     plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in words)
     return f"{plain[:60]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
 
 
 def finish(*files: Path) -> None:
-    """Give written files their names, in one folder: `x.part` becomes `x`, and its digest stands in the folder's SHA256SUMS (the format of sha256sum) before it does.
+    """Give written files their names, in one folder: `x.part` becomes `x`, and its digest stands in the folder's
+    SHA256SUMS (the format of sha256sum) before it does.
 
-    A name therefore means that the file is complete and can be told from a damaged one, whatever was killed when. A file that is written again and again has several
-    digests there; that of any complete version is right.
+    A name therefore means that the file is complete and can be told from a damaged one, whatever was killed when. A
+    file that is written again and again has several digests there; that of any complete version is right.
     """
     sums = [f"{hashlib.sha256(part_of(file).read_bytes()).hexdigest()}  {file.name}\n" for file in files]
     with (files[0].parent / SUMS).open("a+") as lines:
@@ -269,6 +173,3 @@ def _take(file: IO[str], kind: int, block: bool) -> bool:
         except BlockingIOError:  # somebody works under it, or looks for an instant whether anybody does
             time.sleep(0.02)
     return False
-
-
-OmegaConf.register_new_resolver("run_id", run_id, replace=True)

@@ -2,9 +2,9 @@
 
     python scripts/build_emoji_data.py            # 1 minute; writes data/emoji/, which is not in git
 
-Needs `npm` on the PATH (only `npm pack` is used) and resvg-py. Leaves, under data/emoji/:
-`packages/` the pinned archives, `<style>/<object>.png` 128 px RGBA, `LICENCES.md`, and `sheet.png`, a contact sheet to look at.
-A second call renders only what is missing.
+Needs `npm` on the PATH (only `npm pack` is used) and resvg-py. Leaves, under data/emoji/: `packages/` the pinned
+archives, `<style>/<object>.png` 128 px RGBA, `LICENCES.md`, and `sheet.png`, a contact sheet to look at. A second call
+renders only what is missing.
 """
 
 import argparse
@@ -37,7 +37,8 @@ def fetch(package: str, version: str, folder: Path) -> Path:
             sys.exit("npm was not found: install Node.js (only `npm pack` is used) and run this again.")
         except subprocess.CalledProcessError:
             sys.exit(
-                f"npm could not fetch {package}@{version}: check the network and npm's registry setting, then run this again."
+                f"npm could not fetch {package}@{version}: check the network and npm's registry setting, "
+                "then run this again."
             )
     return archive
 
@@ -60,7 +61,8 @@ def svg(icons: dict, name: str) -> str:
     width, height = icon.get("width", icons["width"]), icon.get("height", icons["height"])
     left, top = icon.get("left", 0), icon.get("top", 0)
     body = icon["body"].replace("currentColor", "#000000")
-    return f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{left} {top} {width} {height}">{body}</svg>'
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg {spaces} viewBox="{left} {top} {width} {height}">{body}</svg>'
 
 
 def sheet(images: list[list[Image.Image]], columns: list[str], rows: list[str], cell: int = 40) -> Image.Image:
@@ -88,10 +90,12 @@ def main() -> None:
         icons, info = read_json(archive, "icons.json"), read_json(archive, "info.json")
         if info["license"]["spdx"] != source["licence"]:
             sys.exit(
-                f"{source['package']} is now licensed {info['license']['spdx']}, not {source['licence']}: correct the taxonomy or drop the style."
+                f"{source['package']} is now licensed {info['license']['spdx']}, not {source['licence']}: "
+                "correct the taxonomy or drop the style."
             )
         licences.append(
-            f"- {style}: {info['name']}, {info['author']['name']} ({info['author']['url']}), {info['license']['title']}, {info['license']['url']}"
+            f"- {style}: {info['name']}, {info['author']['name']} ({info['author']['url']}), "
+            f"{info['license']['title']}, {info['license']['url']}"
         )
         (out / style).mkdir(parents=True, exist_ok=True)
         for name, entry in taxonomy["objects"].items():

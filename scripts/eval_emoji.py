@@ -19,9 +19,9 @@ from torch import Tensor
 from train_emoji import OBJECTS, ROOT, STYLES, TAXONOMY, article, bank
 
 from advanchor.compose import compose
-from advanchor.concept import Prompt
 from advanchor.core import share
 from advanchor.metrics import distance
+from advanchor.prompts import Prompt
 from advanchor.run import build
 
 HELD = {(s, o) for s, names in TAXONOMY["held_out"].items() for o in names}
@@ -76,34 +76,44 @@ def sheet(images: dict[tuple[str, str], Image.Image], objects: Sequence[str], pa
     page.quantize(128).save(path, optimize=True)
 
 
+# In the picture of samples.
+SHOWN = (
+    *("fox", "wolf", "owl", "shark", "butterfly", "snail", "lemon", "hamburger"),
+    *("car", "fire engine", "castle", "rose", "guitar", "soccer ball", "key", "ghost"),
+)
 CARD = """# Model card: the emoji world
 
-A Stable Diffusion small enough for a laptop, and two judges that know what it draws. Art: eight openly licensed emoji sets (see NOTICE). Everything was
-trained from nothing by `python scripts/train_emoji.py` on the 706 seen (style, object) pairs of `taxonomy.yaml`; 78 pairs were held out of every stage.
-The numbers below are those of `quality.json`, written by `python scripts/eval_emoji.py`.
+A Stable Diffusion small enough for a laptop, and two judges that know what it draws. Art: eight openly licensed
+emoji sets (see NOTICE). Everything was trained from nothing by `python scripts/train_emoji.py` on the 706 seen
+(style, object) pairs of `taxonomy.yaml`; 78 pairs were held out of every stage. The numbers below are those of
+`quality.json`, written by `python scripts/eval_emoji.py`.
 
 | part | what | parameters | steps | wall-clock minutes |
 | --- | --- | --- | --- | --- |
 {parts}
 
-Schedule, objective and folder layout are Stable Diffusion's (scaled-linear betas 0.00085 to 0.012, epsilon prediction, 10 % empty captions, f = 4, 4 latent
-channels); `StableDiffusionPipeline.from_pretrained` loads `emoji/` as it is. Images are 32 px. The VAE, the text encoder and the classifier were trained on
-one core each, open_clip and the U-Net on two; other work shared the machine and the U-Net's training was suspended now and then, so the minutes are upper
-bounds. AdamW, cosine to zero, averaged weights; details in the script.
+Schedule, objective and folder layout are Stable Diffusion's (scaled-linear betas 0.00085 to 0.012, epsilon
+prediction, 10 % empty captions, f = 4, 4 latent channels); `StableDiffusionPipeline.from_pretrained` loads
+`emoji/` as it is. Images are 32 px. The VAE, the text encoder and the classifier were trained on one core each,
+open_clip and the U-Net on two; other work shared the machine and the U-Net's training was suspended now and
+then, so the minutes are upper bounds. AdamW, cosine to zero, averaged weights; details in the script.
 
 | measured | n | style | object |
 | --- | --- | --- | --- |
 {rows}
 
-Drawn with {steps} DDIM steps, guidance {guidance:g}, one image per seen pair and four per held-out pair, judged by the classifier.
-Targets were style >= 90 % and object >= 95 % on seen pairs. Style by style on seen pairs: {styles}.
+Drawn with {steps} DDIM steps, guidance {guidance:g}, one image per seen pair and four per held-out pair, judged
+by the classifier. Targets were style >= 90 % and object >= 95 % on seen pairs. Style by style on seen pairs:
+{styles}.
 
 - VAE: {psnr:.1f} dB mean PSNR over real images ({psnr_styles}).
-- FID of one drawn image per pair (all 784) against real images, classifier features: {fid:.2f}; of real images against other augmentations of the same: {floor:.2f}.
-- CLIP score (open_clip judge, 100 x cosine) of drawn images with their own prompts {clip_own:.1f}, with a random other prompt {clip_other:.1f}.
+- FID of one drawn image per pair (all 784) against real images, classifier features: {fid:.2f}; of real images
+  against other augmentations of the same: {floor:.2f}.
+- CLIP score (open_clip judge, 100 x cosine) of drawn images with their own prompts {clip_own:.1f}, with a
+  random other prompt {clip_other:.1f}.
 
-Not for anything but experiments with methods: it draws {objects} objects in 8 styles and knows no other word. "{{style}} emoji" is always preceded by "a" in
-its captions, also before a vowel.
+Not for anything but experiments with methods: it draws {objects} objects in 8 styles and knows no other word.
+"{{style}} emoji" is always preceded by "a" in its captions, also before a vowel.
 """
 
 
@@ -120,11 +130,9 @@ def main() -> None:
         pairs: Sequence[tuple[str, str]], seeds: Sequence[int]
     ) -> tuple[list[Image.Image], list[tuple[str, str]], list[str]]:
         prompts = [Prompt(f"a {s} emoji of {article(o)}", seed, "object", o) for s, o in pairs for seed in seeds]
-        images = [
-            im
-            for i in range(0, len(prompts), 64)
-            for im in model.draw(prompts[i : i + 64], steps=args.steps, guidance=args.guidance)
-        ]
+        images: list[Image.Image] = []
+        for i in range(0, len(prompts), 64):
+            images += model.draw(prompts[i : i + 64], steps=args.steps, guidance=args.guidance)
         return images, [p for p in pairs for _ in seeds], [p.text for p in prompts]
 
     held = sorted(HELD)
@@ -141,23 +149,22 @@ def main() -> None:
     if args.no_write:
         return
     found = judge.find(seen_images)["style"]
-    quality["drawn"]["seen"]["interval"] = {
-        name: [
-            round(share(round(quality["drawn"]["seen"][name] * len(SEEN)), len(SEEN), "higher")[end], 4)
-            for end in ("low", "high")
-        ]
-        for name in ("style", "object")
-    }
-    quality["drawn"]["by_style"] = {
-        s: float(np.mean([f == s for f, (t, _) in zip(found, seen_pairs, strict=True) if t == s])) for s in STYLES
-    }
+    quality["drawn"]["seen"]["interval"] = {}
+    for name in ("style", "object"):
+        right = round(quality["drawn"]["seen"][name] * len(SEEN))
+        one = share([True] * right + [False] * (len(SEEN) - right), "higher")
+        quality["drawn"]["seen"]["interval"][name] = [round(one["low"], 4), round(one["high"], 4)]
+    quality["drawn"]["by_style"] = {}
+    for style in STYLES:
+        right = [f == style for f, (s, _) in zip(found, seen_pairs, strict=True) if s == style]
+        quality["drawn"]["by_style"][style] = float(np.mean(right))
 
     real = bank(ROOT / "data/emoji/work", ROOT / "data/emoji", 0)
     where = {p: (STYLES.index(p[0]), OBJECTS.index(p[1])) for p in [*SEEN, *held]}
-    show = {
-        k: ([im for p in pairs for im in pictures(real[where[p]][:4])], [p for p in pairs for _ in range(4)])
-        for k, pairs in (("seen", SEEN), ("held_out", held))
-    }
+    show = {}
+    for k, pairs in (("seen", SEEN), ("held_out", held)):
+        images = [im for p in pairs for im in pictures(real[where[p]][:4])]
+        show[k] = images, [p for p in pairs for _ in range(4)]
     quality["real"] = {k: accuracy(judge, *v) for k, v in show.items()}
     quality["open_clip_real"] = {k: clip_accuracy(*v) for k, v in show.items()}
 
@@ -191,9 +198,13 @@ def main() -> None:
 
     trained = json.loads((ROOT / "advanchor/assets/training.json").read_text())
     nets = {
-        "vae": ("AutoencoderKL (16, 48, 96)", model.pipe.vae), "clip": ("CLIPTextModel, 4 layers x 128, BPE of 742 pieces, trained contrastively, then frozen", model.text_encoder),
+        "vae": ("AutoencoderKL (16, 48, 96)", model.pipe.vae),
+        "clip": (
+            "CLIPTextModel, 4 layers x 128, BPE of 742 pieces, trained contrastively, then frozen",
+            model.text_encoder,
+        ),
         "unet": ("UNet2DConditionModel (64, 160), cross-attention in every block", model.unet),
-    }  # fmt: skip
+    }
     from advanchor.judges.emoji import _classifier, _clip
 
     nets |= {
@@ -201,7 +212,8 @@ def main() -> None:
         "openclip": ("judge: open_clip.CLIP, ViT patch 8, 4 layers x 128", _clip()[0]),
     }
     parts = "\n".join(
-        f"| {k} | {what} | {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M | {trained[k]['steps']} | {trained[k]['seconds'] / 60:.0f} |"
+        f"| {k} | {what} | {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M | {trained[k]['steps']} | "
+        f"{trained[k]['seconds'] / 60:.0f} |"
         for k, (what, net) in nets.items()
     )
 
@@ -211,20 +223,31 @@ def main() -> None:
     rows = "\n".join(
         row(title, quality[a][b])
         for title, a, b in (
-            ("drawn, seen pairs", "drawn", "seen"), ("drawn, held-out pairs", "drawn", "held_out"), ("classifier on real images, seen pairs", "real", "seen"),
-            ("classifier on real images, held-out pairs", "real", "held_out"), ("open_clip on real images, zero-shot, seen pairs", "open_clip_real", "seen"),
+            ("drawn, seen pairs", "drawn", "seen"),
+            ("drawn, held-out pairs", "drawn", "held_out"),
+            ("classifier on real images, seen pairs", "real", "seen"),
+            ("classifier on real images, held-out pairs", "real", "held_out"),
+            ("open_clip on real images, zero-shot, seen pairs", "open_clip_real", "seen"),
             ("open_clip on real images, zero-shot, held-out pairs", "open_clip_real", "held_out"),
         )
-    )  # fmt: skip
+    )
     card = CARD.format(
-        parts=parts, rows=rows, steps=args.steps, guidance=args.guidance, psnr=quality["vae_psnr"]["mean"], objects=len(OBJECTS),
-        psnr_styles=", ".join(f"{s} {quality['vae_psnr'][s]:.1f}" for s in STYLES), styles=", ".join(f"{s} {100 * v:.0f} %" for s, v in quality["drawn"]["by_style"].items()),
-        fid=quality["fid_real"]["drawn"], floor=quality["fid_real"]["real"], clip_own=quality["clip_score"]["own"], clip_other=quality["clip_score"]["other"],
-    )  # fmt: skip
+        parts=parts,
+        rows=rows,
+        steps=args.steps,
+        guidance=args.guidance,
+        psnr=quality["vae_psnr"]["mean"],
+        objects=len(OBJECTS),
+        psnr_styles=", ".join(f"{s} {quality['vae_psnr'][s]:.1f}" for s in STYLES),
+        styles=", ".join(f"{s} {100 * v:.0f} %" for s, v in quality["drawn"]["by_style"].items()),
+        fid=quality["fid_real"]["drawn"],
+        floor=quality["fid_real"]["real"],
+        clip_own=quality["clip_score"]["own"],
+        clip_other=quality["clip_score"]["other"],
+    )
     (ROOT / "advanchor/assets/MODEL_CARD.md").write_text(card)
     by_pair = dict(zip([*SEEN, *held], one_each, strict=True))
-    shown = "fox, wolf, owl, shark, butterfly, snail, lemon, hamburger, car, fire engine, castle, rose, guitar, soccer ball, key, ghost"
-    sheet(by_pair, shown.split(", "), ROOT / "docs/emoji_samples.png")
+    sheet(by_pair, SHOWN, ROOT / "docs/emoji_samples.png")
     print(card)
 
 

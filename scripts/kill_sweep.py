@@ -3,7 +3,8 @@
     python scripts/kill_sweep.py                      # ten kills, random weights, about four minutes on two cores
     python scripts/kill_sweep.py --kills=3 --seed=1
 
-Prints when it was killed and how far it was; exit code 1 if a single digit differs. The moments depend on --seed, and on how fast the machine is.
+Prints when it was killed and how far it was; exit code 1 if a single digit differs. The moments depend on --seed, and
+on how fast the machine is.
 """
 
 from __future__ import annotations
@@ -20,9 +21,15 @@ import time
 from pathlib import Path
 
 SWEEP = [
-    "experiment=smoke", "tracker=none", "metric=[erasure,clip,kid]", "method=ac,esd,spm", "anchor=superclass,adversarial", "seed=0,1,2,3",
-    "table.rows=[method,anchor]", "table.cells=[erasure/hit,keep/hit,clip/keep,kid/keep,anchor/cosine_span]",
-]  # fmt: skip
+    "experiment=smoke",
+    "tracker=none",
+    "metric=[erasure,clip,kid]",
+    "method=ac,esd,spm",
+    "anchor=superclass,adversarial",
+    "seed=0,1,2,3",
+    "table.rows=[method,anchor]",
+    "table.cells=[erasure/hit,keep/hit,clip/keep,kid/keep,anchor/cosine_span]",
+]
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:

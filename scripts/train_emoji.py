@@ -3,12 +3,13 @@
     python scripts/build_emoji_data.py                     # first, once
     python scripts/train_emoji.py                          # all stages: data vae clip unet classifier openclip export
     python scripts/train_emoji.py unet export              # some stages alone
-    python scripts/train_emoji.py unet export --leave-out fox --out outputs/no-fox   # retrained reference: only the U-Net is trained anew
+    python scripts/train_emoji.py unet export --leave-out fox --out outputs/no-fox   # a reference without foxes
     python scripts/train_emoji.py unet --threads 2
 
-Every stage writes a checkpoint each minute under --work; the same command goes on where it was killed. Batches, noise and
-augmentation of a step depend on (seed, step) alone, so a resumed training sees what an undisturbed one would have seen.
-Held-out (style, object) pairs (advanchor/assets/taxonomy.yaml) are seen by no stage. Sizes, steps and minutes: the model card.
+Every stage writes a checkpoint each minute under --work; the same command goes on where it was killed. Batches, noise
+and augmentation of a step depend on (seed, step) alone, so a resumed training sees what an undisturbed one would have
+seen. Held-out (style, object) pairs (advanchor/assets/taxonomy.yaml) are seen by no stage. Sizes, steps and minutes:
+the model card.
 """
 
 import argparse
@@ -268,18 +269,32 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
 def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=4, num_attention_heads=4,
-            max_position_embeddings=TOKENS, projection_dim=WIDTH, hidden_act="quick_gelu",
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            max_position_embeddings=TOKENS,
+            projection_dim=WIDTH,
+            hidden_act="quick_gelu",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
-    )  # fmt: skip
+    )
 
 
 def make_vae() -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(16, 48, 96), down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=PIXELS, mid_block_add_attention=False,
-    )  # fmt: skip
+        block_out_channels=(16, 48, 96),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=PIXELS,
+        mid_block_add_attention=False,
+    )
 
 
 def make_unet() -> UNet2DConditionModel:
@@ -497,17 +512,23 @@ def train_openclip(world: World, work: Path, steps: int) -> tuple[nn.Module, dic
 
 
 def export(
-    out: Path, work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text: CLIPTextModel, unet: UNet2DConditionModel,
-    classifier: EmojiClassifier, clip: nn.Module, clip_config: dict,
-) -> None:  # fmt: skip
+    out: Path,
+    work: Path,
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    text: CLIPTextModel,
+    unet: UNet2DConditionModel,
+    classifier: EmojiClassifier,
+    clip: nn.Module,
+    clip_config: dict,
+) -> None:
     """Write out/emoji (a plain StableDiffusionPipeline folder), out/judge/classifier, out/judge/open_clip; fp16."""
     pipe = StableDiffusionPipeline(
         vae, text, tokenizer, unet, make_scheduler(), None, None, None, requires_safety_checker=False
     )
     pipe.to(dtype=torch.float16).save_pretrained(out / "emoji")
-    config = (
-        out / "emoji/text_encoder/config.json"
-    )  # transformers would load in the dtype named there, diffusers loads in float32
+    # transformers would load in the dtype named there, diffusers loads in float32
+    config = out / "emoji/text_encoder/config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     classifier.save(out / "judge/classifier")
     folder = out / "judge/open_clip"

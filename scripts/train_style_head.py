@@ -1,10 +1,13 @@
-"""Train the head by which judge=sd tells styles: a linear layer on ResNet-18's features of images that the unedited model draws, as in AdvAnchor's released evaluation.
+"""Train the head by which judge=sd tells styles: a linear layer on ResNet-18's features of images that the unedited
+model draws, as in AdvAnchor's released evaluation.
 
-    python scripts/train_style_head.py --to=heads/sd14 model=sd14 model.path=/models/stable-diffusion-v1-4 concept=sd_style/cezanne
+    python scripts/train_style_head.py --to=heads/sd14 \\
+        model=sd14 model.path=/models/stable-diffusion-v1-4 concept=sd_style/cezanne
     advanchor experiment=table_sd14_styles model.path=/models/stable-diffusion-v1-4 judge.styles=heads/sd14
 
-The classes are the concepts that the named concept is measured beside, and itself; --images of each (100) are drawn with seeds that are never measured, and
-kept over a kill. Prints the accuracy on the fifth of them that it was not trained on.
+The classes are the concepts that the named concept is measured beside, and itself; --images of each (100) are drawn
+with seeds that are never measured, and kept over a kill. Prints the accuracy on the fifth of them that it was not
+trained on.
 """
 
 from __future__ import annotations
@@ -20,23 +23,25 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from advanchor.compose import compose
-from advanchor.concept import Prompt, fill
+from advanchor.identity import key
 from advanchor.images import draw
-from advanchor.judges.stable_diffusion import style_features
+from advanchor.judges.sd_networks import style_features
 from advanchor.machine import device
+from advanchor.naming import fill
+from advanchor.prompts import Prompt
 from advanchor.run import build, sample_of
-from advanchor.store import key
 
 FIRST_SEED = 500_000
 
 
 def fit(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Weights (classes, d) and biases (classes,) of a logistic regression on standardised features (n, d), with weight decay 1e-3, in float64 by L-BFGS."""
+    """Weights (classes, d) and biases (classes,) of a logistic regression on standardised features (n, d), with weight
+    decay 1e-3, in float64 by L-BFGS.
+    """
     middle, width = features.double().mean(0), features.double().std(0).clamp_min(1e-6)
     x = (features.double() - middle) / width
-    weight, bias = (
-        torch.zeros(*shape, dtype=torch.float64, requires_grad=True) for shape in ((classes, x.shape[1]), (classes,))
-    )
+    weight = torch.zeros(classes, x.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
@@ -59,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> float:
     concept, sample = build(cfg.concept, "concept"), sample_of(cfg)
     if getattr(concept, "kind", "") != "style":
         parser.error(
-            f"concept={concept.name} is no style: add concept=sd_style/van_gogh, whose kept styles are the others that the head tells."
+            f"concept={concept.name} is no style: add concept=sd_style/van_gogh, "
+            "whose kept styles are the others that the head tells."
         )
     names = {**concept.keep, concept.name: concept.phrase}
     classes = sorted(names)
@@ -76,10 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> float:
         batch=cfg.batch,
         label="styles",
     )
-    features, labels = (
-        style_features(images.pictures, device(cfg.device)),
-        torch.tensor([classes.index(p.label) for p in prompts]),
-    )
+    features = style_features(images.pictures, device(cfg.device))
+    labels = torch.tensor([classes.index(p.label) for p in prompts])
     held_out = torch.arange(len(prompts)) % 5 == 4
     weight, bias = fit(features[~held_out], labels[~held_out], len(classes))
     accuracy = float(((features[held_out] @ weight.T + bias).argmax(1) == labels[held_out]).float().mean())
@@ -87,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> float:
     save_file({"weight": weight, "bias": bias}, options.to / "head.safetensors")
     (options.to / "styles.json").write_text(json.dumps(classes) + "\n")
     print(
-        f"{len(classes)} styles, {int((~held_out).sum())} images; {accuracy:.3f} of {int(held_out.sum())} others are told right"
+        f"{len(classes)} styles, {int((~held_out).sum())} images; {accuracy:.3f} of {int(held_out.sum())} others are "
+        "told right"
     )
     return accuracy
 

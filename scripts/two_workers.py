@@ -2,7 +2,8 @@
 
     python scripts/two_workers.py        # about ten minutes on two cores with nothing else to do
 
-Both sweeps start from an empty folder and go through the same launcher; only the number of workers differs. Prints both times and their ratio; exit code 1 if it is below 1.7.
+Both sweeps start from an empty folder and go through the same launcher; only the number of workers differs. Prints both
+times and their ratio; exit code 1 if it is below 1.7.
 """
 
 from __future__ import annotations
@@ -16,9 +17,17 @@ import time
 from pathlib import Path
 
 SWEEP = [
-    "tracker=none", "metric=[erasure,clip,fid]", "concept=emoji/fox,emoji/car", "method=ac,esd", "anchor=superclass,empty,adversarial", "seed=0,1",
-    "sample.steps=10", "sample.erase=3", "method.steps=20", "hydra/launcher=workers",
-]  # fmt: skip
+    "tracker=none",
+    "metric=[erasure,clip,fid]",
+    "concept=emoji/fox,emoji/car",
+    "method=ac,esd",
+    "anchor=superclass,empty,adversarial",
+    "seed=0,1",
+    "sample.steps=10",
+    "sample.erase=3",
+    "method.steps=20",
+    "hydra/launcher=workers",
+]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 

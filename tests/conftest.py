@@ -11,13 +11,24 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers that each use every core slow
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
 
 from advanchor.compose import compose
+from advanchor.identity import run_id
+from advanchor.protocols import Step
 from advanchor.run import build, run
-from advanchor.store import run_id
 
-TINY = ["experiment=smoke", "tracker=none", "sample.keep=1", "concept.evaluate=['{} in noto style','an emoji of {}']", "~concept.keep", "+concept.keep={wolf: a wolf, car: a car}",
-        "concept.evaluate_cross=['{} of a castle']", "batch=6"]  # fmt: skip
+TINY = [
+    "experiment=smoke",
+    "tracker=none",
+    "sample.keep=1",
+    "concept.evaluate=['{} in noto style','an emoji of {}']",
+    "~concept.keep",
+    "+concept.keep={wolf: a wolf, car: a car}",
+    "concept.evaluate_cross=['{} of a castle']",
+    "batch=6",
+]
+TEMPLATES = ("{}", "an emoji of {}", "a picture of {}")
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +40,13 @@ def model() -> Any:
 @pytest.fixture(scope="session")
 def concept() -> Any:
     return build(compose(["model=random", "concept=emoji/butterfly"]).concept, "concept")
+
+
+@pytest.fixture
+def step(model: Any, concept: Any) -> Step:
+    """Three noised latents under three sentences."""
+    g = torch.Generator().manual_seed(3)
+    return Step(model, concept, torch.randn(3, 4, 8, 8, generator=g), torch.tensor([10, 400, 900]), TEMPLATES)
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""The anchor and the erasing loss are the ones of the paper: the checks of an AdvAnchor implementation, each against plain tensors."""
+"""The anchor and the erasing loss are the ones of the paper: the checks of an AdvAnchor implementation, each against
+plain tensors.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TEMPLATES
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -20,17 +23,10 @@ from advanchor.protocols import Step
 from advanchor.training.loop import descend
 from advanchor.training.pools import Pool
 
-TEMPLATES = ("{}", "an emoji of {}", "a picture of {}")
 ANCHOR = Adversarial(name="adversarial", loss="direction", schedule="alternating", place="output", steps=5, lr=0.01)
 METHOD = AblatingConcepts(
     name="ac", scope="attn2", steps=3, lr=1e-3, batch=2, preserve=10.0, pool=4, pool_steps=2, pool_guidance=2.0
 )
-
-
-@pytest.fixture
-def step(model: Any, concept: Any) -> Step:
-    g = torch.Generator().manual_seed(3)
-    return Step(model, concept, torch.randn(3, 4, 8, 8, generator=g), torch.tensor([10, 400, 900]), TEMPLATES)
 
 
 def texts(phrase: str) -> list[str]:
@@ -293,9 +289,17 @@ def test_gradients_of_the_weights_are_running_sums_only_if_faithful(
             return step
 
     descend(
-        theta, lambda i, s: (theta["w"] * slopes[i]).sum(), Again(), [Same(name="concept").start(model, concept, 0)], tmp_path,
-        lambda i, **s: seen.append(theta["w"].grad.tolist()), steps=3, lr=1e-3, batch=1, zero_grad=zero_grad,  # type: ignore[union-attr]
-    )  # fmt: skip
+        theta,
+        lambda i, s: (theta["w"] * slopes[i]).sum(),
+        Again(),
+        [Same(name="concept").start(model, concept, 0)],
+        tmp_path,
+        lambda i, **s: seen.append(theta["w"].grad.tolist()),
+        steps=3,
+        lr=1e-3,
+        batch=1,
+        zero_grad=zero_grad,  # type: ignore[union-attr]
+    )
     assert seen == (slopes if zero_grad else slopes.cumsum(0)).tolist()
 
 

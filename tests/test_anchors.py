@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_advanchor import ANCHOR, TEMPLATES, step  # noqa: F401  (a fixture)
+from conftest import TEMPLATES
+from test_advanchor import ANCHOR
 from torch import Tensor
 
 from advanchor.anchors.embeddings import Interpolate, Project, Random
@@ -39,10 +40,14 @@ def on_span(model: Any, concept: Any, e: Tensor) -> Tensor:
 
 
 WORDS = [
-    (Superclass(name="superclass"), "a bug"), (Empty(name="empty"), None), (Text(name="text", text="a red car"), "a red car"),
-    (Sibling(name="sibling", of="first"), "a bee"), (Sibling(name="sibling", of="spider"), "a spider"), (Sibling(name="sibling", of="wombat"), "a wombat"),
+    (Superclass(name="superclass"), "a bug"),
+    (Empty(name="empty"), None),
+    (Text(name="text", text="a red car"), "a red car"),
+    (Sibling(name="sibling", of="first"), "a bee"),
+    (Sibling(name="sibling", of="spider"), "a spider"),
+    (Sibling(name="sibling", of="wombat"), "a wombat"),
     (Unrelated(name="unrelated"), "a church"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("anchor", "phrase"), WORDS, ids=lambda v: getattr(v, "name", str(v)))

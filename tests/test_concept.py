@@ -17,8 +17,10 @@ from advanchor.anchors.similarity import similarity
 from advanchor.anchors.slot import Slot
 from advanchor.anchors.words import phrase_of
 from advanchor.compose import CONF, compose
-from advanchor.concept import MOST, Concept, Concepts, Sample, mentions, rows
+from advanchor.concept import Concept, Concepts, Sample
 from advanchor.core import BadInput
+from advanchor.naming import mentions
+from advanchor.prompts import MOST, rows
 from advanchor.run import build, sample_of
 
 FOX = {

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 
 from advanchor.compose import CONF, compose, compose_all, expand, validate
 from advanchor.core import BadInput
+from advanchor.identity import plain, run_id
 from advanchor.run import build, sample_of, target
-from advanchor.store import plain, run_id
 
 
 def options(group: str) -> list[str]:

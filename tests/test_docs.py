@@ -19,9 +19,13 @@ SMALL = ["model=random", "tracker=none", "sample.erase=1", "sample.keep=1", "sam
 SMALL += ["concept.evaluate=['a {}','{} again']"]
 # All commands in one process, since torch takes seconds to import: what each printed, and what it raised or returned.
 DRIVER = """
-import contextlib, io, json, sys
+import contextlib, importlib, io, json, sys
 from advanchor.cli import command
-for words in json.load(sys.stdin):
+asked = json.load(sys.stdin)
+for module in asked["modules"]:
+    importlib.import_module(module)
+assert not {"torch", "numpy", "PIL"} & set(sys.modules), "a module of an example imports what is slow to import"
+for words in asked["commands"]:
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
@@ -69,9 +73,11 @@ def test_every_example_of_what_can_be_added_runs_as_its_page_says(tmp_path: Path
         Image.new("RGB", (20, 20), colour).save(tmp_path / "pictures" / name / "0.png")
     asked = [(section, words) for section, text in SECTIONS.items() for words in commands(text)]
     assert {section for section, _ in asked} == set(SECTIONS), "a section without a command proves nothing"
+    modules = [name.removesuffix(".py").replace("/", ".") for name in files(ADDING) if name.endswith(".py")]
+    work = {"modules": modules, "commands": [[*words, *SMALL, *measured(words)] for _, words in asked]}
     process = subprocess.run(
         [sys.executable, "-c", DRIVER],
-        input=json.dumps([[*words, *SMALL, *measured(words)] for _, words in asked]),
+        input=json.dumps(work),
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         cwd=tmp_path,
         capture_output=True,

@@ -1,4 +1,6 @@
-"""What ships with the package: a pipeline that plain diffusers loads, judges that know the objects, and a README that tells the truth."""
+"""What ships with the package: a pipeline that plain diffusers loads, judges that know the objects, and a README that
+tells the truth.
+"""
 
 import json
 import re
@@ -10,8 +12,8 @@ import torch
 
 import advanchor
 from advanchor.compose import compose
-from advanchor.concept import Prompt
 from advanchor.models.stable_diffusion import ASSETS
+from advanchor.prompts import Prompt
 from advanchor.run import build
 
 ROOT = Path(__file__).resolve().parents[1]

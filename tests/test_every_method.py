@@ -73,13 +73,14 @@ def test_every_method_takes_every_anchor_or_refuses_in_one_sentence(
     assert -1.001 <= similarity(model, seen[0])["anchor/cosine_span"] <= 1.001
 
 
-def test_published_is_a_name_for_the_anchor_that_a_method_was_published_with() -> None:
-    assert {f.stem.removeprefix("published_") for f in (Path(CONF) / "anchor_of").glob("published_*.yaml")} <= set(
-        METHODS
-    )
+def test_published_is_a_name_for_the_anchor_that_a_method_was_published_with(tmp_path: Path) -> None:
+    published = (Path(CONF) / "anchor_of").glob("published_*.yaml")
+    assert {file.stem.removeprefix("published_") for file in published} <= set(METHODS)
     assert compose(["method=esd", "anchor=published"]).anchor == compose(["method=esd", "anchor=empty"]).anchor
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method/another.yaml").write_text("defaults: [esd, _self_]\nname: another\n")
     with pytest.raises(BadInput, match=r"add conf/anchor_of/published_another\.yaml, or name an anchor"):
-        compose(["method=esd", "anchor=published", "method.name=another", "~anchor._target_"])
+        compose(["method=another", "anchor=published", f"config_dir={tmp_path}"])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -92,9 +93,8 @@ def test_the_same_seed_gives_the_same_bits_and_the_frozen_model_stays(method: st
     )
 
 
-@pytest.mark.parametrize(
-    "method", [m for m in TRAINED if m != "mace"]
-)  # mace's closed forms edit without a step: see its own test
+# mace's closed forms edit without a step: see its own test
+@pytest.mark.parametrize("method", [m for m in TRAINED if m != "mace"])
 def test_without_steps_nothing_changes(method: str, model: Any, tmp_path: Path) -> None:
     edit = erase(model, tmp_path / "edit", method, steps=0)
     prompt = dict(texts=["a butterfly"], seeds=[1], steps=2, guidance=2.0)
@@ -187,7 +187,7 @@ def test_a_method_that_preserves_refuses_a_concept_that_keeps_nothing_before_any
     built.suits(concept)
     with pytest.raises(BadInput, match="fill `keep`"):
         built.suits(lonely)
-    monkeypatch.setattr(model, "_sample", None)
+    monkeypatch.setattr(model, "_denoise", None)
     with pytest.raises(BadInput, match="fill `keep`"):
         built.erase(model, [build(cfg.anchor, "anchor").start(model, lonely, 0)], 0, tmp_path, lambda i, **s: None)
     assert not list(tmp_path.iterdir())

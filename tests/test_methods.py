@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_advanchor import ANCHOR, encode, predict, step, texts  # noqa: F401  (a fixture)
+from test_advanchor import ANCHOR, encode, predict, texts
 
 from advanchor.anchors.words import Empty, Same, Superclass
 from advanchor.compose import compose
-from advanchor.concept import Prompt, kept
+from advanchor.concept import kept
 from advanchor.core import BadInput
 from advanchor.methods.ac_kumari import ConceptAblation
 from advanchor.methods.esd import ErasedStableDiffusion
@@ -20,6 +20,7 @@ from advanchor.methods.guidance import NegativePrompt, SafeLatentDiffusion
 from advanchor.methods.sa import SelectiveAmnesia
 from advanchor.methods.salun import SaliencyUnlearning
 from advanchor.methods.uce import UnifiedConceptEditing, refit
+from advanchor.prompts import Prompt
 from advanchor.run import build
 from advanchor.training.pools import Denoising, Pool, Trajectories
 
@@ -151,7 +152,9 @@ def test_esd_with_the_concept_as_anchor_or_no_steps_changes_nothing(model: Any, 
 
 
 def test_a_trajectory_is_the_run_that_draws_the_image(model: Any, concept: Any, tmp_path: Path) -> None:
-    """Stepping from any of its places with the scheduler's own rule leads to the next, and the last to the sampled latent."""
+    """Stepping from any of its places with the scheduler's own rule leads to the next, and the last to the sampled
+    latent.
+    """
     steps, guidance, t = 4, 2.5, ["a butterfly", "an emoji of a butterfly"]
     x, times = model.trajectory(t, [5, 6], steps=steps, guidance=guidance)
     assert x.shape == (2, steps, 4, 8, 8)
@@ -233,7 +236,9 @@ def test_uce_with_the_concept_as_anchor_changes_nothing_and_learns_an_anchor_tha
 def test_uce_expanded_guides_a_sentence_to_what_is_left_of_it_and_preserves_bare_names_as_the_release_does(
     model: Any, concept: Any, tmp_path: Path
 ) -> None:
-    """Written out, token by token: "an emoji of a butterfly" becomes "an emoji of", its last token; the bare name becomes the empty prompt's start token."""
+    """Written out, token by token: "an emoji of a butterfly" becomes "an emoji of", its last token; the bare name
+    becomes the empty prompt's start token.
+    """
     cfg = compose(["model=random", "method=uce_expanded", "anchor=published"])
     method, target = build(cfg.method, "method"), build(cfg.anchor, "anchor").start(model, concept, 0)
     edit = method.erase(model, [target], 0, tmp_path, quiet)
@@ -595,7 +600,9 @@ FMN = ForgetMeNot(
 
 
 def attention(model: Any, s: Any, e: Any) -> list[Any]:
-    """The probabilities from every layer's own inputs, caught by hooks: softmax(q k^T / sqrt(d)) of each head by itself."""
+    """The probabilities from every layer's own inputs, caught by hooks: softmax(q k^T / sqrt(d)) of each head by
+    itself.
+    """
     caught: list[Any] = []
     layers = [m for name, m in model.unet.named_modules() if name.endswith("attn2")]
     handles = [m.register_forward_hook(lambda m, a, k, out: caught.append((m, a[0])), with_kwargs=True) for m in layers]

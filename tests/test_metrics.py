@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from advanchor.compose import compose
-from advanchor.concept import Prompt
 from advanchor.core import BadInput, mean, share
 from advanchor.images import Images
 from advanchor.metrics.clip import Clip
@@ -23,6 +22,7 @@ from advanchor.metrics.pairs import PerceptualDistance
 from advanchor.metrics.released import Released
 from advanchor.metrics.sound import enough
 from advanchor.metrics.unlearncanvas import UnlearnCanvas, asked
+from advanchor.prompts import Prompt
 from advanchor.run import build
 from advanchor.store import finish, part_of
 
@@ -45,7 +45,9 @@ def test_a_mean_has_its_normal_interval() -> None:
 
 
 class Reader:
-    """A judge that reads what it should find from the pixels: red is the object's number, green the style's, and features are the colours."""
+    """A judge that reads what it should find from the pixels: red is the object's number, green the style's, and
+    features are the colours.
+    """
 
     name = extractor = "pixels"
     names = ("fox", "wolf", "noto")
@@ -84,21 +86,32 @@ KEEP = [
 
 @pytest.fixture
 def images(tmp_path: Path) -> dict[str, Images]:
-    """Unedited: 4 of 4 foxes, all kept right. Edited: 1 of 4 foxes (the others wolves), one wolf of two lost, the style right."""
+    """Unedited: 4 of 4 foxes, all kept right. Edited: 1 of 4 foxes (the others wolves), one wolf of two lost, the style
+    right.
+    """
     fox, wolf = (0, 2, 9), (1, 2, 7)
     return {
-        "erase@base": painted(tmp_path / "b", ERASE, [fox] * 4), "erase": painted(tmp_path / "a", ERASE, [wolf, fox, wolf, wolf]),
-        "keep@base": painted(tmp_path / "b", KEEP, [wolf, wolf, wolf]), "keep": painted(tmp_path / "a", KEEP, [fox, wolf, wolf]),
-    }  # fmt: skip
+        "erase@base": painted(tmp_path / "b", ERASE, [fox] * 4),
+        "erase": painted(tmp_path / "a", ERASE, [wolf, fox, wolf, wolf]),
+        "keep@base": painted(tmp_path / "b", KEEP, [wolf, wolf, wolf]),
+        "keep": painted(tmp_path / "a", KEEP, [fox, wolf, wolf]),
+    }
 
 
 def test_hits_are_counted_by_what_each_prompt_names(images: dict[str, Images]) -> None:
     scores = Erasure(name="erasure")(Reader(), images)  # type: ignore[arg-type]
     values = {k: (round(v["value"], 4), v["n"]) for k, v in scores.items()}
     assert values == {
-        "erasure/hit": (0.25, 4), "erasure/hit@base": (1, 4), "erasure/rate": (0.75, 4), "keep/hit": (0.6667, 3), "keep/hit@base": (1, 3),
-        "keep/hit_in": (0.5, 2), "keep/hit_in@base": (1, 2), "keep/hit_cross": (1, 1), "keep/hit_cross@base": (1, 1),
-    }  # fmt: skip
+        "erasure/hit": (0.25, 4),
+        "erasure/hit@base": (1, 4),
+        "erasure/rate": (0.75, 4),
+        "keep/hit": (0.6667, 3),
+        "keep/hit@base": (1, 3),
+        "keep/hit_in": (0.5, 2),
+        "keep/hit_in@base": (1, 2),
+        "keep/hit_cross": (1, 1),
+        "keep/hit_cross@base": (1, 1),
+    }
     assert scores["erasure/hit"]["better"] == "lower"
     assert scores["keep/hit"]["better"] == "higher"
 
@@ -355,7 +368,8 @@ def test_the_released_protocol_measures_every_concept_by_itself_and_averages_the
         value["released_difference/keep:noto"],
         value["released_difference/keep"],
     ) == (5.5, 0, 2.75)
-    # Two points: the mean moves by (-0.5, 0, 5), and the covariance from diag(0, 0, 2) to one of rank one, [[.5, 0, 1], [0, 0, 0], [1, 0, 2]].
+    # Two points: the mean moves by (-0.5, 0, 5), and the covariance from diag(0, 0, 2) to one of rank one, [[.5, 0, 1],
+    # [0, 0, 0], [1, 0, 2]].
     assert value["released_fid/keep:wolf"] == pytest.approx(0.25 + 25 + 2 + 2.5 - 2 * math.sqrt(4), abs=1e-4)
     assert value["released_fid/keep:noto"] == pytest.approx(0, abs=1e-4)
     assert value["released_fid/keep"] == pytest.approx(value["released_fid/keep:wolf"] / 2, abs=1e-4)

@@ -1,4 +1,6 @@
-"""The model interface keeps its promises: seeds name images, edits are temporary, names are found piece by piece, and a folder that is no whole model says so."""
+"""The model interface keeps its promises: seeds name images, edits are temporary, names are found piece by piece, and a
+folder that is no whole model says so.
+"""
 
 import json
 import math
@@ -16,12 +18,14 @@ import numpy as np
 import pytest
 import torch
 
-from advanchor.concept import Prompt
 from advanchor.core import BadInput
 from advanchor.machine import device
-from advanchor.models.latent_diffusion import LatentDiffusion, add_at, image_seed
-from advanchor.models.layout import SCHEDULERS
+from advanchor.models.latent_diffusion import LatentDiffusion
+from advanchor.models.noise_schedule import SCHEDULERS
+from advanchor.models.sampling import image_seed
+from advanchor.models.sentences import add_at
 from advanchor.models.stable_diffusion import ASSETS, StableDiffusion
+from advanchor.prompts import Prompt
 
 PROMPTS = [Prompt(text, seed, "object", "fox") for text in ("a fox", "an emoji of a car") for seed in (0, 1)]
 
@@ -185,9 +189,16 @@ def test_a_trajectory_holds_what_the_network_was_given_and_ends_in_what_diffuser
     part, _ = scheduled.trajectory(texts, seeds, steps=4, guidance=3.0, until=2)
     assert torch.equal(part, x[:, :3])
     expected = scheduled.pipe(
-        prompt_embeds=scheduled.encode(texts), negative_prompt_embeds=scheduled.encode(["", ""]), latents=scheduled._noise(texts, seeds), num_inference_steps=4,
-        guidance_scale=3.0, output_type="latent", generator=[torch.Generator().manual_seed(image_seed(t, s, "scheduler")) for t, s in zip(texts, seeds, strict=True)],
-    ).images  # fmt: skip
+        prompt_embeds=scheduled.encode(texts),
+        negative_prompt_embeds=scheduled.encode(["", ""]),
+        latents=scheduled._noise(texts, seeds),
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        output_type="latent",
+        generator=[
+            torch.Generator().manual_seed(image_seed(t, s, "scheduler")) for t, s in zip(texts, seeds, strict=True)
+        ],
+    ).images
     assert torch.equal(scheduled.latents(texts, seeds, steps=4, guidance=3.0), expected)
 
 
@@ -198,11 +209,15 @@ def test_a_schedulers_noise_is_not_the_start_noise() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"steps": 0}, "0 denoising steps will not do: from 1 to 1000"), ({"steps": 1001}, "1001 denoising steps"), ({"steps": 1000}, "take fewer"),
-        ({"guidance": math.inf}, "a guidance of inf"), ({"guidance": math.nan}, "a guidance of nan"), ({"guidance": 0.5}, "at least 1, which is none"),
+        ({"steps": 0}, "0 denoising steps will not do: from 1 to 1000"),
+        ({"steps": 1001}, "1001 denoising steps"),
+        ({"steps": 1000}, "take fewer"),
+        ({"guidance": math.inf}, "a guidance of inf"),
+        ({"guidance": math.nan}, "a guidance of nan"),
+        ({"guidance": 0.5}, "at least 1, which is none"),
         ({"scheduler": "foo"}, "no scheduler 'foo': use one of own, ddim, lms"),
     ],
-)  # fmt: skip
+)
 def test_a_setting_of_drawing_out_of_range_is_one_sentence(model: Any, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         model.draw(PROMPTS, **{"steps": 2, "guidance": 3.0, **settings})
@@ -231,11 +246,14 @@ def test_nothing_to_draw_is_nothing_drawn(model: Any) -> None:
 def test_an_edit_that_is_not_finite_or_of_another_model_is_refused(model: Any) -> None:
     name, own = next(iter(model.weights("attn2").items()))
     for edit, said in (
-        ({name: own * math.nan}, "the edit is not finite"), ({"guidance.negative": torch.tensor([math.inf])}, "not finite"),
-        ({name: own[:1]}, "made for another model than random"), ({"down.nothing": own}, "made for another model"),
-        ({"text_encoder.nothing": own}, "made for another model"), ({"lowrank.nothing.up": own}, "made for another model"),
+        ({name: own * math.nan}, "the edit is not finite"),
+        ({"guidance.negative": torch.tensor([math.inf])}, "not finite"),
+        ({name: own[:1]}, "made for another model than random"),
+        ({"down.nothing": own}, "made for another model"),
+        ({"text_encoder.nothing": own}, "made for another model"),
+        ({"lowrank.nothing.up": own}, "made for another model"),
         ({"eraser.nothing.up.weight": own}, "made for another model"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(BadInput, match=said), model.edited(edit):
             pass
 
@@ -253,7 +271,7 @@ def test_latents_and_images_that_are_not_finite_are_no_black_pictures(
 
 def test_images_are_decoded_a_few_at_a_time_as_they_are_together(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     together = pixels(model.draw(PROMPTS, steps=2, guidance=3.0))
-    monkeypatch.setattr("advanchor.models.latent_diffusion.AT_ONCE", 3 * model.pixels**2)
+    monkeypatch.setattr("advanchor.models.sampling.AT_ONCE", 3 * model.pixels**2)
     sizes, decode = [], model.pipe.vae.decode
     monkeypatch.setattr(
         model.pipe.vae, "decode", lambda z, return_dict: sizes.append(len(z)) or decode(z, return_dict=return_dict)
@@ -352,9 +370,17 @@ def change(file: Path, **settings: Any) -> None:
 
 
 PARTS = [
-    "model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/config.json", "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder/config.json", "text_encoder/model.safetensors", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json",
-]  # fmt: skip
+    "model_index.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "scheduler/scheduler_config.json",
+    "tokenizer/tokenizer.json",
+    "tokenizer/tokenizer_config.json",
+]
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -386,29 +412,69 @@ def test_a_whole_part_missing_is_one_sentence(copied: Path, part: str) -> None:
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "another pipeline": ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "is a StableDiffusionXLPipeline, and only StableDiffusionPipeline"),
+    "another pipeline": (
+        "model_index.json",
+        {"_class_name": "StableDiffusionXLPipeline"},
+        "is a StableDiffusionXLPipeline, and only StableDiffusionPipeline",
+    ),
     "foreign code": ("model_index.json", {"unet": ["my_module", "MyUNet"]}, "unet of .* is a .*MyUNet"),
-    "a part of another kind": ("model_index.json", {"vae": ["diffusers", "AutoencoderTiny"]}, "vae of .* is a AutoencoderTiny where Stable Diffusion 1.x has a AutoencoderKL"),
-    "flow matching": ("model_index.json", {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}, "scheduler of .* is FlowMatch.* put one of DDIMScheduler"),
-    "noise of its own": ("model_index.json", {"scheduler": ["diffusers", "DPMSolverSDEScheduler"]}, "depend on prompt and seed alone"),
+    "a part of another kind": (
+        "model_index.json",
+        {"vae": ["diffusers", "AutoencoderTiny"]},
+        "vae of .* is a AutoencoderTiny where Stable Diffusion 1.x has a AutoencoderKL",
+    ),
+    "flow matching": (
+        "model_index.json",
+        {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]},
+        "scheduler of .* is FlowMatch.* put one of DDIMScheduler",
+    ),
+    "noise of its own": (
+        "model_index.json",
+        {"scheduler": ["diffusers", "DPMSolverSDEScheduler"]},
+        "depend on prompt and seed alone",
+    ),
     "no scheduler": ("model_index.json", {"scheduler": None}, "scheduler of .* is None"),
-    "v-prediction": ("scheduler/scheduler_config.json", {"prediction_type": "v_prediction"}, "predicts v_prediction, and only epsilon"),
+    "v-prediction": (
+        "scheduler/scheduler_config.json",
+        {"prediction_type": "v_prediction"},
+        "predicts v_prediction, and only epsilon",
+    ),
     "flow": ("scheduler/scheduler_config.json", {"use_flow_sigmas": True}, "predicts flow, and only epsilon"),
-    "zero terminal SNR": ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "cannot start from pure noise: set it to false"),
+    "zero terminal SNR": (
+        "scheduler/scheduler_config.json",
+        {"rescale_betas_zero_snr": True},
+        "cannot start from pure noise: set it to false",
+    ),
     "betas of one": ("scheduler/scheduler_config.json", {"beta_end": 1.0}, "alphas_cumprod reaches 0"),
-    "betas too large": ("scheduler/scheduler_config.json", {"beta_start": 0.5, "beta_end": 0.9}, "alphas_cumprod reaches"),
+    "betas too large": (
+        "scheduler/scheduler_config.json",
+        {"beta_start": 0.5, "beta_end": 0.9},
+        "alphas_cumprod reaches",
+    ),
     "trained betas": ("scheduler/scheduler_config.json", {"trained_betas": [0.1, 1.0]}, "alphas_cumprod reaches 0"),
     "no betas": ("scheduler/scheduler_config.json", {"trained_betas": []}, "alphas_cumprod reaches"),
-    "an unknown schedule": ("scheduler/scheduler_config.json", {"beta_schedule": "nope"}, "describes no noise schedule .*none of linear"),
+    "an unknown schedule": (
+        "scheduler/scheduler_config.json",
+        {"beta_schedule": "nope"},
+        "describes no noise schedule .*none of linear",
+    ),
     "words for numbers": ("scheduler/scheduler_config.json", {"beta_end": "big"}, "describes no noise schedule"),
     "no timesteps": ("scheduler/scheduler_config.json", {"num_train_timesteps": 0}, "describes no noise schedule"),
     "inpainting": ("unet/config.json", {"in_channels": 9}, "inpainting model"),
-    "further inputs": ("unet/config.json", {"addition_embed_type": "text_time"}, "wants an input that Stable Diffusion 1.x has not"),
+    "further inputs": (
+        "unet/config.json",
+        {"addition_embed_type": "text_time"},
+        "wants an input that Stable Diffusion 1.x has not",
+    ),
     "oblong": ("unet/config.json", {"sample_size": [8, 16]}, r"sample_size \[8, 16\], and images here are square"),
     "no size": ("unet/config.json", {"sample_size": None}, "sample_size null"),
     "other latents": ("vae/config.json", {"latent_channels": 16}, "4 channels in and 4 out, its VAE 16"),
-    "another text encoder": ("text_encoder/config.json", {"hidden_size": 64}, "takes embeddings of width 32, and its text encoder makes 64"),
-}  # fmt: skip
+    "another text encoder": (
+        "text_encoder/config.json",
+        {"hidden_size": 64},
+        "takes embeddings of width 32, and its text encoder makes 64",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -446,7 +512,8 @@ def test_a_pickle_is_never_opened(copied: Path, tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(
         BadInput,
-        match=r"is a pickle, which can hold more than tensors and is not read: take diffusion_pytorch_model\.safetensors",
+        match=r"is a pickle, which can hold more than tensors and is not read: "
+        r"take diffusion_pytorch_model\.safetensors",
     ):
         stable(copied).open("cpu")
     assert not (tmp_path / "executed").exists()
@@ -478,9 +545,10 @@ def test_weights_that_are_not_those_of_the_config_are_one_sentence_and_nothing_i
     own = load_file(weights)
     name = next(k for k, v in own.items() if v.ndim > 1)
     for changed, said in (
-        ({k: v for k, v in own.items() if k != name}, f"lack {name}"), (own | {name: own[name][:, :1].clone()}, f"have another shape for {name}"),
+        ({k: v for k, v in own.items() if k != name}, f"lack {name}"),
+        (own | {name: own[name][:, :1].clone()}, f"have another shape for {name}"),
         (own | {"one.more.weight": own[name].clone()}, "hold one.more.weight"),
-    ):  # fmt: skip
+    ):
         save_file(changed, weights, {"format": "pt"})
         with pytest.raises(BadInput, match=f"{part}.* and config.json are not of one network .*{said}.*: copy"):
             stable(copied).open("cpu")
@@ -585,7 +653,12 @@ def test_every_file_that_is_loaded_is_named_once_and_one_folder_is_one_model_how
 
 
 def test_a_model_is_checked_without_importing_torch(saved: Path) -> None:
-    code = f"import sys; from advanchor.models.stable_diffusion import StableDiffusion; StableDiffusion(name='x', path={str(saved)!r}).files(); assert 'torch' not in sys.modules"
+    code = f"""
+import sys
+from advanchor.models.stable_diffusion import StableDiffusion
+StableDiffusion(name="x", path={str(saved)!r}).files()
+assert "torch" not in sys.modules
+"""
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -599,23 +672,53 @@ def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     pipe = StableDiffusionPipeline(
         vae=AutoencoderKL(
-            block_out_channels=(8, 8, 16, 16), norm_num_groups=4, latent_channels=4, layers_per_block=2, sample_size=64,
-            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(8, 8, 16, 16),
+            norm_num_groups=4,
+            latent_channels=4,
+            layers_per_block=2,
+            sample_size=64,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
         ),
         text_encoder=CLIPTextModel(
             CLIPTextConfig(
-                vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=77,
-                bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+                vocab_size=len(tokenizer),
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=77,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
             )
         ),
         tokenizer=tokenizer,
         unet=UNet2DConditionModel(
-            sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16, 16, 16), layers_per_block=2, norm_num_groups=4, cross_attention_dim=32,
-            attention_head_dim=8, down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(8, 16, 16, 16),
+            layers_per_block=2,
+            norm_num_groups=4,
+            cross_attention_dim=32,
+            attention_head_dim=8,
+            down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
         ),
-        scheduler=PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1),
-        safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False,
-    )  # fmt: skip
+        scheduler=PNDMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            skip_prk_steps=True,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        image_encoder=None,
+        requires_safety_checker=False,
+    )
     folder = tmp_path_factory.mktemp("sd")
     pipe.save_pretrained(folder)
     return folder

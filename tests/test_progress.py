@@ -23,7 +23,14 @@ def test_the_state_is_read_from_results_locks_and_errors(tmp_path: Path) -> None
 
 
 def test_a_lock_is_held_while_another_process_lives(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from advanchor.store import lock\nwith lock(Path(sys.argv[1])): print('mine', flush=True); input()"
+    code = """
+import sys
+from pathlib import Path
+from advanchor.store import lock
+with lock(Path(sys.argv[1])):
+    print("mine", flush=True)
+    input()
+"""
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -9,19 +9,36 @@ from advanchor.provenance import code, imports
 
 DRAWING = ("advanchor.models.stable_diffusion", "advanchor.images")
 STAGES = {
-    "edit": ("advanchor.models.stable_diffusion", "advanchor.methods.ac", "advanchor.anchors.adversarial"), "images": DRAWING,
-    "score": ("advanchor.metrics.erasure", "advanchor.judges.emoji"), "pool": ("advanchor.training.pools", "advanchor.models.stable_diffusion"),
-}  # fmt: skip
+    "edit": ("advanchor.models.stable_diffusion", "advanchor.methods.ac", "advanchor.anchors.adversarial"),
+    "images": DRAWING,
+    "score": ("advanchor.metrics.erasure", "advanchor.judges.emoji"),
+    "pool": ("advanchor.training.pools", "advanchor.models.stable_diffusion"),
+}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize(
     ("module", "touched"),
-    [("advanchor.results.figures", ()), ("advanchor.results.tables", ()), ("advanchor.cli", ()), ("advanchor.results.progress", ()), ("advanchor.trackers.wandb", ()), ("advanchor.results.report", ()),
-     ("advanchor.run", ()), ("advanchor.models.stable_diffusion", ("edit", "images", "pool")), ("advanchor.methods.ac", ("edit",)), ("advanchor.methods.esd", ()),
-     ("advanchor.anchors.search", ("edit",)), ("advanchor.training.loop", ("edit",)), ("advanchor.judges.emoji", ("score",)), ("advanchor.metrics.fid", ()),
-     ("advanchor.metrics.erasure", ("score",)), ("advanchor.models.edits", ("edit", "images", "pool")), ("advanchor.judges.stable_diffusion", ())],
-)  # fmt: skip
+    [
+        ("advanchor.results.figures", ()),
+        ("advanchor.results.tables", ()),
+        ("advanchor.cli", ()),
+        ("advanchor.results.progress", ()),
+        ("advanchor.trackers.wandb", ()),
+        ("advanchor.results.report", ()),
+        ("advanchor.run", ()),
+        ("advanchor.models.stable_diffusion", ("edit", "images", "pool")),
+        ("advanchor.methods.ac", ("edit",)),
+        ("advanchor.methods.esd", ()),
+        ("advanchor.anchors.search", ("edit",)),
+        ("advanchor.training.loop", ("edit",)),
+        ("advanchor.judges.emoji", ("score",)),
+        ("advanchor.metrics.fid", ()),
+        ("advanchor.metrics.erasure", ("score",)),
+        ("advanchor.models.edits", ("edit", "images", "pool")),
+        ("advanchor.judges.stable_diffusion", ()),
+    ],
+)
 def test_a_change_of_a_module_touches_the_stages_that_run_it_and_no_other(
     stage: str, module: str, touched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

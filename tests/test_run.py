@@ -26,10 +26,10 @@ import advanchor
 from advanchor import provenance
 from advanchor.anchors.words import Superclass
 from advanchor.compose import compose
-from advanchor.concept import Prompt
 from advanchor.core import BadInput
 from advanchor.images import Images
 from advanchor.models.latent_diffusion import LatentDiffusion
+from advanchor.prompts import Prompt
 from advanchor.run import run
 from advanchor.store import finish, part_of, write_json, write_tensors
 from advanchor.trackers.none import NoTracker

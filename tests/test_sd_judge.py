@@ -1,4 +1,6 @@
-"""The judge of Stable Diffusion runs its real networks, with random weights where the published ones would be downloaded."""
+"""The judge of Stable Diffusion runs its real networks, with random weights where the published ones would be
+downloaded.
+"""
 
 import csv
 import importlib.util
@@ -14,9 +16,10 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from advanchor.compose import compose
-from advanchor.concept import Prompt
 from advanchor.core import BadInput
+from advanchor.judges import sd_networks as networks
 from advanchor.judges import stable_diffusion as sd_judge
+from advanchor.prompts import Prompt
 from advanchor.run import build, sample_of
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train_style_head.py"
@@ -25,6 +28,7 @@ COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    import advanchor.torchvision_ops  # noqa: F401, I001  (before torchvision)
     from torchvision import models
     from torchvision.models._api import WeightsEnum
 
@@ -37,8 +41,8 @@ def judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         }[type(self).__name__](weights=None).state_dict()
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", random_weights)
-    monkeypatch.setattr(sd_judge, "MEASURES", {"LPIPS (AlexNet)": sd_judge.lpips})
-    for network in (sd_judge.resnet50, sd_judge.resnet18, sd_judge.lpips):
+    monkeypatch.setattr(networks, "MEASURES", {"LPIPS (AlexNet)": networks.lpips})
+    for network in (networks.resnet50, networks.resnet18, networks.lpips):
         network.cache_clear()
     return sd_judge.StableDiffusionJudge(name="sd", styles=str(tmp_path / "head"))
 
@@ -66,9 +70,9 @@ def test_a_style_needs_a_head_and_the_script_that_is_named_makes_one_that_tells_
     script = runpy.run_path(str(SCRIPT), run_name="script")
     names = [n for n in COLOURS for _ in range(4)]
     weight, bias = script["fit"](
-        sd_judge.style_features(squares(*names)), torch.tensor([list(COLOURS).index(n) for n in names]), 3
+        networks.style_features(squares(*names)), torch.tensor([list(COLOURS).index(n) for n in names]), 3
     )
-    scores = sd_judge.style_features(squares("red", "blue", "green")) @ weight.T + bias
+    scores = networks.style_features(squares("red", "blue", "green")) @ weight.T + bias
     assert [list(COLOURS)[i] for i in scores.argmax(1)] == ["red", "blue", "green"]
     script["main"](
         [
@@ -101,7 +105,7 @@ def test_the_judge_looks_where_the_run_says_and_no_config_says_otherwise(
     assert judge.device == "cpu"
     assert judge.distance(squares("red"), squares("blue")).shape == (1,)
     asked: list[str] = []
-    monkeypatch.setattr(sd_judge, "MEASURES", {"LPIPS (AlexNet)": asked.append})
+    monkeypatch.setattr(networks, "MEASURES", {"LPIPS (AlexNet)": asked.append})
     moved = judge.to("cuda:1")
     moved.check([], 512)
     assert (asked, judge.device, moved.styles) == (["cuda:1"], "cpu", judge.styles)
@@ -140,14 +144,15 @@ def test_a_library_that_is_not_installed_is_named_and_never_taken_for_not_found(
 
 
 def test_weights_that_cannot_be_fetched_are_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import advanchor.torchvision_ops  # noqa: F401, I001  (before torchvision)
     from torchvision.models._api import WeightsEnum
 
     def offline(*_: Any, **__: Any) -> Any:
         raise OSError("no route to host")
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", offline)
-    monkeypatch.setattr(sd_judge, "MEASURES", {"LPIPS (AlexNet)": sd_judge.lpips})
-    sd_judge.lpips.cache_clear()
+    monkeypatch.setattr(networks, "MEASURES", {"LPIPS (AlexNet)": networks.lpips})
+    networks.lpips.cache_clear()
     with pytest.raises(BadInput, match=r"weights of LPIPS \(AlexNet\) could not be loaded \(no route to host\)"):
         sd_judge.StableDiffusionJudge(name="sd").check([Prompt("x", 0, "object", "church")], 512)
 

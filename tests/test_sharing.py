@@ -1,4 +1,6 @@
-"""What the frozen model draws is drawn once for all runs, and no method is told the name of what is measured if a concept says so."""
+"""What the frozen model draws is drawn once for all runs, and no method is told the name of what is measured if a
+concept says so.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,6 @@
-"""SPM, Receler and MACE against plain transcriptions of their equations: modules hooked in by hand, loops instead of tensors."""
+"""SPM, Receler and MACE against plain transcriptions of their equations: modules hooked in by hand, loops instead of
+tensors.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from test_advanchor import encode, predict, step, texts  # noqa: F401  (a fixture)
+from test_advanchor import encode, predict, texts
 from test_methods import attention, quiet
 
 from advanchor.anchors.words import Empty, Same, Superclass
@@ -20,21 +22,64 @@ from advanchor.methods.receler import Adversary, RobustEraser, erasers
 from advanchor.methods.spm import SemiPermeableMembrane, factors, surrounding
 from advanchor.run import build
 from advanchor.store import slug
+from advanchor.training.draws import random
 from advanchor.training.masks import mask
-from advanchor.training.pools import Pool, Trajectories, random
+from advanchor.training.pools import Pool, Trajectories
 
 SPM = SemiPermeableMembrane(
-    name="spm", scope="transformers", rank=2, steps=3, lr=1e-2, batch=2, eta=1.5, surround=30.0, surroundings=3, half_empty=False, latents="pool", above=False,
-    pool=4, pool_steps=3, pool_guidance=2.0,
-)  # fmt: skip
+    name="spm",
+    scope="transformers",
+    rank=2,
+    steps=3,
+    lr=1e-2,
+    batch=2,
+    eta=1.5,
+    surround=30.0,
+    surroundings=3,
+    half_empty=False,
+    latents="pool",
+    above=False,
+    pool=4,
+    pool_steps=3,
+    pool_guidance=2.0,
+)
 RECELER = RobustEraser(
-    name="receler", rank=4, steps=3, lr=1e-2, batch=2, eta=1.5, regularise=0.3, mask_side=8, threshold=0.5, adversary=2, attacks=3, attack_lr=0.1, attack_decay=0.1,
-    latents="pool", pool=4, pool_steps=3, pool_guidance=2.0,
-)  # fmt: skip
+    name="receler",
+    rank=4,
+    steps=3,
+    lr=1e-2,
+    batch=2,
+    eta=1.5,
+    regularise=0.3,
+    mask_side=8,
+    threshold=0.5,
+    adversary=2,
+    attacks=3,
+    attack_lr=0.1,
+    attack_decay=0.1,
+    latents="pool",
+    pool=4,
+    pool_steps=3,
+    pool_guidance=2.0,
+)
 MACE = MassConceptErasure(
-    name="mace", rank=1, steps=3, lr=1e-2, batch=2, clip=1.0, lamb=5.0, preserve_scale=0.2, all_words=False, pooler=True, mask_side=8, threshold=0.5,
-    pool=4, pool_steps=2, pool_guidance=2.0, anchor_steps=2,
-)  # fmt: skip
+    name="mace",
+    rank=1,
+    steps=3,
+    lr=1e-2,
+    batch=2,
+    clip=1.0,
+    lamb=5.0,
+    preserve_scale=0.2,
+    all_words=False,
+    pooler=True,
+    mask_side=8,
+    threshold=0.5,
+    pool=4,
+    pool_steps=2,
+    pool_guidance=2.0,
+    anchor_steps=2,
+)
 
 OWN = slug("butterfly")  # what the factors of its LoRA are called
 
@@ -51,7 +96,9 @@ def perturbed(theta: dict[str, Any]) -> dict[str, Any]:
 
 
 class Membranes:
-    """Every linear and convolution layer of the transformer blocks with a low-rank branch beside it, as modules, not as weights."""
+    """Every linear and convolution layer of the transformer blocks with a low-rank branch beside it, as modules, not as
+    weights.
+    """
 
     def __init__(self, model: Any, theta: dict[str, Any]) -> None:
         self.handles, self.layers = [], []
@@ -134,7 +181,9 @@ def released_spm(
     eta: float,
     strength: float,
 ) -> Any:
-    """One update's loss as the released code computes it: two rows for each latent, the guided half kept; vectors (n, L, d) are its random embeddings."""
+    """One update's loss as the released code computes it: two rows for each latent, the guided half kept; vectors (n,
+    L, d) are its random embeddings.
+    """
     empty, c = model.encode([""]), model.encode([words])
 
     def predicted(t: Any, x: Any, embeddings: Any) -> Any:
@@ -159,7 +208,9 @@ def released_spm(
 
 
 def surroundings_drawn(model: Any, words: str, n: int, generator: torch.Generator) -> Any:
-    """The release's draws in our generator's order, two for each of n: it halves the doubled batch and so drops the first half."""
+    """The release's draws in our generator's order, two for each of n: it halves the doubled batch and so drops the
+    first half.
+    """
     e_c, found = model.encode([words])[0], []
     while len(found) < n:
         noise = torch.randn(e_c.shape, generator=generator)
@@ -185,7 +236,8 @@ def test_spm_faithful_equals_the_release_written_out_for_three_updates(
     for i in range(3):
         k = 1 + int(torch.randint(29, (1,), generator=random(0, 0, 1, i)))
         own = surroundings_drawn(model, "a butterfly", n, random(0, 3, 1, i))
-        # Rows n and up of [empty, v0, empty, v1, ...] are kept: of our n draws those take the places that are not the empty prompt's.
+        # Rows n and up of [empty, v0, empty, v1, ...] are kept: of our n draws those take the places that are not the
+        # empty prompt's.
         vectors, kept_rows = torch.zeros(n, *own.shape[1:]), [divmod(n + j, 2) for j in range(n)]
         for j, (which, is_vector) in enumerate(kept_rows):
             if is_vector:
@@ -447,7 +499,9 @@ def test_an_adversary_that_does_not_fit_behind_the_sentences_is_refused(
 
 
 def test_maces_refinement_maps_the_words_around_the_concept_and_not_the_concept(model: Any, concept: Any) -> None:
-    """ "an emoji of a butterfly" towards "an emoji of a bug": start token, three words before the slot, then end and padding, aligned behind the last word piece."""
+    """ "an emoji of a butterfly" towards "an emoji of a bug": start token, three words before the slot, then end and
+    padding, aligned behind the last word piece.
+    """
     target = Superclass(name="superclass").start(model, concept, 0)
     old, new = MACE.matched(model, target)
     rows_old, rows_new = [], []

@@ -7,24 +7,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from advanchor import store
+from advanchor import identity
 from advanchor.compose import compose
 from advanchor.core import BadInput
+from advanchor.identity import IDENTITY, contents, file_digest, key, run_id
 from advanchor.models.stable_diffusion import ASSETS
-from advanchor.store import (
-    IDENTITY,
-    SUMS,
-    cached,
-    contents,
-    file_digest,
-    finish,
-    key,
-    lock,
-    part_of,
-    run_id,
-    slug,
-    verified,
-)
+from advanchor.store import SUMS, cached, finish, lock, part_of, slug, verified
 
 
 def test_key_ignores_the_order_of_keys_and_where_a_class_lives() -> None:
@@ -36,9 +24,20 @@ def test_key_ignores_the_order_of_keys_and_where_a_class_lives() -> None:
 
 @pytest.mark.parametrize(
     ("override", "same"),
-    [("seed=1", False), ("method.lr=0.5", False), ("concept=emoji/cat", False), ("sample.steps=3", False), ("anchor.steps=3", False),
-     ("model.seed=1", False), ("tracker=none", True), ("metric=[kid]", True), ("batch=7", True), ("root=elsewhere", True), ("judge=none", True)],
-)  # fmt: skip
+    [
+        ("seed=1", False),
+        ("method.lr=0.5", False),
+        ("concept=emoji/cat", False),
+        ("sample.steps=3", False),
+        ("anchor.steps=3", False),
+        ("model.seed=1", False),
+        ("tracker=none", True),
+        ("metric=[kid]", True),
+        ("batch=7", True),
+        ("root=elsewhere", True),
+        ("judge=none", True),
+    ],
+)
 def test_a_run_is_named_by_what_decides_its_images_and_nothing_else(override: str, same: bool) -> None:
     assert (run_id(compose(["model=random"])) == run_id(compose(["model=random", override]))) is same
 
@@ -137,14 +136,14 @@ def test_what_a_file_of_prompts_holds_identifies_and_not_where_it_lies(tmp_path:
 def test_the_digest_of_a_large_file_is_remembered_and_a_damaged_memory_costs_only_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "LARGE", 1)
+    monkeypatch.setattr(identity, "LARGE", 1)
     (tmp_path / "w").write_text("weights")
     memory = tmp_path / "store/weights.json"
     first = file_digest(tmp_path / "w", memory)
     for damage in ("", "{", "[]", '{"x": 1}'):
         memory.write_text(damage)
-        monkeypatch.setattr(store, "_digests", {})
+        monkeypatch.setattr(identity, "_digests", {})
         assert file_digest(tmp_path / "w", memory) == first
-    monkeypatch.setattr(store, "_digests", {})
+    monkeypatch.setattr(identity, "_digests", {})
     monkeypatch.setattr(hashlib, "file_digest", None)
     assert file_digest(tmp_path / "w", memory) == first

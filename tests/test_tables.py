@@ -20,10 +20,16 @@ import advanchor
 from advanchor import provenance, run
 from advanchor.compose import compose, expand
 from advanchor.core import BadInput
+from advanchor.identity import run_id
 from advanchor.results import figures as plots
+from advanchor.results import painters, points
+from advanchor.results.cells import Cell, Value
+from advanchor.results.correlations import correlations
+from advanchor.results.forms import clean, latex
 from advanchor.results.intervals import above, by_prompt, interval
-from advanchor.results.tables import Cell, Sweep, Value, check, clean, label, latex, main, marked, notes
-from advanchor.store import run_id, write_json
+from advanchor.results.sweep import Sweep, check, label
+from advanchor.results.tables import main, marked, notes
+from advanchor.store import write_json
 
 SWEEP = ["anchor=superclass,empty", "seed=0,1", "table.cells=[clip/keep]"]
 
@@ -226,7 +232,8 @@ def test_a_sweep_of_which_no_run_is_there_says_which_command_makes_it(swept: Any
     overrides, _ = swept
     with pytest.raises(
         BadInput,
-        match=r"none of the 4 runs of this sweep is in .*: `advanchor -m .*anchor=superclass,empty seed=0,1 method.steps=2` makes them",
+        match=r"none of the 4 runs of this sweep is in .*: "
+        r"`advanchor -m .*anchor=superclass,empty seed=0,1 method.steps=2` makes them",
     ) as said:
         main([*overrides, "method.steps=2"])
     command = shlex.split(str(said.value).partition("`")[2].partition("`")[0])
@@ -438,14 +445,14 @@ def test_the_figures_of_a_sweep_are_written_and_an_empty_sweep_or_a_wrong_flag_i
 
 
 def test_a_share_in_a_figure_is_0_or_1_only_if_it_is() -> None:
-    assert [plots.rate(v) for v in (0.0, 1e-5, 0.995, 0.9996, 1.0)] == ["0.000", "0.001", "0.995", "0.999", "1.000"]
+    assert [painters.rate(v) for v in (0.0, 1e-5, 0.995, 0.9996, 1.0)] == ["0.000", "0.001", "0.995", "0.999", "1.000"]
 
 
 @pytest.mark.parametrize("n", [1, 2, 50])
 def test_the_labels_of_every_figure_of_few_and_of_many_rows_are_inside_it_and_no_two_keys_are_alike(n: int) -> None:
     pyplot = pytest.importorskip("matplotlib.pyplot")
     rows, columns = [("method", f"anchor number {i}") for i in range(n)], [("fox",), ("car",)]
-    names = [*plots.BEFORE, *plots.BEFORE.values(), plots.COSINE, plots.DRAWN]
+    names = [*points.BEFORE, *points.BEFORE.values(), points.COSINE, points.DRAWN]
     shown = {name: "fox" if name.startswith("erasure") else "dog" for name in names}
     cells = {
         (row, column, name): Cell([Value(0.5, 0, column[0], [0.5], ["a"], [shown[name]])])
@@ -499,7 +506,7 @@ def test_correlations_are_within_concepts_and_leave_out_the_concept_itself() -> 
                 "erasure/hit": step,
             }
             cells |= {((anchor,), (concept,), name): Cell([Value(v)]) for name, v in values.items()}
-    found = plots.correlations(Sweep([(a,) for a in ("a", "b", "c", "itself")], [("fox",), ("car",)], cells, 8, [], {}))
+    found = correlations(Sweep([(a,) for a in ("a", "b", "c", "itself")], [("fox",), ("car",)], cells, 8, [], {}))
     assert (found["similarity_keeping/all"]["rho"], found["similarity_keeping/all"]["concepts"]) == (
         pytest.approx(-1, abs=1e-5),
         2,
@@ -508,7 +515,7 @@ def test_correlations_are_within_concepts_and_leave_out_the_concept_itself() -> 
     assert "similarity_fid/all" not in found  # nothing was measured there
     for anchor in ("a", "b", "c"):
         cells[(anchor,), ("car",), "keep/hit"] = Cell([Value(0.5)])
-    found = plots.correlations(Sweep([(a,) for a in ("a", "b", "c", "itself")], [("fox",), ("car",)], cells, 8, [], {}))
+    found = correlations(Sweep([(a,) for a in ("a", "b", "c", "itself")], [("fox",), ("car",)], cells, 8, [], {}))
     assert found["similarity_keeping/all"]["each"] == [
         pytest.approx(-1, abs=1e-5)
     ]  # one that is the same under every anchor has no rank
@@ -527,7 +534,7 @@ def test_a_sweep_of_one_number_at_a_time_has_a_centre_and_a_panel_for_each_setti
         {},
         ["steps", "bound"],
     )
-    assert [plots.label(one, row) for row in rows] == [
+    assert [points.label(one, row) for row in rows] == [
         "steps 1",
         "centre",
         "steps 30",
@@ -535,23 +542,23 @@ def test_a_sweep_of_one_number_at_a_time_has_a_centre_and_a_panel_for_each_setti
         "bound 1e-1",
         "bound 2",
     ]
-    assert {name: [value for value, _ in values] for name, values in plots.varied(one).items()} == {
+    assert {name: [value for value, _ in values] for name, values in points.varied(one).items()} == {
         "steps": ["1", "10", "30"],
         "bound": ["1e-1", "0.3", "2", "none"],
     }
     figure = pytest.importorskip("matplotlib.figure").Figure(layout="constrained")
-    plots.settings(figure, one)
+    painters.settings(figure, one)
     assert [axes.get_xlabel() for axes in figure.axes] == ["steps", "bound"]
     assert [tick.get_text() for tick in figure.axes[1].get_xticklabels()] == ["1e-1", "0.3", "2", "none"]
     grid = Sweep([(a, b) for a in ("1", "2") for b in ("3", "4")], [("fox",)], {}, 4, [], {}, ["steps", "bound"])
-    assert not plots.varied(grid)
-    assert plots.label(grid, ("1", "3")) == "1 + 3"
+    assert not points.varied(grid)
+    assert points.label(grid, ("1", "3")) == "1 + 3"
     for others in (
         [("ac", "a"), ("ac", "b"), ("ac", "c")],
         [("ac", "a"), ("ac", "b"), ("esd", "a")],
         [("1", "2"), ("2", "1"), ("2", "2")][:2],
     ):  # names; the centre is not there
-        assert plots.centre(Sweep(others, [("fox",)], {}, 3, [], {}, ["method", "anchor"])) is None
+        assert points.centre(Sweep(others, [("fox",)], {}, 3, [], {}, ["method", "anchor"])) is None
 
 
 def test_a_setting_in_a_row_is_written_in_its_shortest_form() -> None:

@@ -1,9 +1,10 @@
 """AdvAnchor: an anchor that is optimised instead of named (Zhao et al. 2024, arXiv 2501.00054).
 
-A perturbation delta (s, d) of the embeddings of the concept's tokens, one for all images, that makes the frozen model predict noise unlike the
-concept's; losses and schedules are those of search.py. Where the released code leaves a choice open or holds a slip, the option says so;
-conf/anchor/adversarial_faithful.yaml keeps them all. The release also halves its loss (which Adam does not see) and has
-an option, `--att_size`, that takes several named attributes with weights as references beside the concept: not here.
+A perturbation delta (s, d) of the embeddings of the concept's tokens, one for all images, that makes the frozen model
+predict noise unlike the concept's; losses and schedules are those of search.py. Where the released code leaves a choice
+open or holds a slip, the option says so; conf/anchor/adversarial_faithful.yaml keeps them all. The release also halves
+its loss (which Adam does not see) and has an option, `--att_size`, that takes several named attributes with weights as
+references beside the concept: not here.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ class Adversarial:
 
     Attributes:
         loss: see search.py. Product stays near E[eps^2] and hardly ever stops; direction reaches 0.
-        schedule: alternating (for each batch up to `steps` on delta, then one on the weights, same z_t and t), sequential (one pass over
-            all batches for delta, then one with fresh noise for the weights), cyclical (`steps` passes with one delta step a batch, then the weights).
+        schedule: alternating (for each batch up to `steps` on delta, then one on the weights, same z_t and t),
+            sequential (one pass over all batches for delta, then one with fresh noise for the weights), cyclical
+            (`steps` passes with one delta step a batch, then the weights).
         place: delta is added to the text encoder's output (the paper's figure) or to its input token embeddings.
         steps: K, at most this many updates of delta per batch.
         lr: Adam's learning rate for delta.
@@ -35,8 +37,10 @@ class Adversarial:
         init: deviation of delta's random start.
         bound: an extension, not in the paper: largest allowed |delta| / |e_c| on the span; null is no bound.
         keep_optimiser: Adam's moments live on from batch to batch; False re-creates it, as the released code does.
-        zero_grad: gradients of delta are zeroed before each update; False sums them within a batch, as the released code does.
-        span: tokens (all BPE pieces of the name) or words (one position per space-separated word, the released code's slip).
+        zero_grad: gradients of delta are zeroed before each update; False sums them within a batch, as the released
+            code does.
+        span: tokens (all BPE pieces of the name) or words (one position per space-separated word, the released code's
+            slip).
         suffix: appended to the name in the anchor's sentences; the released code has "'s".
     """
 
@@ -63,11 +67,8 @@ class Adversarial:
                 f"'{concept.name}{self.suffix}' has not the same tokens in all of concept.templates: reword them."
             )
         # float32 always: a start at 1e-7 would vanish in half precision.
-        delta = (
-            (self.init * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(seed)))
-            .to(model.device, torch.float32)
-            .requires_grad_()
-        )
+        start = self.init * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(seed))
+        delta = start.to(model.device, torch.float32).requires_grad_()
 
         def project() -> None:
             if self.bound is None:
@@ -76,6 +77,17 @@ class Adversarial:
                 delta.mul_(min(1.0, self.bound * float(tokens.norm()) / max(float(delta.norm()), 1e-20)))
 
         return Search(
-            concept, delta, lambda templates: slot.encode(templates, delta, self.place), slot.ends, slot.subjects, project=project,
-            loss=self.loss, schedule=self.schedule, steps=self.steps, lr=self.lr, stop=self.stop, keep_optimiser=self.keep_optimiser, zero_grad=self.zero_grad,
-        )  # fmt: skip
+            concept,
+            delta,
+            lambda templates: slot.encode(templates, delta, self.place),
+            slot.ends,
+            slot.subjects,
+            project=project,
+            loss=self.loss,
+            schedule=self.schedule,
+            steps=self.steps,
+            lr=self.lr,
+            stop=self.stop,
+            keep_optimiser=self.keep_optimiser,
+            zero_grad=self.zero_grad,
+        )

@@ -1,4 +1,4 @@
-"""Anchors that are points in embedding space, made in closed form from the concept's own embedding. Nothing is learned."""
+"""Anchors that are points in embedding space, in closed form from the concept's own embedding; nothing is learned."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pydantic import Field
 
 from advanchor.anchors.slot import Slot
 from advanchor.anchors.words import Fixed, phrase_of, words
-from advanchor.concept import Concept, fill
+from advanchor.concept import Concept
 from advanchor.core import BadInput, option
 from advanchor.lazy import torch
+from advanchor.naming import fill
 from advanchor.protocols import Model, Target
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 @option("anchor")
 class Random:
-    """Each of the concept's tokens becomes a random direction of the same norm, drawn once from the seed: a point that means nothing."""
+    """Each of the concept's tokens becomes a random direction of the same norm, drawn once from the seed: a point that
+    means nothing.
+    """
 
     name: str
     version: int = 1
@@ -57,7 +60,8 @@ class Interpolate:
         """Raise BadInput if the concept does not have the other one: known before a model is loaded."""
         if self.other in ("sibling", "unrelated") and self._name(concept) is None:
             raise BadInput(
-                f"concept {concept.name} has no {self.other}: choose another anchor.other, or add it to the concept's yaml."
+                f"concept {concept.name} has no {self.other}: choose another anchor.other, "
+                "or add it to the concept's yaml."
             )
 
     def _name(self, concept: Concept) -> str | None:
@@ -86,8 +90,9 @@ class Interpolate:
 class Project:
     """The concept without the direction in which it differs from its superclass.
 
-    v is the unit vector of mean(e_c on the name's tokens) - mean(e_b on the superclass's tokens), averaged over the templates, m that of the superclass alone.
-    On the name's tokens e_a = e_c - <e_c - m, v> v: nothing is left of the difference along v, all else stays.
+    v is the unit vector of mean(e_c on the name's tokens) - mean(e_b on the superclass's tokens), averaged over the
+    templates, m that of the superclass alone. On the name's tokens e_a = e_c - <e_c - m, v> v: nothing is left of the
+    difference along v, all else stays.
     """
 
     name: str
@@ -95,16 +100,15 @@ class Project:
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
         slot = Slot(model, concept)
-        e_c, e_b = (
-            slot.encode(concept.templates),
-            model.encode([fill(t, "", concept.superclass) for t in concept.templates]),
-        )
+        e_c = slot.encode(concept.templates)
+        e_b = model.encode([fill(t, "", concept.superclass) for t in concept.templates])
         own = torch.stack([e[s].mean(0) for e, s in zip(e_c, slot.spans(concept.templates), strict=True)]).mean(0)
         spans = [model.span(fill(t, "", concept.superclass), concept.superclass) for t in concept.templates]
         mean = torch.stack([e[s].mean(0) for e, s in zip(e_b, spans, strict=True)]).mean(0)
         if not (own - mean).norm() > 0:
             raise BadInput(
-                f"'{concept.superclass}' leaves anchor=project nothing to take from {concept.name}: correct concept.superclass."
+                f"'{concept.superclass}' leaves anchor=project nothing to take from {concept.name}: "
+                "correct concept.superclass."
             )
         v = (own - mean) / (own - mean).norm()
 

@@ -9,9 +9,10 @@ from pydantic import Field
 
 from advanchor.anchors.search import Loss, Schedule, Search
 from advanchor.anchors.words import Fixed, nearest, vocabulary, words
-from advanchor.concept import Concept, fill
+from advanchor.concept import Concept
 from advanchor.core import BadInput, Positive, Rate, option
 from advanchor.lazy import torch
+from advanchor.naming import fill
 from advanchor.protocols import Model
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 class Learned:
     """e_a = sum_k softmax(w / temperature)_k E(sentence with phrase k), with w found by search.py.
 
-    The vocabulary is the `words` phrases nearest to the concept (cosine of the sentences' embeddings) among its kept neighbours of the same kind and its
-    superclass. Against AGE: AdvAnchor's loss on the frozen model instead of AGE's min-max on the preservation term (whose released ascent
-    step carries no gradient to the target), softmax instead of Gumbel-softmax, whole sentences are mixed, and only the target is learned.
+    The vocabulary is the `words` phrases nearest to the concept (cosine of the sentences' embeddings) among its kept
+    neighbours of the same kind and its superclass. Against AGE: AdvAnchor's loss on the frozen model instead of AGE's
+    min-max on the preservation term (whose released ascent step carries no gradient to the target), softmax instead of
+    Gumbel-softmax, whole sentences are mixed, and only the target is learned.
 
     Attributes:
         loss, schedule, steps, lr, stop: see search.py.
@@ -47,7 +49,8 @@ class Learned:
         """Raise BadInput if there is nothing to mix: known before a model is loaded."""
         if len(vocabulary(concept, around(concept))) < 2:
             raise BadInput(
-                f"anchor=learned mixes phrases around {concept.name}, and there are no two: fill `keep`, or take another."
+                f"anchor=learned mixes phrases around {concept.name}, and there are no two: fill `keep`, "
+                "or take another."
             )
 
     def start(self, model: Model, concept: Concept, seed: int) -> Search:
@@ -64,9 +67,17 @@ class Learned:
             return words(model, concept, phrases[int(w.argmax())])
 
         return Search(
-            concept, w, mixture, lambda templates: heaviest().ends(templates), lambda templates: heaviest().subjects(templates),
-            loss=self.loss, schedule=self.schedule, steps=self.steps, lr=self.lr, stop=self.stop,
-        )  # fmt: skip
+            concept,
+            w,
+            mixture,
+            lambda templates: heaviest().ends(templates),
+            lambda templates: heaviest().subjects(templates),
+            loss=self.loss,
+            schedule=self.schedule,
+            steps=self.steps,
+            lr=self.lr,
+            stop=self.stop,
+        )
 
 
 def around(concept: Concept) -> list[str]:

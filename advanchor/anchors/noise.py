@@ -13,9 +13,11 @@ from advanchor.protocols import Model
 
 @option("anchor")
 class Noise(Adversarial):
-    """An isotropic perturbation of the concept's tokens that has, at every step, the norm of the adversarial one found by the same search.
+    """An isotropic perturbation of the concept's tokens that has, at every step, the norm of the adversarial one found
+    by the same search.
 
-    The search runs as for `Adversarial`, with its settings; handed out is |delta| in a random direction, drawn once from the seed.
+    The search runs as for `Adversarial`, with its settings; handed out is |delta| in a random direction, drawn once
+    from the seed.
     """
 
     def start(self, model: Model, concept: Concept, seed: int) -> Search:

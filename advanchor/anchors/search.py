@@ -1,6 +1,8 @@
-"""Anchors that are found by optimisation: the losses and schedules of AdvAnchor (Zhao et al. 2024, arXiv 2501.00054) over any parameter.
+"""Anchors that are found by optimisation: the losses and schedules of AdvAnchor (Zhao et al. 2024, arXiv 2501.00054)
+over any parameter.
 
-e0 is the frozen model's prediction at (z_t, t), o the elementwise product, the mean is over all elements; e_a depends on the parameter:
+e0 is the frozen model's prediction at (z_t, t), o the elementwise product, the mean is over all elements; e_a depends
+on the parameter:
 
     product     L = mean( e0(e_a) o e0(e_c) )
     direction   L = mean( [e0(e_a) - e0(e_b)] o [e0(e_c) - e0(e_b)] )
@@ -38,25 +40,27 @@ class Search:
     """
 
     def __init__(
-        self, concept: Concept, parameter: Tensor, learned: Callable[[Sequence[str]], Tensor], ends: Callable[[Sequence[str]], list[int]],
+        self,
+        concept: Concept,
+        parameter: Tensor,
+        learned: Callable[[Sequence[str]], Tensor],
+        ends: Callable[[Sequence[str]], list[int]],
         subjects: Callable[[Sequence[str]], list[int]],
-        *, loss: Loss, schedule: Schedule, steps: int, lr: float, stop: float = 0.0, keep_optimiser: bool = True, zero_grad: bool = True,
-        shown: Callable[[Sequence[str]], Tensor] | None = None, project: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
-        self.concept, self.parameter, self.learned, self.ends, self.subjects = (
-            concept,
-            parameter,
-            learned,
-            ends,
-            subjects,
-        )
+        *,
+        loss: Loss,
+        schedule: Schedule,
+        steps: int,
+        lr: float,
+        stop: float = 0.0,
+        keep_optimiser: bool = True,
+        zero_grad: bool = True,
+        shown: Callable[[Sequence[str]], Tensor] | None = None,
+        project: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.concept, self.parameter, self.learned = concept, parameter, learned
+        self.ends, self.subjects, self.shown, self.project = ends, subjects, shown or learned, project
         self.kind, self.schedule, self.steps, self.lr, self.stop = loss, schedule, steps, lr, stop
-        self.keep_optimiser, self.zero_grad, self.shown, self.project = (
-            keep_optimiser,
-            zero_grad,
-            shown or learned,
-            project,
-        )
+        self.keep_optimiser, self.zero_grad = keep_optimiser, zero_grad
         self.optimiser = torch.optim.Adam([parameter], lr)
         self.first_loss = self.last_loss = float("nan")
         self.taken = 0
@@ -114,9 +118,12 @@ class Search:
 
     def state(self) -> dict[str, Any]:
         return {
-            "parameter": self.parameter.detach(), "optimiser": self.optimiser.state_dict(), "first_loss": self.first_loss,
-            "last_loss": self.last_loss, "taken": self.taken,
-        }  # fmt: skip
+            "parameter": self.parameter.detach(),
+            "optimiser": self.optimiser.state_dict(),
+            "first_loss": self.first_loss,
+            "last_loss": self.last_loss,
+            "taken": self.taken,
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         with torch.no_grad():

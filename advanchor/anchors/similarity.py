@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from advanchor.anchors.slot import Slot
-from advanchor.concept import fill
 from advanchor.lazy import F, torch
+from advanchor.naming import fill
 from advanchor.protocols import Model, Target
 
 
@@ -12,9 +12,10 @@ def similarity(model: Model, target: Target) -> dict[str, float]:
     """Means over the concept's templates.
 
     Returns:
-        anchor/cosine_span: cosine of e_a and e_c at the positions of the concept's tokens, whatever the anchor has there.
-        anchor/cosine_pooled: cosine of the two sentences' embeddings (the encoder's outputs at their end tokens). An anchor that moves only
-            the concept's own output tokens has 1.
+        anchor/cosine_span: cosine of e_a and e_c at the positions of the concept's tokens, whatever the anchor has
+            there.
+        anchor/cosine_pooled: cosine of the two sentences' embeddings (the encoder's outputs at their end tokens). An
+            anchor that moves only the concept's own output tokens has 1.
         anchor/shift: |e_a - e_c| / |e_c| at the concept's tokens.
     """
     concept = target.concept

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from advanchor.concept import Concept, fill, whole
+from advanchor.concept import Concept
 from advanchor.core import BadInput
+from advanchor.models.sentences import add_at
+from advanchor.naming import fill, whole
 from advanchor.protocols import Model
 
 if TYPE_CHECKING:
@@ -22,7 +24,8 @@ class Slot:
 
     Attributes:
         suffix: appended to the name ("'s" in the released AdvAnchor code), wherever it stands as words of their own.
-        by: tokens (all BPE pieces of the name), or words (one position per space-separated word, the released code's slip).
+        by: tokens (all BPE pieces of the name), or words (one position per space-separated word, the released code's
+            slip).
     """
 
     model: Model
@@ -74,8 +77,6 @@ class Slot:
         self, templates: Sequence[str], delta: Tensor | None = None, place: Literal["output", "input"] = "output"
     ) -> Tensor:
         """E(sentences) (b, L, d) with delta (s, d) added at each occurrence, at the encoder's output or input."""
-        from advanchor.models.latent_diffusion import add_at
-
         if delta is None:
             return self.model.encode(self.texts(templates))
         if place == "input":

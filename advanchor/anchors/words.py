@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from advanchor.anchors.slot import Slot
-from advanchor.concept import Concept, fill, whole
+from advanchor.concept import Concept
 from advanchor.core import BadInput, option
 from advanchor.lazy import F, torch
+from advanchor.naming import fill, whole
 from advanchor.protocols import Model, Step, Target
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def words(model: Model, concept: Concept, phrase: str | None) -> Fixed:
 
 
 def phrase_of(concept: Concept, name: str) -> str:
-    """How another concept's name stands in a sentence: its kept phrase ("an owl"), or this concept's with the name exchanged."""
+    """How another concept's name stands in a sentence: its kept phrase ("an owl"), or this concept's with the name
+    exchanged.
+    """
     return concept.keep.get(name, whole(concept.name).sub(lambda _: name, concept.phrase))
 
 
@@ -129,7 +132,8 @@ class Sibling:
     """A look-alike: "a wolf" for a fox.
 
     Attributes:
-        of: a name ("wolf"), first (of the concept's `siblings`), or nearest (among the kept concepts of its kind, in text-embedding space).
+        of: a name ("wolf"), first (of the concept's `siblings`), or nearest (among the kept concepts of its kind, in
+            text-embedding space).
     """
 
     name: str
@@ -178,7 +182,9 @@ def vocabulary(concept: Concept, phrases: Sequence[str]) -> list[str]:
 
 
 def nearest(model: Model, concept: Concept, phrases: Sequence[str]) -> list[str]:
-    """The phrases, most similar to the concept first: cosine of the embeddings of whole sentences, mean over the templates."""
+    """The phrases, most similar to the concept first: cosine of the embeddings of whole sentences, mean over the
+    templates.
+    """
 
     def pooled(phrase: str) -> Tensor:
         texts = [fill(t, "", phrase) for t in concept.templates]

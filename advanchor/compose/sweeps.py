@@ -21,7 +21,7 @@ from advanchor.compose.overrides import parsed
 from advanchor.compose.sentences import sentences
 from advanchor.compose.writing import show
 from advanchor.core import BadInput
-from advanchor.store import run_id
+from advanchor.identity import run_id
 
 MOST = 5000  # runs of one sweep
 

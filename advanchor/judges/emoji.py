@@ -1,4 +1,6 @@
-"""What measures images of the emoji model: a classifier (detector and features) and an open_clip model, both trained apart from it."""
+"""What measures images of the emoji model: a classifier (detector and features) and an open_clip model, both trained
+apart from it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from advanchor.concept import Prompt
 from advanchor.core import BadInput, Head, option
 from advanchor.lazy import F, torch
+from advanchor.prompts import Prompt
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,7 +41,9 @@ def _clip() -> tuple[Any, Any]:
 
 @option("judge")
 class EmojiJudge:
-    """Judges 32 px emoji. `extractor` names the features behind FID and KID: numbers of other extractors are not comparable."""
+    """Judges 32 px emoji. `extractor` names the features behind FID and KID: numbers of other extractors are not
+    comparable.
+    """
 
     name: str
     version: int = 1
@@ -58,12 +62,14 @@ class EmojiJudge:
         """Raise BadInput if the model's images are not 32 px wide, or a prompt's label is none of the classifier's."""
         if pixels != 32:
             raise BadInput(
-                f"the emoji judge measures 32 px images and this model draws {pixels} px: set judge=none to draw without measuring."
+                f"the emoji judge measures 32 px images and this model draws {pixels} px: "
+                "set judge=none to draw without measuring."
             )
         for p in prompts:
             if p.label not in (known := self.labels(p.head)):
                 raise BadInput(
-                    f"the emoji judge knows no {p.head} '{p.label}': use one of {', '.join(known)}, or judge=none to draw without measuring."
+                    f"the emoji judge knows no {p.head} '{p.label}': use one of {', '.join(known)}, "
+                    "or judge=none to draw without measuring."
                 )
 
     def labels(self, head: Head) -> list[str]:
@@ -85,8 +91,9 @@ class EmojiJudge:
         return _classifier().features(_pixels(images))
 
     def distance(self, before: Sequence[Image], after: Sequence[Image]) -> Tensor:
-        """(n,): the form of LPIPS (Zhang et al. 2018, arXiv 1801.03924, eq. 1) with all weights 1 on the classifier's three feature maps: unit vectors over the
-        channels at every place, squared difference, mean over places, sum over stages. Not comparable with the published AlexNet's.
+        """(n,): the form of LPIPS (Zhang et al. 2018, arXiv 1801.03924, eq. 1) with all weights 1 on the classifier's
+        three feature maps: unit vectors over the channels at every place, squared difference, mean over places, sum
+        over stages. Not comparable with the published AlexNet's.
         """
         pairs = zip(_classifier().stages(_pixels(before)), _classifier().stages(_pixels(after)), strict=True)
         return torch.stack(

@@ -51,7 +51,9 @@ class EmojiClassifier(nn.Module):
         return torch.tanh(self.squeeze(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)))
 
     def stages(self, images: Tensor) -> list[Tensor]:
-        """(n, 3, 32, 32) in [0, 1] -> what each residual block puts out: (n, c, h, w) at full, half and quarter resolution."""
+        """(n, 3, 32, 32) in [0, 1] -> what each residual block puts out: (n, c, h, w) at full, half and quarter
+        resolution.
+        """
         x, seen = images * 2 - 1, []
         for layer in self.trunk:
             x = layer(x)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
-from advanchor.concept import Prompt
 from advanchor.core import option
+from advanchor.prompts import Prompt
 
 
 @option("judge")

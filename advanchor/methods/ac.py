@@ -4,8 +4,8 @@ Minimised over theta, the trained weights (e; e0 is the frozen model, sg a stopp
 
     L = MSE( e(e_c), sg[e0(e_a)] ) + lambda * MSE( e(e_b), sg[e0(e_b)] )          on z_t from images of the concept
 
-After Kumari et al. 2023 (arXiv 2303.13516) and Zhao et al. 2024 (arXiv 2501.00054). Against Kumari et al.: the teacher is the frozen model, the
-images are the concept's and not the anchor's, and the superclass term replaces the prior loss.
+After Kumari et al. 2023 (arXiv 2303.13516) and Zhao et al. 2024 (arXiv 2501.00054). Against Kumari et al.: the teacher
+is the frozen model, the images are the concept's and not the anchor's, and the superclass term replaces the prior loss.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ class AblatingConcepts:
     """Settings of the erasure.
 
     Attributes:
-        scope: the weights that are trained (latent_diffusion.SCOPES, or text_encoder).
+        scope: the weights that are trained (edits.SCOPES, or text_encoder).
         steps, lr, batch: Adam updates, learning rate, latents per update.
         preserve: lambda, the weight of the superclass term.
         pool: images of the concept that the frozen model draws once; each is used once per pass.
         pool_steps, pool_guidance: how they are drawn.
-        zero_grad: gradients are zeroed before each update; False keeps a running sum over all of them, as the released AdvAnchor code does.
+        zero_grad: gradients are zeroed before each update; False keeps a running sum over all of them, as the released
+            AdvAnchor code does.
     """
 
     name: str

@@ -1,11 +1,13 @@
-"""Ablating Concepts as its own paper has it, with any anchor as its target (Kumari et al. 2023, arXiv 2303.13516, eqs. 4 and 5).
+"""Ablating Concepts as its own paper has it, with any anchor as its target (Kumari et al. 2023, arXiv 2303.13516, eqs.
+4 and 5).
 
 Minimised over theta, the trained weights (e; sg a stopped gradient):
 
     L = MSE( e(x_t, e_c), sg[e(x_t, e_a)] ) + prior * MSE( e(x_t, e_a), noise )          on images x of the *anchor*
 
-The teacher is the network in training, the images are drawn by the frozen model under the anchor and captioned as the concept, and the optional prior term holds the
-anchor where it is: the differences from the form of the AdvAnchor release in ac.py.
+The teacher is the network in training, the images are drawn by the frozen model under the anchor and captioned as the
+concept, and the optional prior term holds the anchor where it is: the differences from the form of the AdvAnchor
+release in ac.py.
 
 Against the released code (nupurkmr9/concept-ablation, diffusers): its loss is 4 MSE + prior, so its prior weight of 1
 is 0.25 here, and it doubles its learning rate with the prior (conf/method/ac_kumari_prior.yaml); its prior looks at

@@ -1,4 +1,5 @@
-"""Erased Stable Diffusion with any anchor in the place of the empty prompt (Gandikota et al. 2023, arXiv 2303.07345, eq. 7).
+"""Erased Stable Diffusion with any anchor in the place of the empty prompt (Gandikota et al. 2023, arXiv 2303.07345,
+eq. 7).
 
 Minimised over theta, the trained weights (e; e0 is the frozen model):
 
@@ -37,7 +38,8 @@ class ErasedStableDiffusion:
         scope: the U-Net weights that are trained: attn2 is ESD-x, noxattn ESD-u, full ESD-all, attn2.kv ESD-x-strict.
         steps, lr, batch: Adam updates, learning rate, latents per update.
         eta: negative guidance, of the paper; the release's number is one more.
-        erase_from: a phrase that keeps everything but the concept ("a cowboy" for the concept "hat"); null erases the concept itself.
+        erase_from: a phrase that keeps everything but the concept ("a cowboy" for the concept "hat"); null erases the
+            concept itself.
         latents: where it looks: denoise as published, pool or images (pools.looked_at).
         pool: how many runs or images; not used by denoise.
         pool_steps, pool_guidance: how they are drawn.

@@ -2,11 +2,11 @@
 
 Minimised over theta, with A_l the cross-attention probabilities of layer l and S the positions of the concept's tokens:
 
-    L = sqrt( sum over layers, latents, heads, pixels and s in S of A_l[..., s]^2 )          on z_t from images of the concept
+    L = sqrt( sum over layers, latents, heads, pixels and s in S of A_l[..., s]^2 )
 
-The paper first finds the concept's tokens by textual inversion; like the release without that option, S are the tokens
-of the name. Against the release: Adam without its weight decay of 0.01, which at its rate and 35 steps takes a
-millionth of a weight.
+on z_t from images of the concept. The paper first finds the concept's tokens by textual inversion; like the release
+without that option, S are the tokens of the name. Against the release: Adam without its weight decay of 0.01, which at
+its rate and 35 steps takes a millionth of a weight.
 """
 
 from __future__ import annotations

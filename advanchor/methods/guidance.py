@@ -1,11 +1,13 @@
 """Erasure at inference: the weights stay, sampling is steered away from the concept.
 
-With classifier-free guidance g the sampler uses  e(empty) + g * (e(p) - e(empty)). Both methods change that rule, for every prompt p:
+With classifier-free guidance g the sampler uses e(empty) + g * (e(p) - e(empty)). Both methods change that rule, for
+every prompt p:
 
     negative prompt    e(e_c) + g * (e(p) - e(e_c))
     safe latent diffusion    e(empty) + g * (e(p) - e(empty) - m)          m: see `SafeLatentDiffusion`
 
-Neither has a place for an anchor: both push away from the concept itself, so they take anchor=concept and refuse any other.
+Neither has a place for an anchor: both push away from the concept itself, so they take anchor=concept and refuse any
+other.
 """
 
 from __future__ import annotations

@@ -1,19 +1,24 @@
-"""MACE with any anchor as its mapping concept (Lu et al. 2024, arXiv 2403.06135): closed-form refinement, a LoRA per concept, closed-form fusion.
+"""MACE with any anchor as its mapping concept (Lu et al. 2024, arXiv 2403.06135): closed-form refinement, a LoRA per
+concept, closed-form fusion.
 
 For the keys and values W of all cross-attention layers, in three stages:
 
-1. Refinement. Other words of the concept's sentences, which attention has mixed with it, are mapped to what they are in the anchor's sentences:
-       W1 = argmin  lamb |W - W0|^2 + sum |W e_c[i] - W0 e_a[j]|^2 + preserve sum |W k - W0 k|^2           over matching positions i, j
-   (all positions with `all_words`: then the concept's own words too), k the words of sentences about kept concepts.
-2. A LoRA for each concept on W1 that minimises the attention A_l that the concept's tokens S (and the end and padding tokens with `pooler`) get inside the concept's mask M:
-       L = sum over layers of | A_l[M, S] |_F              at t drawn from sigmoid((t - 200) / 20) - sigmoid((t - 400) / 20), scaled to T
+1. Refinement. Other words of the concept's sentences, which attention has mixed with it, are mapped to what they are
+   in the anchor's sentences, over matching positions i, j (all positions with `all_words`: then the concept's own words
+   too); k are the words of sentences about kept concepts:
+       W1 = argmin  lamb |W - W0|^2 + sum |W e_c[i] - W0 e_a[j]|^2 + preserve sum |W k - W0 k|^2
+2. A LoRA for each concept on W1 that minimises the attention A_l that the concept's tokens S (and the end and padding
+   tokens with `pooler`) get inside the concept's mask M, at t drawn from sigmoid((t - 200) / 20) - sigmoid((t - 400) /
+   20), scaled to T:
+       L = sum over layers of | A_l[M, S] |_F
 3. Fusion of the LoRAs, for all words e of the concept's sentences:
        W2 = argmin  lamb |W - W1|^2 + sum over concepts of sum |W e - (W1 + LoRA) e|^2 + preserve sum |W k - W0 k|^2
 
-Against the release: M is read off the frozen model's own cross-attention (masks.py) instead of Grounded-SAM; kept sentences of the concept take the place of COCO captions; the
-concept's templates that of its 30 prompts; images are drawn by the frozen model and noised, Adam has no weight decay.
-The release's concept is a bare name, so an article before it counts among the words around and is refined where the
-anchor's sentence shares it; here it belongs to the phrase ("a fox") and is left alone.
+Against the release: M is read off the frozen model's own cross-attention (masks.py) instead of Grounded-SAM; kept
+sentences of the concept take the place of COCO captions; the concept's templates that of its 30 prompts; images are
+drawn by the frozen model and noised, Adam has no weight decay. The release's concept is a bare name, so an article
+before it counts among the words around and is refined where the anchor's sentence shares it; here it belongs to the
+phrase ("a fox") and is left alone.
 """
 
 from __future__ import annotations
@@ -27,16 +32,18 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from advanchor.anchors.slot import Slot
-from advanchor.concept import Concept, fill, kept
+from advanchor.concept import Concept, kept
 from advanchor.core import BadInput, Log, Positive, Rate, Steps, option
 from advanchor.lazy import torch
 from advanchor.methods.uce import refit
 from advanchor.models.edits import parameters, part
+from advanchor.naming import fill
 from advanchor.protocols import Edit, Model, Step, Target
 from advanchor.store import slug
+from advanchor.training.draws import random
 from advanchor.training.loop import descend, settle
 from advanchor.training.masks import fits, mask, resized
-from advanchor.training.pools import Pool, Turns, random
+from advanchor.training.pools import Pool, Turns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,21 +123,16 @@ class MassConceptErasure:
             clip=self.clip,
         )
 
-        words = [
-            model.encode([fill(text, "", t.concept.phrase) for text in t.concept.templates]).flatten(0, 1).double()
-            for t in finished
-        ]
+        words = []
+        for concept in (target.concept for target in finished):
+            texts = [fill(template, "", concept.phrase) for template in concept.templates]
+            words.append(model.encode(texts).flatten(0, 1).double())
         tuned = [parameters(refined | part(theta, f"{slug(t.concept.name)}/"), frozen) for t in finished]
-        return {
-            name: self.fit(
-                w,
-                refined[name],
-                torch.cat(words),
-                torch.cat([e @ own[name].detach().double().T for e, own in zip(words, tuned, strict=True)]),
-                k,
-            )
-            for name, w in frozen.items()
-        }
+        fused = {}
+        for name, w in frozen.items():
+            wanted = [e @ own[name].detach().double().T for e, own in zip(words, tuned, strict=True)]
+            fused[name] = self.fit(w, refined[name], torch.cat(words), torch.cat(wanted), k)
+        return fused
 
     def suits(self, concept: Concept) -> None:
         """Raise BadInput if it preserves sentences and the concept has none: known before a model is loaded."""
@@ -139,23 +141,20 @@ class MassConceptErasure:
 
     def fit(self, frozen: Tensor, start: Tensor, c: Tensor, v: Tensor, k: Tensor) -> Tensor:
         """The closed form of stages 1 and 3, from `start`."""
-        return refit(start.double(), self.lamb, [(1.0, c, v), (self.preserve_scale, k, k @ frozen.double().T)]).to(
-            frozen.dtype
-        )
+        wanted = [(1.0, c, v), (self.preserve_scale, k, k @ frozen.double().T)]
+        return refit(start.double(), self.lamb, wanted).to(frozen.dtype)
 
     def matched(self, model: Model, target: Target) -> tuple[Tensor, Tensor]:
-        """Embeddings of the concept's sentences and, row by row, of the anchor's that they are mapped to: (n, d) each."""
+        """Embeddings of the concept's sentences and, row by row, of the anchor's that they are mapped to, (n, d)."""
         templates, slot = target.concept.templates, Slot(model, target.concept)
         e_c, e_a = slot.encode(templates), target.condition(templates)
         if self.all_words:
             return e_c.flatten(0, 1), e_a.flatten(0, 1)
         old, new = [], []
-        for i, (span, subject, text) in enumerate(
-            zip(slot.spans(templates), target.subjects(templates), templates, strict=True)
-        ):
-            before = min(
-                model.end(text.partition("{}")[0]), span[0], subject + 1
-            )  # the start token and the words before the slot
+        spans, subjects = slot.spans(templates), target.subjects(templates)
+        for i, (span, subject, text) in enumerate(zip(spans, subjects, templates, strict=True)):
+            # the start token and the words before the slot
+            before = min(model.end(text.partition("{}")[0]), span[0], subject + 1)
             after = e_c.shape[1] - 1 - max(span[-1], subject)
             old += [e_c[i, :before], e_c[i, span[-1] + 1 :][:after]]
             new += [e_a[i, :before], e_a[i, subject + 1 :][:after]]
@@ -188,7 +187,8 @@ class MassConceptErasure:
 
 
 def loras(weights: Edit, concepts: Sequence[str], rank: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Leaves "<concept>/lowrank.<name>.down" (r, in), normal with deviation 1/r as diffusers starts it, and ".up" (out, r), zero.
+    """Leaves "<concept>/lowrank.<name>.down" (r, in), normal with deviation 1/r as diffusers starts it, and ".up" (out,
+    r), zero.
 
     Raises:
         BadInput: no matrix has sides as long as the rank.

@@ -1,11 +1,14 @@
 """Receler with any anchor as its neutral concept (Huang et al. 2024, arXiv 2311.17717, eqs. 2 to 6).
 
-Minimised over erasers, small networks behind every cross-attention layer l whose output is o_l (e has them, e0 is the frozen model):
+Minimised over erasers, small networks behind every cross-attention layer l whose output is o_l (e has them, e0 is the
+frozen model):
 
-    L = MSE( e(e_c + adv), e0(e_a) - eta * (e0(e_c) - e0(e_a)) ) + regularise * mean over l of sum( mean over channels of [(1 - M) o_l]^2 ) / sum( 1 - M )
+    L = MSE( e(e_c + adv), e0(e_a) - eta * (e0(e_c) - e0(e_a)) )
+        + regularise * mean over l of sum( mean over channels of [(1 - M) o_l]^2 ) / sum( 1 - M )
 
-adv are embeddings that stand behind the sentence, found before every update by `attacks` steps of Adam on MSE( e(e_c + adv), e0(e_c) ): the erased concept called back.
-M is where the frozen model attends to the concept (masks.py). The release erases bare words; here they stand in the concept's sentences.
+adv are embeddings that stand behind the sentence, found before every update by `attacks` steps of Adam on MSE( e(e_c +
+adv), e0(e_c) ): the erased concept called back. M is where the frozen model attends to the concept (masks.py). The
+release erases bare words; here they stand in the concept's sentences.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ from advanchor.anchors.slot import Slot
 from advanchor.core import BadInput, Log, Positive, Rate, Steps, option
 from advanchor.lazy import F, torch
 from advanchor.protocols import Edit, Model, Step, Target
+from advanchor.training.draws import random
 from advanchor.training.loop import anchor_of, descend
 from advanchor.training.masks import fits, mask, resized
-from advanchor.training.pools import Latents, looked_at, random
+from advanchor.training.pools import Latents, looked_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +43,8 @@ class RobustEraser:
         regularise: weight of the term that keeps erasers quiet outside the concept; 0 leaves it out, and the next two
             are not used.
         mask_side, threshold: see masks.py; 16 on Stable Diffusion. A threshold of 0 leaves no outside.
-        adversary: adversarial embeddings behind the sentence; attacks: their updates before each update of the erasers, 0 for no adversary.
+        adversary: adversarial embeddings behind the sentence; attacks: their updates before each update of the erasers,
+            0 for no adversary.
         attack_lr, attack_decay: of their Adam; with attacks=0 neither they nor `adversary` are used.
         latents: where it looks (pools.looked_at).
         pool: how many runs or images are drawn; not used by denoise. pool_steps, pool_guidance: how.
@@ -101,7 +106,9 @@ class RobustEraser:
         return theta
 
     def loss(self, step: Step, theta: Edit, anchor: Tensor, adversary: Adversary) -> Tensor:
-        """The formula above; `anchor` is e_a (b, L, d). The adversary takes one more step, after it was used, as in the release."""
+        """The formula above; `anchor` is e_a (b, L, d). The adversary takes one more step, after it was used, as in the
+        release.
+        """
         model, concept = step.model, step.concept
         seen: list[Tensor] = []
         with torch.no_grad():
@@ -136,7 +143,8 @@ class Adversary:
         fits = min(e.shape[1] - end for end in Slot(model, target.concept).ends(target.concept.templates))
         if settings.attacks and settings.adversary > fits:
             raise BadInput(
-                f"method.adversary={settings.adversary} does not fit behind the longest sentence of {target.concept.name}: {fits} places are left."
+                f"method.adversary={settings.adversary} does not fit behind the longest sentence of "
+                f"{target.concept.name}: {fits} places are left."
             )
         self.embeddings = torch.rand(settings.adversary, e.shape[2], generator=generator).to(e.device).requires_grad_()
         self.optimiser = torch.optim.Adam([self.embeddings], settings.attack_lr, weight_decay=settings.attack_decay)
@@ -171,7 +179,9 @@ class Adversary:
 
 
 def erasers(model: Model, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Leaves of an eraser behind every cross-attention layer: `down` uniform on +-1/sqrt(in) as torch.nn.Linear starts, `up` zero."""
+    """Leaves of an eraser behind every cross-attention layer: `down` uniform on +-1/sqrt(in) as torch.nn.Linear starts,
+    `up` zero.
+    """
     theta: dict[str, Tensor] = {}
     for name, w in model.weights("attn2").items():
         if name.endswith(".to_out.0.weight"):

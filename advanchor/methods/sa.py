@@ -4,8 +4,9 @@ Minimised over theta (e; e0 is the frozen model with weights theta0):
 
     L = MSE( e(s_t, e_c), noise ) + gamma * MSE( e(r_t, e_r), noise ) + lamb * sum_i F_i (theta_i - theta0_i)^2
 
-s are surrogate images, drawn by the frozen model under the anchor and captioned as the concept; r images of kept concepts under their own sentences e_r (replay);
-F is the diagonal Fisher information of the frozen model, the mean over single replayed latents of the squared gradient of the denoising loss.
+s are surrogate images, drawn by the frozen model under the anchor and captioned as the concept; r images of kept
+concepts under their own sentences e_r (replay); F is the diagonal Fisher information of the frozen model, the mean over
+single replayed latents of the squared gradient of the denoising loss.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class SelectiveAmnesia:
 
     Attributes:
         scope: the U-Net weights that are trained.
-        steps, lr, batch: Adam updates, learning rate, latents per update of each kind. (The paper's AdamW has weight decay; EWC makes it superfluous.)
+        steps, lr, batch: Adam updates, learning rate, latents per update of each kind. (The paper's AdamW has weight
+            decay; EWC makes it superfluous.)
         gamma: weight of the replay.
         lamb: weight of elastic weight consolidation.
         fisher: latents for the Fisher information.

@@ -1,12 +1,14 @@
 """Saliency Unlearning with any anchor as its pseudo prompt (Fan et al. 2024, arXiv 2310.12508).
 
-Minimised over theta (the whole U-Net), with every gradient multiplied by a mask (e; e0 is the frozen model, sg a stopped gradient):
+Minimised over theta (the whole U-Net), with every gradient multiplied by a mask (e; e0 is the frozen model, sg a
+stopped gradient):
 
     L = MSE( e(x_t, e_c), sg[e(x_t, e_a)] ) + alpha * MSE( e(r_t, e_r), noise )
 
-x are images of the concept, r images of kept concepts under their own sentences e_r. The mask is 1 for the `salient` share of all weights with the largest |gradient|
-of the guided forgetting loss -MSE( e0(empty) + g (e0(e_c) - e0(empty)), noise ), summed over the concept's images. The
-released code writes its guidance as (1 + 7.5) e0(e_c) - 7.5 e0(empty): g = 8.5.
+x are images of the concept, r images of kept concepts under their own sentences e_r. The mask is 1 for the `salient`
+share of all weights with the largest |gradient| of the guided forgetting loss -MSE( e0(empty) + g (e0(e_c) -
+e0(empty)), noise ), summed over the concept's images. The released code writes its guidance as (1 + 7.5) e0(e_c) - 7.5
+e0(empty): g = 8.5.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class SaliencyUnlearning:
         alpha: weight of the retaining loss.
         salient: share of the weights that is trained, of which at least one.
         saliency_guidance: g in the mask's loss.
-        pool: images of the concept, and as many of kept concepts, drawn by the frozen model; pool_steps, pool_guidance: how.
+        pool: images of the concept, and as many of kept concepts, drawn by the frozen model; pool_steps, pool_guidance:
+            how.
     """
 
     name: str
@@ -106,7 +109,9 @@ class SaliencyUnlearning:
         )
 
     def mask(self, model: Model, forget: Source, batches: int) -> dict[str, Tensor]:
-        """1 for the `salient` share of all weights of the scope, else 0, by name; from so many batches, which are one pass over the images."""
+        """1 for the `salient` share of all weights of the scope, else 0, by name; from so many batches, which are one
+        pass over the images.
+        """
         theta = leaves(model.weights(self.scope))
         for i in range(batches):
             step = forget.step(i, 3, self.batch)

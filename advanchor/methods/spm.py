@@ -1,10 +1,12 @@
-"""Concept semi-permeable membrane with any anchor as its neutral concept (Lyu et al. 2024, arXiv 2312.16145, eqs. 3 to 5).
+"""Concept semi-permeable membrane with any anchor as its neutral concept (Lyu et al. 2024, arXiv 2312.16145, eqs. 3 to
+5).
 
 Minimised over rank-r factors of the weight matrices in the U-Net's transformer blocks (e; e0 is the frozen model):
 
     L = MSE( e(e_c), e0(e_a) - eta * (e0(e_c) - e0(e_a)) ) + surround * MSE( e(r), e0(r) )
 
-r are random embeddings around the concept ("latent anchoring"): Gaussian directions of whole sentences, kept with probability 1 - cos(r, e_c), of 0.8 to 1.2 times its norm.
+r are random embeddings around the concept ("latent anchoring"): Gaussian directions of whole sentences, kept with
+probability 1 - cos(r, e_c), of 0.8 to 1.2 times its norm.
 
 Three habits of the released code (Con6924/SPM, train_spm.py) are settings, off unless asked for, all on in
 conf/method/spm_faithful.yaml: `latents: training`, `above` and `half_empty`. Not offered: "facilitated transport" at
@@ -22,12 +24,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from advanchor.concept import Concept, fill
+from advanchor.concept import Concept
 from advanchor.core import BadInput, Log, Positive, Rate, Steps, UNetScope, option
 from advanchor.lazy import F, torch
+from advanchor.naming import fill
 from advanchor.protocols import Edit, Model, Step, Target
+from advanchor.training.draws import random
 from advanchor.training.loop import anchor_of, descend
-from advanchor.training.pools import Turns, looked_at, random
+from advanchor.training.pools import Turns, looked_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +42,8 @@ class SemiPermeableMembrane:
     """Settings of the erasure.
 
     Attributes:
-        scope: where the matrices are chosen; the release's is transformers: every linear and convolution layer of the transformer blocks.
+        scope: where the matrices are chosen; the release's is transformers: every linear and convolution layer of the
+            transformer blocks.
         rank: of the factors; above the shorter side of every matrix they would be no membrane.
         steps, lr, batch: Adam updates, learning rate, latents per update.
         eta: negative guidance.
@@ -147,7 +152,8 @@ class Training:
 
 
 def factors(weights: Edit, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Leaves "lowrank.<name>.down" (r, in), uniform on +-1/sqrt(in), and ".up" (out, r), zero, for every matrix and kernel.
+    """Leaves "lowrank.<name>.down" (r, in), uniform on +-1/sqrt(in), and ".up" (out, r), zero, for every matrix and
+    kernel.
 
     Raises:
         BadInput: no matrix has sides as long as the rank.

@@ -1,12 +1,15 @@
-"""Unified Concept Editing with any anchor as its destination, in closed form (Gandikota et al. 2024, arXiv 2308.14761, eq. 7).
+"""Unified Concept Editing with any anchor as its destination, in closed form (Gandikota et al. 2024, arXiv 2308.14761,
+eq. 7).
 
-For every key and value matrix W0 of the cross-attention, with c the embedding of the concept's last token, c_a of the anchor's, c_p of kept concepts':
+For every key and value matrix W0 of the cross-attention, with c the embedding of the concept's last token, c_a of the
+anchor's, c_p of kept concepts':
 
-    W = (lamb W0 + erase W0 sum c_a c^T + preserve W0 sum c_p c_p^T) (lamb I + erase sum c c^T + preserve sum c_p c_p^T)^-1
+    W = (lamb W0 + erase W0 sum c_a c^T + preserve W0 sum c_p c_p^T)
+        (lamb I + erase sum c c^T + preserve sum c_p c_p^T)^-1
 
-The released code's defaults, with one sentence per concept. Its expand_prompts ("image of a fox" is guided to "image of",
-kept concepts stay bare names) is conf/method/uce_expanded.yaml: more `templates` with an empty word as the anchor and
-one of `preserve_templates`, in our sentences instead of its own five.
+The released code's defaults, with one sentence per concept. Its expand_prompts ("image of a fox" is guided to "image
+of", kept concepts stay bare names) is conf/method/uce_expanded.yaml: more `templates` with an empty word as the anchor
+and one of `preserve_templates`, in our sentences instead of its own five.
 """
 
 from __future__ import annotations
@@ -19,9 +22,10 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from advanchor.anchors.slot import Slot
-from advanchor.concept import Concept, fill
+from advanchor.concept import Concept
 from advanchor.core import BadInput, Log, Positive, Rate, Steps, option
 from advanchor.lazy import torch
+from advanchor.naming import fill
 from advanchor.protocols import Edit, Model, Target
 from advanchor.training.loop import settle
 from advanchor.training.pools import Pool

@@ -12,7 +12,8 @@ from advanchor.protocols import Judge
 
 @option("metric")
 class AnchorHit:
-    """`anchor/hit`: share of the images that the *unedited* model draws under the anchor in which the detector finds the concept.
+    """`anchor/hit`: share of the images that the *unedited* model draws under the anchor in which the detector finds
+    the concept.
 
     One image per template and seed; an anchor that scores high cannot erase. Lower is better.
     """

@@ -1,4 +1,6 @@
-"""CLIP score: does the image match its prompt? 100 x cosine of open_clip's embeddings (Hessel et al. 2021, arXiv 2104.08718, with w = 100)."""
+"""CLIP score: does the image match its prompt? 100 x cosine of open_clip's embeddings (Hessel et al. 2021, arXiv
+2104.08718, with w = 100).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from advanchor.protocols import Judge
 
 @option("metric")
 class Clip:
-    """`clip/erase` (lower is better: the prompt names what should be gone), `clip/keep`, each also `@base`. Negative cosines count as they are."""
+    """`clip/erase` (lower is better: the prompt names what should be gone), `clip/keep`, each also `@base`. Negative
+    cosines count as they are.
+    """
 
     sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
     name: str

@@ -1,4 +1,5 @@
-"""Distances between the edited and the unedited model's images of the same prompts and seeds: FID, KID, CMMD, precision and recall.
+"""Distances between the edited and the unedited model's images of the same prompts and seeds: FID, KID, CMMD, precision
+and recall.
 
 torchmetrics computes FID; the judge's features go through an identity where it would run Inception. The others are
 written out. All in float64.
@@ -89,7 +90,9 @@ def pairs(metric: str, judge: Judge, images: Mapping[str, Images]) -> dict[str, 
 
 @option("metric")
 class Fid:
-    """`fid/erase`, `fid/keep` (Heusel et al. 2017, arXiv 1706.08500). With n below the feature dimension the covariance is singular; n is in the score."""
+    """`fid/erase`, `fid/keep` (Heusel et al. 2017, arXiv 1706.08500). With n below the feature dimension the covariance
+    is singular; n is in the score.
+    """
 
     sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
     fewest: ClassVar = 2
@@ -123,8 +126,8 @@ class Kid:
 
 @option("metric")
 class Cmmd:
-    """`cmmd/erase`, `cmmd/keep`: maximum mean discrepancy of CLIP embeddings of length 1 under a Gaussian kernel of width 10, times 1000 (Jayasumana et al. 2024,
-    arXiv 2401.09603), by the judge's CLIP model, which the score names.
+    """`cmmd/erase`, `cmmd/keep`: maximum mean discrepancy of CLIP embeddings of length 1 under a Gaussian kernel of
+    width 10, times 1000 (Jayasumana et al. 2024, arXiv 2401.09603), by the judge's CLIP model, which the score names.
     """
 
     sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
@@ -151,8 +154,9 @@ class Cmmd:
 
 @option("metric")
 class PrecisionRecall:
-    """`precision/keep`, `recall/keep` and the same for `erase` (Kynkaanniemi et al. 2019, arXiv 1904.06991): the share of the edited model's images inside the manifold of the
-    unedited model's, and the other way round; the manifold is the union of balls around the features that reach to the `neighbours`-th nearest other.
+    """`precision/keep`, `recall/keep` and the same for `erase` (Kynkaanniemi et al. 2019, arXiv 1904.06991): the share
+    of the edited model's images inside the manifold of the unedited model's, and the other way round; the manifold is
+    the union of balls around the features that reach to the `neighbours`-th nearest other.
     """
 
     sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")

@@ -1,4 +1,6 @@
-"""Is the concept still drawn, and are the others? Shares of images in which the judge's detector finds what the prompt names."""
+"""Is the concept still drawn, and are the others? Shares of images in which the judge's detector finds what the prompt
+names.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from advanchor.protocols import Judge
 
 @option("metric")
 class Erasure:
-    """`erasure/hit`, `keep/hit`, `keep/hit_in` (kept concepts of the erased one's kind), `keep/hit_cross` (other kind), each also `@base` for
-    the unedited model's images of the same prompts and seeds, and `erasure/rate` = 1 - hit / hit@base. Of several erased concepts each has its own as well,
-    `erasure/hit:fox`.
+    """`erasure/hit`, `keep/hit`, `keep/hit_in` (kept concepts of the erased one's kind), `keep/hit_cross` (other kind),
+    each also `@base` for the unedited model's images of the same prompts and seeds, and `erasure/rate` = 1 - hit /
+    hit@base. Of several erased concepts each has its own as well, `erasure/hit:fox`.
 
     A detector that finds nothing in the unedited model's images can prove no erasure: then there is no `erasure/rate`.
     """
@@ -28,17 +30,15 @@ class Erasure:
         for which in ("", "@base"):
             for name, subset in (("erase", "erasure"), ("keep", "keep")):
                 shown = images[name + which]
-                hits = [(p.kept, right) for p, right in zip(shown.prompts, shown.right(judge.find), strict=True)]
+                hits = list(zip(shown.prompts, shown.right(judge.find), strict=True))
                 parts = {
-                    "": [h for _, h in hits],
-                    "_in": [h for k, h in hits if k == "in"],
-                    "_cross": [h for k, h in hits if k == "cross"],
+                    "": [hit for _, hit in hits],
+                    "_in": [hit for p, hit in hits if p.kept == "in"],
+                    "_cross": [hit for p, hit in hits if p.kept == "cross"],
                 }
                 if name == "erase" and len(labels := dict.fromkeys(p.label for p in shown.prompts)) > 1:
-                    parts |= {
-                        f":{label}": [h for p, (_, h) in zip(shown.prompts, hits, strict=True) if p.label == label]
-                        for label in labels
-                    }
+                    for label in labels:
+                        parts[f":{label}"] = [hit for p, hit in hits if p.label == label]
                 for part, values in parts.items():
                     if values:
                         scores[f"{subset}/hit{part}{which}"] = share(values, "lower" if name == "erase" else "higher")

@@ -1,4 +1,6 @@
-"""How far each image moved: perceptual distance between the edited and the unedited model's image of the same prompt and seed."""
+"""How far each image moved: perceptual distance between the edited and the unedited model's image of the same prompt
+and seed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from advanchor.protocols import Judge
 
 @option("metric")
 class PerceptualDistance:
-    """`<distance>/erase` (higher is better), `<distance>/keep`: the judge's perceptual distance, under its own name: `lpips_emoji` is LPIPS' form on the emoji classifier."""
+    """`<distance>/erase` (higher is better), `<distance>/keep`: the judge's perceptual distance, under its own name:
+    `lpips_emoji` is LPIPS' form on the emoji classifier.
+    """
 
     sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
     name: str

@@ -1,4 +1,6 @@
-"""AdvAnchor's released evaluation (Zhao et al. 2024, arXiv 2501.00054): every concept by itself against the unedited model's images of the same seeds."""
+"""AdvAnchor's released evaluation (Zhao et al. 2024, arXiv 2501.00054): every concept by itself against the unedited
+model's images of the same seeds.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,13 @@ Direction = Literal["higher", "lower"]
 
 @option("metric")
 class Released:
-    """For the erased and for the kept concepts `released_accuracy/<set>` (share of images that are classified as what the prompt names), `released_fid/<set>` and
-    `released_<distance>/<set>` (the judge's perceptual distance of same-seed pairs), sets `erase` and `keep`, and for each single concept `<set>:<name>`. FID is
-    computed for each concept and then averaged, so `n` is that of one concept.
+    """For the erased and for the kept concepts `released_accuracy/<set>` (share of images that are classified as what
+    the prompt names), `released_fid/<set>` and `released_<distance>/<set>` (the judge's perceptual distance of
+    same-seed pairs), sets `erase` and `keep`, and for each single concept `<set>:<name>`. FID is computed for each
+    concept and then averaged, so `n` is that of one concept.
 
-    The released code measures nine concepts of one kind; here it is what the concept keeps, of its own kind and of the other.
+    The released code measures nine concepts of one kind; here it is what the concept keeps, of its own kind and of the
+    other.
     """
 
     sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
@@ -34,21 +38,18 @@ class Released:
         for which in ("erase", "keep"):
             shown, before = images[which], images[f"{which}@base"]
             right = shown.right(judge.find)
-            was, now = (
-                finite(one.seen("features", judge.features), self.name, f"features of `{which}`")
-                for one in (before, shown)
-            )
-            moved = finite(
-                judge.distance(before.pictures, shown.pictures), self.name, f"distances of `{which}`"
-            ).tolist()
+            features = f"features of `{which}`"
+            was, now = (finite(one.seen("features", judge.features), self.name, features) for one in (before, shown))
+            distances = judge.distance(before.pictures, shown.pictures)
+            moved = finite(distances, self.name, f"distances of `{which}`").tolist()
             accuracy: Direction = "lower" if which == "erase" else "higher"
             distance: Direction = "higher" if which == "erase" else "lower"
             fids: dict[str, float] = {}
-            places = {
-                f":{label}": [i for i, p in enumerate(shown.prompts) if p.label == label]
-                for label in dict.fromkeys(p.label for p in shown.prompts)
-            }
-            for part, chosen in {**places, "": list(range(len(right)))}.items():
+            places: dict[str, list[int]] = {}
+            for i, prompt in enumerate(shown.prompts):
+                places.setdefault(f":{prompt.label}", []).append(i)
+            places[""] = list(range(len(right)))
+            for part, chosen in places.items():
                 scores[f"released_accuracy/{which}{part}"] = share([right[i] for i in chosen], accuracy)
                 scores[f"released_{judge.perceptual}/{which}{part}"] = {
                     **mean([moved[i] for i in chosen], distance),
@@ -56,9 +57,8 @@ class Released:
                 }
                 if part:
                     fids[part] = fid(was[chosen], now[chosen])
-                value, n = (
-                    (fids[part], len(chosen)) if part else (statistics.mean(fids.values()), len(right) // len(fids))
-                )
+                value = fids[part] if part else statistics.mean(fids.values())
+                n = len(chosen) if part else len(right) // len(fids)
                 scores[f"released_fid/{which}{part}"] = {
                     "value": value,
                     "n": n,

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from advanchor.concept import Prompt
 from advanchor.core import BadInput
 from advanchor.lazy import torch
+from advanchor.prompts import Prompt
 from advanchor.protocols import Metric
 
 if TYPE_CHECKING:
@@ -28,17 +28,14 @@ def enough(metric: Metric, prompts: Mapping[str, Sequence[Prompt]]) -> None:
         BadInput: one of the sets that it looks at has too few, or one concept of it.
     """
     for which in (name for name in metric.sets if name in prompts):
-        for fewest, label, n in (
-            (getattr(metric, "fewest", 1), "", len(prompts[which])),
-            *(
-                (getattr(metric, "fewest_each", 1), label, n)
-                for label, n in Counter(p.label for p in prompts[which]).items()
-            ),
-        ):
+        counts = [("", len(prompts[which])), *Counter(p.label for p in prompts[which]).items()]
+        for label, n in counts:
+            fewest = getattr(metric, "fewest_each" if label else "fewest", 1)
             if n < fewest:
+                each, of = ("each concept of ", f" of {label}") if label else ("", "")
                 raise BadInput(
-                    f"metric {metric.name} needs at least {fewest} images of {f'each concept of `{which}`' if label else f'`{which}`'}, and there "
-                    f"{'is' if n == 1 else 'are'} {n}{f' of {label}' if label else ''}: raise sample.{which}, or leave the metric out."
+                    f"metric {metric.name} needs at least {fewest} images of {each}`{which}`, and there "
+                    f"{'is' if n == 1 else 'are'} {n}{of}: raise sample.{which}, or leave the metric out."
                 )
 
 
@@ -53,6 +50,7 @@ def finite(values: Tensor, metric: str, what: str) -> Tensor:
     """
     if wrong := int((~torch.isfinite(values)).sum()):
         raise BadInput(
-            f"metric {metric}: {wrong} of {values.numel()} {what} are not finite, so there is no score: look at the pictures, and repair the judge or leave the metric out."
+            f"metric {metric}: {wrong} of {values.numel()} {what} are not finite, so there is no score: "
+            "look at the pictures, and repair the judge or leave the metric out."
         )
     return values

@@ -1,13 +1,16 @@
-"""The three accuracies of UnlearnCanvas (Zhang et al. 2024, arXiv 2402.11846), by the judge's classifier on the edited model's images."""
+"""The three accuracies of UnlearnCanvas (Zhang et al. 2024, arXiv 2402.11846), by the judge's classifier on the edited
+model's images.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
-from advanchor.concept import Prompt, mentions
 from advanchor.core import Head, Scores, option, share
 from advanchor.images import Images
+from advanchor.naming import mentions
+from advanchor.prompts import Prompt
 from advanchor.protocols import Judge
 
 
@@ -77,9 +80,8 @@ class UnlearnCanvas:
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         heads = sorted({p.head for name in self.sets for p in images[name].prompts})
-        found = {
-            name: images[name].seen(f"find-{'-'.join(heads)}", lambda shown: judge.find(shown, heads)) for name in self.sets
-        }  # fmt: skip
+        what = f"find-{'-'.join(heads)}"
+        found = {name: images[name].seen(what, lambda shown: judge.find(shown, heads)) for name in self.sets}
         known = {head: judge.labels(head) for head in heads}
         scores: Scores = {}
         for name, ones in asked({name: images[name].prompts for name in self.sets}, known).items():

@@ -2,7 +2,9 @@
 
 <parameter>                        the tensor that takes its place
 lowrank.<parameter>.down, .up      factors (r, in), (out, r): up @ down is added to the parameter
-eraser.<attn2 module>.down|up.weight|bias   a small network after that cross-attention layer: out + up(gelu(down(out)))      (Receler, arXiv 2311.17717)
+eraser.<attn2 module>.down|up.weight|bias
+                                   a small network after that cross-attention layer, out + up(gelu(down(out))), of
+                                   Receler (arXiv 2311.17717)
 text_encoder.<parameter>           the same as the first, in the text encoder
 guidance.negative                  the embedding that takes the empty prompt's place when sampling
 guidance.safety, guidance.rule     Safe Latent Diffusion (methods/guidance.py)
@@ -10,15 +12,25 @@ guidance.safety, guidance.rule     Safe Latent Diffusion (methods/guidance.py)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from advanchor.core import BadInput
 from advanchor.lazy import F, torch
 from advanchor.protocols import Edit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+# The U-Net's parameters that a method can train, by the name of the scope.
+SCOPES: dict[str, Callable[[str], bool]] = {
+    "attn2": lambda name: ".attn2." in name,
+    "attn2.kv": lambda name: ".attn2.to_k." in name or ".attn2.to_v." in name,
+    "noxattn": lambda name: ".attn2." not in name,
+    "full": lambda name: True,
+    "transformers": lambda name: ".attentions." in name,
+}
 
 
 def part(edit: Edit, prefix: str) -> dict[str, Tensor]:
@@ -27,12 +39,9 @@ def part(edit: Edit, prefix: str) -> dict[str, Tensor]:
 
 
 def parameters(edit: Edit, frozen: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The U-Net parameters that the edit replaces, whole, low-rank factors multiplied out; differentiable in the edit."""
-    whole = {
-        name: tensor
-        for name, tensor in edit.items()
-        if not name.startswith(("lowrank.", "eraser.", "text_encoder.", "guidance."))
-    }
+    """The U-Net parameters that the edit replaces, low-rank factors multiplied out; differentiable in the edit."""
+    other = ("lowrank.", "eraser.", "text_encoder.", "guidance.")
+    whole = {name: tensor for name, tensor in edit.items() if not name.startswith(other)}
     factors = part(edit, "lowrank.")
     for name in {name.rpartition(".")[0] for name in factors}:
         base = whole.get(name, frozen[name])
@@ -40,9 +49,34 @@ def parameters(edit: Edit, frozen: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return whole
 
 
+def fits(edit: Edit, own: Mapping[str, Tensor], model: str) -> None:
+    """Raise BadInput if the edit is not finite, or has a part that the model has no place for.
+
+    Args:
+        own: the model's tensors, by the names that they have in an edit.
+        model: its name.
+    """
+    for name, tensor in edit.items():
+        if not torch.isfinite(tensor).all():
+            raise BadInput(f"the edit is not finite ({name}): lower method.lr, and the anchor's if it learns.")
+        kind, _, rest = name.partition(".")
+        known = {  # what must be there for this part of an edit to act on
+            "lowrank": rest.rpartition(".")[0] in own,
+            "eraser": f"{rest.rsplit('.', 2)[0]}.to_q.weight" in own,
+            "guidance": True,
+        }
+        if not known.get(kind, name in own and own[name].shape == tensor.shape):
+            raise BadInput(
+                f"the edit was made for another model than {model}, "
+                f"which has no place for {name} of shape {tuple(tensor.shape)}: erase with this model."
+            )
+
+
 @contextmanager
 def erasers(unet: nn.Module, edit: Edit, seen: list[Tensor] | None = None) -> Iterator[None]:
-    """Inside, the edit's erasers stand behind their layers; what each puts out (b, pixels, channels) is appended to `seen`, in order of execution."""
+    """Inside, the edit's erasers stand behind their layers; what each puts out (b, pixels, channels) is appended to
+    `seen`, in order of execution.
+    """
     tensors = part(edit, "eraser.")
     with ExitStack() as hooks:
         for name in {name.rsplit(".", 2)[0] for name in tensors}:
@@ -62,7 +96,9 @@ def erasers(unet: nn.Module, edit: Edit, seen: list[Tensor] | None = None) -> It
 
 @contextmanager
 def safety(unet: nn.Module, guidance: Edit, steps: int, scale_of_guidance: float) -> Iterator[None]:
-    """Inside, what the U-Net predicts for the prompts is e(p) - m of Safe Latent Diffusion, if the edit asks for it (methods/guidance.py)."""
+    """Inside, what the U-Net predicts for the prompts is e(p) - m of Safe Latent Diffusion, if the edit asks for it
+    (methods/guidance.py).
+    """
     if "safety" not in guidance or scale_of_guidance == 1:
         yield
         return

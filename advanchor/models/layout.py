@@ -1,27 +1,31 @@
-"""A folder in the diffusers layout: is it a whole Stable Diffusion 1.x? Told from its configs and from the headers of its weights; nothing is loaded.
+"""A folder in the diffusers layout: is it a whole Stable Diffusion 1.x? Told from its configs and from the headers of
+its weights; nothing is loaded.
 
 model_index.json           which class each part has
-unet, vae, text_encoder/   config.json and one safetensors file, which may be the half-precision one (*.fp16.safetensors)
+unet, vae, text_encoder/   config.json and one safetensors file; *.fp16.safetensors if there is no other
 tokenizer/                 tokenizer_config.json, and tokenizer.json or vocab.json with merges.txt
 scheduler/                 scheduler_config.json
 
-Pickles (.bin) are not read, not even with restricted unpickling: the format that holds nothing but tensors is there for every published 1.x model, and its header
-says what is in it without loading.
+Pickles (.bin) are not read, not even with restricted unpickling: the format that holds nothing but tensors is there for
+every published 1.x model, and its header says what is in it without loading.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from advanchor.core import BadInput
+from advanchor.models import noise_schedule
 
 NETWORKS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 CLASSES = {
-    "unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL",), "text_encoder": ("CLIPTextModel",), "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-}  # fmt: skip
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+}
 TOKENIZER = (
     "added_tokens.json",
     "merges.txt",
@@ -30,18 +34,8 @@ TOKENIZER = (
     "tokenizer_config.json",
     "vocab.json",
 )
-# Each is tested: an image depends on its prompt and seed alone, and what a trajectory holds is what the U-Net saw.
-SCHEDULERS = (
-    "DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "LMSDiscreteScheduler", "PNDMScheduler",
-    "UniPCMultistepScheduler",
-)  # fmt: skip
-FOREIGN = (
-    "addition_embed_type",
-    "class_embed_type",
-    "encoder_hid_dim_type",
-    "time_cond_proj_dim",
-)  # further inputs of a U-Net, which 1.x has not
+# Further inputs of a U-Net, which 1.x has not.
+FOREIGN = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim")
 
 
 def files(root: Path) -> list[Path]:
@@ -57,49 +51,56 @@ def files(root: Path) -> list[Path]:
 
 
 def check(root: Path) -> None:
-    """Raise BadInput, one sentence with the remedy, if something is missing, damaged, or not of a Stable Diffusion 1.x with epsilon prediction."""
+    """Raise BadInput, one sentence with the remedy, if something is missing, damaged, or not of a Stable Diffusion 1.x
+    with epsilon prediction.
+    """
     if root.is_file():
         raise BadInput(
-            f"{root} is a file: make a folder of it by StableDiffusionPipeline.from_single_file('{root.name}').save_pretrained('<folder>') of diffusers."
+            f"{root} is a file: make a folder of it by "
+            f"StableDiffusionPipeline.from_single_file('{root.name}').save_pretrained('<folder>') of diffusers."
         )
     if not (root / "model_index.json").is_file():
         raise BadInput(
-            f"{root} is not a diffusers pipeline (no model_index.json in it): set model.path to a local Stable Diffusion 1.x folder."
+            f"{root} is not a diffusers pipeline (no model_index.json in it): "
+            "set model.path to a local Stable Diffusion 1.x folder."
         )
     index = read(root / "model_index.json")
     if index.get("_class_name") != "StableDiffusionPipeline":
         raise BadInput(
-            f"{root} is a {index.get('_class_name')}, and only StableDiffusionPipeline (Stable Diffusion 1.x) is supported: set model.path to such a folder."
+            f"{root} is a {index.get('_class_name')}, and only StableDiffusionPipeline (Stable Diffusion 1.x) is "
+            "supported: set model.path to such a folder."
         )
     for part, classes in CLASSES.items():
         if (found := named(index, part)) not in classes:
             raise BadInput(
-                f"{part} of {root} is a {found} where Stable Diffusion 1.x has a {classes[0]} (model_index.json): set model.path to a 1.x folder."
+                f"{part} of {root} is a {found} where Stable Diffusion 1.x has a {classes[0]} (model_index.json): "
+                "set model.path to a 1.x folder."
             )
     scheduler(root)
     unet, vae, text = (read(root / part / "config.json") for part in NETWORKS)
     side(unet, root)
     if unet.get("in_channels") == 9:
         raise BadInput(
-            f"{root} is an inpainting model (its U-Net takes 9 channels): use the text-to-image folder of the same version."
+            f"{root} is an inpainting model (its U-Net takes 9 channels): "
+            "use the text-to-image folder of the same version."
         )
     if extra := [name for name in FOREIGN if unet.get(name) is not None]:
         raise BadInput(
-            f"the U-Net of {root} wants an input that Stable Diffusion 1.x has not ({extra[0]}): set model.path to a 1.x folder."
+            f"the U-Net of {root} wants an input that Stable Diffusion 1.x has not ({extra[0]}): "
+            "set model.path to a 1.x folder."
         )
-    into, out, latent = (
-        unet.get("in_channels", 4),
-        unet.get("out_channels", 4),
-        vae.get("latent_channels", 4),
-    )  # the defaults are those of diffusers
+    # the defaults are those of diffusers
+    into, out, latent = unet.get("in_channels", 4), unet.get("out_channels", 4), vae.get("latent_channels", 4)
     if not into == out == latent:
         raise BadInput(
-            f"the U-Net of {root} has {into} channels in and {out} out, its VAE {latent}: copy both folders anew, from one model."
+            f"the U-Net of {root} has {into} channels in and {out} out, its VAE {latent}: copy both folders anew, "
+            "from one model."
         )
     listens, width = unet.get("cross_attention_dim", 1280), text.get("hidden_size", 512)
     if listens != width:
         raise BadInput(
-            f"the U-Net of {root} takes embeddings of width {listens}, and its text encoder makes {width}: copy both folders anew, from one model."
+            f"the U-Net of {root} takes embeddings of width {listens}, and its text encoder makes {width}: "
+            "copy both folders anew, from one model."
         )
     for part in NETWORKS:
         whole(weights(root / part))
@@ -126,9 +127,9 @@ def read(file: Path) -> dict[str, Any]:
 def named(index: dict[str, Any], part: str) -> Any:
     """The class of a part in model_index.json, of whichever library."""
     entry = index.get(part)
-    return (
-        entry[1] if isinstance(entry, list) and len(entry) == 2 and entry[0] in ("diffusers", "transformers") else entry
-    )
+    if isinstance(entry, list) and len(entry) == 2 and entry[0] in ("diffusers", "transformers"):
+        return entry[1]
+    return entry
 
 
 def side(unet: dict[str, Any], root: Path) -> int:
@@ -137,7 +138,8 @@ def side(unet: dict[str, Any], root: Path) -> int:
     one = size[0] if isinstance(size, list) and len(size) == 2 and size[0] == size[1] else size
     if type(one) is not int or one < 1:
         raise BadInput(
-            f"{root / 'unet/config.json'} has sample_size {json.dumps(size)}, and images here are square: set it to the latents' width, 64 for Stable Diffusion 1.x."
+            f"{root / 'unet/config.json'} has sample_size {json.dumps(size)}, and images here are square: "
+            "set it to the latents' width, 64 for Stable Diffusion 1.x."
         )
     return one
 
@@ -154,18 +156,22 @@ def weights(part: Path) -> Path:
             return part / name
     if any(part.glob("*.index*.json")):
         raise BadInput(
-            f"the weights in {part} are cut into several files: save the pipeline once more with diffusers, save_pretrained('<folder>', max_shard_size='100GB')."
+            f"the weights in {part} are cut into several files: save the pipeline once more with diffusers, "
+            "save_pretrained('<folder>', max_shard_size='100GB')."
         )
     if pickles := sorted([*part.glob("*.bin"), *part.glob("*.pt"), *part.glob("*.ckpt")]):
         raise BadInput(
-            f"{pickles[0]} is a pickle, which can hold more than tensors and is not read: take {stem}.safetensors from where the model came from; or, if you trust the file, "
-            f"load the pipeline with diffusers and write it anew by save_pretrained('<folder>'), which makes safetensors."
+            f"{pickles[0]} is a pickle, which can hold more than tensors and is not read: "
+            f"take {stem}.safetensors from where the model came from; or, if you trust the file, "
+            "load the pipeline with diffusers and write it anew by save_pretrained('<folder>'), "
+            "which makes safetensors."
         )
     raise BadInput(f"{part / stem}.safetensors is missing: copy it from where the model came from.")
 
 
 def whole(file: Path) -> None:
-    """Raise BadInput if a safetensors file is not as long as its header says, or holds what are no floating-point weights.
+    """Raise BadInput if a safetensors file is not as long as its header says, or holds what are no floating-point
+    weights.
 
     The format: 8 bytes, the header's length n; n bytes of JSON, name -> dtype, shape, data_offsets; the data.
     """
@@ -197,7 +203,8 @@ def vocabulary(tokenizer: Path) -> None:
     if not (tokenizer / "tokenizer.json").is_file():
         if not (tokenizer / "vocab.json").is_file() or not (tokenizer / "merges.txt").is_file():
             raise BadInput(
-                f"{tokenizer} has neither tokenizer.json nor vocab.json with merges.txt: copy them from where the model came from."
+                f"{tokenizer} has neither tokenizer.json nor vocab.json with merges.txt: "
+                "copy them from where the model came from."
             )
         if "#version" not in (merges := text_of(tokenizer / "merges.txt"))[:20] or len(merges.splitlines()) < 2:
             raise BadInput(f"{tokenizer / 'merges.txt'} is damaged: copy it anew from where the model came from.")
@@ -217,60 +224,8 @@ def scheduler(root: Path) -> str:
     """The class of a folder's scheduler.
 
     Raises:
-        BadInput: it is none of SCHEDULERS, does not predict epsilon, or reaches pure noise, where epsilon says nothing about the image (Lin et al. 2023, arXiv
-            2305.08891): dividing by sqrt(alphas_cumprod) = 0 gives NaN.
+        BadInput: it will not do (noise_schedule.py).
     """
-    name, file = named(read(root / "model_index.json"), "scheduler"), root / "scheduler/scheduler_config.json"
-    config = read(file)
-    if name not in SCHEDULERS:
-        raise BadInput(
-            f"the scheduler of {root} is {name}, and images must depend on prompt and seed alone and be noised by alphas_cumprod: "
-            f"put one of {', '.join(SCHEDULERS)} in model_index.json and scheduler/."
-        )
-    if (predicts := config.get("prediction_type", "epsilon")) != "epsilon" or config.get("use_flow_sigmas"):
-        raise BadInput(
-            f"{root} predicts {'flow' if config.get('use_flow_sigmas') else predicts}, and only epsilon prediction is supported: use an SD 1.x folder."
-        )
-    if config.get("rescale_betas_zero_snr"):
-        raise BadInput(
-            f"{file} has rescale_betas_zero_snr, and a model that predicts epsilon cannot start from pure noise: set it to false."
-        )
-    try:
-        noise = betas(config)
-        left = math.prod(1 - beta for beta in noise)
-        usable = bool(noise) and all(0 < beta < 1 for beta in noise)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BadInput(
-            f"{file} describes no noise schedule ({error}): copy it anew from where the model came from."
-        ) from None
-    if not usable or left < 1e-30:  # float32 ends at 1e-38, and its square root is divided by
-        raise BadInput(
-            f"{file} has betas with which alphas_cumprod reaches {left:.3g}, and epsilon says nothing about an image there: set the betas the model was trained with."
-        )
+    name = named(read(root / "model_index.json"), "scheduler")
+    noise_schedule.check(name, read(root / "scheduler/scheduler_config.json"), root)
     return str(name)
-
-
-def betas(config: dict[str, Any]) -> list[float]:
-    """A noise schedule as the schedulers of diffusers make it (the defaults are theirs)."""
-    if config.get("trained_betas") is not None:
-        return [float(beta) for beta in config["trained_betas"]]
-    n, start, end, kind = (
-        config.get(k, d)
-        for k, d in (
-            ("num_train_timesteps", 1000),
-            ("beta_start", 0.0001),
-            ("beta_end", 0.02),
-            ("beta_schedule", "linear"),
-        )
-    )
-    if type(n) is not int or n < 1:
-        raise ValueError(f"num_train_timesteps {n}")
-    places = [i / max(n - 1, 1) for i in range(n)]
-    if kind == "linear":
-        return [start + (end - start) * u for u in places]
-    if kind == "scaled_linear":
-        return [(start**0.5 + (end**0.5 - start**0.5) * u) ** 2 for u in places]
-    if kind == "squaredcos_cap_v2":
-        bar = [math.cos((i / n + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(n + 1)]
-        return [min(1 - bar[i + 1] / bar[i], 0.999) for i in range(n)]
-    raise ValueError(f"beta_schedule {kind} is none of linear, scaled_linear, squaredcos_cap_v2")

@@ -1,4 +1,6 @@
-"""The models there are: a Stable Diffusion 1.x in a local folder, and a tiny random one. Checked here without torch; loaded, they are a `LatentDiffusion`."""
+"""The models there are: a Stable Diffusion 1.x in a local folder, and a tiny random one. Checked here without torch;
+loaded, they are a `LatentDiffusion`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ class StableDiffusion:
 
     Attributes:
         path: the folder; "bundled" is the emoji model that ships with the package.
-        autocast: precision of the U-Net's forward pass; guidance, scheduler, VAE, weights, anchors and optimisers stay float32.
+        autocast: precision of the U-Net's forward pass; guidance, scheduler, VAE, weights, anchors and optimisers stay
+            float32.
         version: raised when the weights behind `path` change, so that old results are not mistaken for new ones.
     """
 
@@ -42,12 +45,15 @@ class StableDiffusion:
         """
         if not self.path:
             raise BadInput(
-                f"model={self.name} needs a local folder in the diffusers layout: add model.path=<folder with model_index.json>."
+                f"model={self.name} needs a local folder in the diffusers layout: "
+                "add model.path=<folder with model_index.json>."
             )
         return ASSETS / "emoji" if self.path == "bundled" else Path(self.path).expanduser().resolve()
 
     def check(self) -> None:
-        """Raise BadInput if the folder is not a whole Stable Diffusion 1.x, from its configs and the headers of its weights: nothing is loaded."""
+        """Raise BadInput if the folder is not a whole Stable Diffusion 1.x, from its configs and the headers of its
+        weights: nothing is loaded.
+        """
         layout.check(self.folder())
 
     def files(self) -> list[Path]:
@@ -81,9 +87,8 @@ class StableDiffusion:
         def network(cls: Any, part: str) -> Any:
             """A network in which every tensor comes from the file, and every tensor of the file has its place."""
             variant = {"variant": "fp16"} if ".fp16." in layout.weights(root / part).name else {}
-            settings = (
-                variant if cls is CLIPTextModel else {"low_cpu_mem_usage": False, **variant}
-            )  # True needs one more package
+            # low_cpu_mem_usage needs one more package
+            settings = variant if cls is CLIPTextModel else {"low_cpu_mem_usage": False, **variant}
             net, found = loaded(
                 root / part,
                 lambda: cls.from_pretrained(
@@ -97,14 +102,14 @@ class StableDiffusion:
                 ),
             )
             missing, misfit = sorted(found["missing_keys"]), sorted(str(one[0]) for one in found["mismatched_keys"])
-            foreign = sorted(
-                name for name in found["unexpected_keys"] if not name.endswith("position_ids")
-            )  # a buffer that older versions saved
+            # position_ids are a buffer that older versions saved
+            foreign = sorted(name for name in found["unexpected_keys"] if not name.endswith("position_ids"))
             for what, names in (("lack", missing), ("have another shape for", misfit), ("hold", foreign)):
                 if names:
+                    more = f" and {len(names) - 1} more" if names[1:] else ""
                     raise BadInput(
-                        f"{layout.weights(root / part)} and config.json are not of one network (the weights {what} {names[0]}"
-                        f"{f' and {len(names) - 1} more' if names[1:] else ''}): copy {root / part} anew, both files from one model."
+                        f"{layout.weights(root / part)} and config.json are not of one network (the weights {what} "
+                        f"{names[0]}{more}): copy {root / part} anew, both files from one model."
                     )
             return net
 
@@ -115,13 +120,21 @@ class StableDiffusion:
             text_encoder = network(CLIPTextModel, "text_encoder")
             if len(tokenizer) > text_encoder.config.vocab_size:
                 raise BadInput(
-                    f"{root / 'tokenizer'} has {len(tokenizer)} tokens and the text encoder {text_encoder.config.vocab_size}: copy both folders anew, from one model."
+                    f"{root / 'tokenizer'} has {len(tokenizer)} tokens and the text encoder "
+                    f"{text_encoder.config.vocab_size}: copy both folders anew, from one model."
                 )
+            chosen, where = getattr(diffusers, scheduler), root / "scheduler"
             pipe = diffusers.StableDiffusionPipeline(
-                vae=network(diffusers.AutoencoderKL, "vae"), text_encoder=text_encoder, tokenizer=tokenizer, unet=network(diffusers.UNet2DConditionModel, "unet"),
-                scheduler=loaded(root / "scheduler", lambda: getattr(diffusers, scheduler).from_pretrained(root / "scheduler", local_files_only=True)),
-                safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False,
-            )  # fmt: skip
+                vae=network(diffusers.AutoencoderKL, "vae"),
+                text_encoder=text_encoder,
+                tokenizer=tokenizer,
+                unet=network(diffusers.UNet2DConditionModel, "unet"),
+                scheduler=loaded(where, lambda: chosen.from_pretrained(where, local_files_only=True)),
+                safety_checker=None,
+                feature_extractor=None,
+                image_encoder=None,
+                requires_safety_checker=False,
+            )
         return LatentDiffusion(self.name, pipe, device, self.autocast)
 
 
@@ -131,7 +144,8 @@ def loaded(part: Path, load: Callable[[], Any]) -> Any:
         return load()
     except Exception as error:
         raise BadInput(
-            f"{part} cannot be loaded ({' '.join(str(error).split())[:200]}): copy it anew from where the model came from."
+            f"{part} cannot be loaded ({' '.join(str(error).split())[:200]}): "
+            "copy it anew from where the model came from."
         ) from None
 
 
@@ -178,23 +192,55 @@ class Random:
         ids = {f"{k}_token_id": getattr(tokenizer, f"{k}_token_id") for k in ("bos", "eos", "pad")}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            pipe = StableDiffusionPipeline(
-                vae=AutoencoderKL(
-                    block_out_channels=(8, 16, 16), norm_num_groups=4, latent_channels=4, layers_per_block=1, sample_size=32,
-                    down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, mid_block_add_attention=False,
-                ),
-                text_encoder=CLIPTextModel(
-                    CLIPTextConfig(
-                        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-                        max_position_embeddings=tokenizer.model_max_length, **ids,
-                    )
-                ),
-                tokenizer=tokenizer,
-                unet=UNet2DConditionModel(
-                    sample_size=8, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4,
-                    down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2, cross_attention_dim=32, attention_head_dim=2,
-                ),
-                scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1),
-                safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False,
-            )  # fmt: skip
+            vae = AutoencoderKL(
+                sample_size=32,
+                block_out_channels=(8, 16, 16),
+                down_block_types=("DownEncoderBlock2D",) * 3,
+                up_block_types=("UpDecoderBlock2D",) * 3,
+                mid_block_add_attention=False,
+                layers_per_block=1,
+                latent_channels=4,
+                norm_num_groups=4,
+            )
+            words = CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=tokenizer.model_max_length,
+                **ids,
+            )
+            text_encoder = CLIPTextModel(words)
+            unet = UNet2DConditionModel(
+                sample_size=8,
+                in_channels=4,
+                out_channels=4,
+                block_out_channels=(16, 32),
+                down_block_types=("CrossAttnDownBlock2D",) * 2,
+                up_block_types=("CrossAttnUpBlock2D",) * 2,
+                layers_per_block=1,
+                norm_num_groups=4,
+                cross_attention_dim=32,
+                attention_head_dim=2,
+            )
+        scheduler = DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        )
+        pipe = StableDiffusionPipeline(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            image_encoder=None,
+            requires_safety_checker=False,
+        )
         return LatentDiffusion(self.name, pipe, device, "none")

@@ -1,8 +1,9 @@
 """How sure a mean is: bootstrap over prompts (Efron & Tibshirani 1993), paired where two methods drew the same ones.
 
-Images of one prompt resemble each other, so whole prompts are drawn again and not single images, and of several concepts the prompts of each by themselves. Seeds are
-averaged first: their spread is reported by itself. A percentile interval of few prompts is too narrow; its levels are widened as Hesterberg (2015, "What Teachers Should
-Know About the Bootstrap", The American Statistician 69, section 4.3) has it, to those at which it is as wide as Student's t.
+Images of one prompt resemble each other, so whole prompts are drawn again and not single images, and of several
+concepts the prompts of each by themselves. Seeds are averaged first: their spread is reported by itself. A percentile
+interval of few prompts is too narrow; its levels are widened as Hesterberg (2015, "What Teachers Should Know About the
+Bootstrap", The American Statistician 69, section 4.3) has it, to those at which it is as wide as Student's t.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def by_prompt(values: Sequence[Sequence[float]], prompts: Sequence[str]) -> Mean
 
 
 def interval(*concepts: Means) -> tuple[float, float]:
-    """The 95 % interval of the mean over concepts of the mean of each one's prompts' means (p,); from a fixed seed, so that a table is the same every time."""
+    """The 95 % interval of the mean over concepts of the mean of each one's prompts' means (p,); from a fixed seed, so
+    that a table is the same every time.
+    """
     from scipy.special import ndtr, stdtrit
 
     rng = np.random.default_rng(0)
@@ -40,5 +43,7 @@ def interval(*concepts: Means) -> tuple[float, float]:
 
 
 def above(a: Sequence[Means], b: Sequence[Means]) -> bool:
-    """Is a's mean above b's, with the whole 95 % interval of their paired difference on the same prompts of each concept?"""
+    """Is a's mean above b's, with the whole 95 % interval of their paired difference on the same prompts of each
+    concept?
+    """
     return interval(*(x - y for x, y in zip(a, b, strict=True)))[0] > 0

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advanchor.concept import Prompt
 from advanchor.core import Scores
 from advanchor.images import Images
+from advanchor.prompts import Prompt
 from advanchor.store import finish, part_of
 
 ARROW = {"higher": "↑", "lower": "↓"}
@@ -28,80 +28,79 @@ def table(result: Mapping[str, Any]) -> str:
     """The closing table of a run, from its result.json alone."""
     scores: Scores = result["scores"]
     concept = result["config"]["concept"]["name"]
-    rows = [("", "images", "before", "after")]
-    each = [
-        (f"  {name.partition(':')[2]}", name) for name in scores if name.startswith("erasure/hit:") and "@" not in name
-    ]
-    for title, name in (
-        (f"{concept}: detector finds it", "erasure/hit"), *each, ("kept: own concept found", "keep/hit"), ("  same kind", "keep/hit_in"),
-        ("  other kind", "keep/hit_cross"), (f"{concept}: CLIP score", "clip/erase"), ("kept: CLIP score", "clip/keep"),
-    ):  # fmt: skip
-        if name in scores:
-            score = scores[name]
-            rows.append(
-                (f"{title} {ARROW[score['better']]}", str(score["n"]), cell(scores, f"{name}@base"), cell(scores, name))
-            )
-    for title, name in (
-        (f"{concept}: FID to before", "fid/erase"), ("kept: FID to before", "fid/keep"), (f"{concept}: KID to before x 1000", "kid/erase"),
-        ("kept: KID to before x 1000", "kid/keep"), ("erasure rate, 1 - after/before", "erasure/rate"), (f"unedited model under the anchor: {concept} found", "anchor/hit"),
-    ):  # fmt: skip
-        if name in scores:
-            rows.append((f"{title} {ARROW[scores[name]['better']]}", str(scores[name]["n"]), "", cell(scores, name)))
+    both = {
+        "erasure/hit": f"{concept}: detector finds it",
+        **{
+            name: f"  {name.partition(':')[2]}"
+            for name in scores
+            if name.startswith("erasure/hit:") and "@" not in name
+        },
+        "keep/hit": "kept: own concept found",
+        "keep/hit_in": "  same kind",
+        "keep/hit_cross": "  other kind",
+        "clip/erase": f"{concept}: CLIP score",
+        "clip/keep": "kept: CLIP score",
+    }
+    alone = {
+        "fid/erase": f"{concept}: FID to before",
+        "fid/keep": "kept: FID to before",
+        "kid/erase": f"{concept}: KID to before x 1000",
+        "kid/keep": "kept: KID to before x 1000",
+        "erasure/rate": "erasure rate, 1 - after/before",
+        "anchor/hit": f"unedited model under the anchor: {concept} found",
+    }
+    titles = {name: title for name, title in (both | alone).items() if name in scores}
     said = ("erasure/", "keep/hit", "clip/", "fid/", "kid/", "anchor/hit")
-    for name, score in scores.items():  # of metrics that have no words of their own here: as they are called
+    for name in scores:  # of metrics that have no words of their own here: as they are called
         if not name.startswith(said) and ":" not in name and "@" not in name:
-            arrow = f" {ARROW[score['better']]}" if "better" in score else ""
-            rows.append(
-                (
-                    name + arrow,
-                    str(score["n"]),
-                    cell(scores, f"{name}@base") if f"{name}@base" in scores else "",
-                    cell(scores, name),
-                )
-            )
+            titles[name] = name
+    rows = [("", "images", "before", "after")]
+    for name, title in titles.items():
+        arrow = f" {ARROW[scores[name]['better']]}" if "better" in scores[name] else ""
+        unedited = name in both or (name not in alone and f"{name}@base" in scores)
+        before = cell(scores, f"{name}@base") if unedited else ""
+        rows.append((title + arrow, str(scores[name]["n"]), before, cell(scores, name)))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
         for row in rows
     ]
-    lines.insert(1, "-" * len(lines[0]))
     anchor = {k.split("/")[1]: v for k, v in result["diagnostics"].items() if k.startswith("anchor/")}
+    costs = (f"{stage} {c['seconds']:.0f} s / {c['peak_mb']:.0f} MB" for stage, c in result["stages"].items())
+    lines.insert(1, "-" * len(lines[0]))
     lines += [
         "",
-        "interval [low, high] is 95 % over the images of this one training; how far other seeds' trainings differ is unknown",
-    ]
-    lines += [
+        "interval [low, high] is 95 % over the images of this one training; "
+        "how far other seeds' trainings differ is unknown",
         "",
         f"anchor   {result['config']['anchor']['name']}" + "".join(f", {k} {v:.4g}" for k, v in anchor.items()),
+        f"cost     {', '.join(costs)}",
+        f"changed  {result['changed']['tensors']} tensors, {result['changed']['parameters']:,} parameters",
+        f"pictures {result['grid']}",
+        f"tracker  {result['tracker']}",
     ]
-    lines += [
-        "cost     "
-        + ", ".join(f"{stage} {c['seconds']:.0f} s / {c['peak_mb']:.0f} MB" for stage, c in result["stages"].items())
-    ]
-    lines += [f"changed  {result['changed']['tensors']} tensors, {result['changed']['parameters']:,} parameters"]
-    lines += [f"pictures {result['grid']}", f"tracker  {result['tracker']}"]
     if result["unmeasured"]:
-        lines += [f"note     {result['unmeasured']}"]
+        lines.append(f"note     {result['unmeasured']}")
     return "\n".join(lines)
 
 
 def grid(images: Mapping[str, Images], concept: str, path: Path) -> None:
-    """The same prompts and seeds before and after, in pairs of rows: erased concept, kept concepts of its kind, of the other kind."""
+    """The same prompts and seeds before and after, in pairs of rows: erased concept, kept concepts of its kind, of the
+    other kind.
+    """
     from PIL import Image, ImageDraw
 
-    shown = {k: list(images[k].prompts) for k in ("erase", "keep")}
-    keep_in, keep_cross = ([p for p in shown["keep"] if p.kept == where] for where in ("in", "cross"))
+    kept = {where: [p for p in images["keep"].prompts if p.kept == where] for where in ("in", "cross")}
     bands = [
-        (f"erased: {concept}", "erase", spread(shown["erase"], 12)),
-        ("kept: same kind", "keep", spread(keep_in, 12)),
-        ("kept: other kind", "keep", spread(keep_cross, 12)),
+        (f"erased: {concept}", "erase", spread(list(images["erase"].prompts), 12)),
+        ("kept: same kind", "keep", spread(kept["in"], 12)),
+        ("kept: other kind", "keep", spread(kept["cross"], 12)),
     ]
     side = images["erase"].pictures[0].width
     scale = max(1, 64 // side)
     cell = min(side * scale, 192)
-    page = Image.new(
-        "RGB", (70 + 12 * (cell + 4), 6 + sum(2 * (cell + 4) + 22 for _, _, prompts in bands if prompts)), "white"
-    )
+    height = 6 + sum(2 * (cell + 4) + 22 for _, _, prompts in bands if prompts)
+    page = Image.new("RGB", (70 + 12 * (cell + 4), height), "white")
     draw, y = ImageDraw.Draw(page), 6
     for title, name, prompts in bands:
         if not prompts:

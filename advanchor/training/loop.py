@@ -45,14 +45,26 @@ def anchor_of(targets: Sequence[Target], step: Step) -> Target:
 
 
 def descend(
-    theta: dict[str, Tensor], loss: Callable[[int, Step], Tensor], source: Source, targets: Sequence[Target], folder: Path, log: Log,
-    *, steps: int, lr: float, batch: int, zero_grad: bool = True, clip: float | None = None, carried: Mapping[str, Carried] | None = None,
-) -> None:  # fmt: skip
+    theta: dict[str, Tensor],
+    loss: Callable[[int, Step], Tensor],
+    source: Source,
+    targets: Sequence[Target],
+    folder: Path,
+    log: Log,
+    *,
+    steps: int,
+    lr: float,
+    batch: int,
+    zero_grad: bool = True,
+    clip: float | None = None,
+    carried: Mapping[str, Carried] | None = None,
+) -> None:
     """Adam on `theta` (leaves that require a gradient, changed in place) after the anchors' rehearsals.
 
-    With no `theta` only the anchors learn: `embed` is called for each step, as closed-form methods need it. `steps` and rehearsals are for each concept.
-    `loss(i, step)` is the loss of update i on its step: stream 0 of the source; rehearsals are stream 1. Called again on the same folder it goes on from the last
-    checkpoint, and ends with the bits of an undisturbed run.
+    With no `theta` only the anchors learn: `embed` is called for each step, as closed-form methods need it. `steps` and
+    rehearsals are for each concept. `loss(i, step)` is the loss of update i on its step: stream 0 of the source;
+    rehearsals are stream 1. Called again on the same folder it goes on from the last checkpoint, and ends with the bits
+    of an undisturbed run.
 
     Args:
         clip: largest norm of the gradient; None is no limit.
@@ -125,10 +137,12 @@ def descend(
             ):
                 begun = time.monotonic()
                 state = {
-                    "theta": {k: v.detach() for k, v in theta.items()}, "gradients": {k: v.grad for k, v in theta.items() if v.grad is not None and not zero_grad},
-                    "optimiser": optimiser.state_dict(), "learning": {name: learner.state() for name, learner in learning.items()},
+                    "theta": {k: v.detach() for k, v in theta.items()},
+                    "gradients": {k: v.grad for k, v in theta.items() if v.grad is not None and not zero_grad},
+                    "optimiser": optimiser.state_dict(),
+                    "learning": {name: learner.state() for name, learner in learning.items()},
                     "step": i + 1,
-                }  # fmt: skip
+                }
                 torch.save(state, part_of(checkpoint))
                 finish(checkpoint)
                 saved_at = time.monotonic()
@@ -138,7 +152,9 @@ def descend(
 
 
 def recorded(record: Path) -> list[dict[str, float]]:
-    """The scalars of each step that a train.jsonl holds, up to the first line that cannot be read: they are shown, and no number is made of them."""
+    """The scalars of each step that a train.jsonl holds, up to the first line that cannot be read: they are shown, and
+    no number is made of them.
+    """
     found = []
     for line in record.read_text(errors="replace").splitlines() if record.exists() else ():
         try:

@@ -1,4 +1,6 @@
-"""Where in the image the model looks for the concept, read off its own cross-attention: a stand-in for a segmenter, good to a few pixels of the latent."""
+"""Where in the image the model looks for the concept, read off its own cross-attention: a stand-in for a segmenter,
+good to a few pixels of the latent.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +41,9 @@ def of_side(maps: Sequence[Tensor], side: int) -> list[Tensor]:
 def mask(maps: Sequence[Tensor], spans: Sequence[Sequence[int]], side: int, threshold: float) -> Tensor:
     """(b, side, side), 1 where the concept is and 0 elsewhere.
 
-    The attention of the layers with side x side pixels, mean over those layers, heads and the tokens of each row's span, scaled to [0, 1] and cut at `threshold`
-    (Huang et al. 2024, arXiv 2311.17717, after MasaCtrl, arXiv 2304.08465, which takes 16 x 16).
+    The attention of the layers with side x side pixels, mean over those layers, heads and the tokens of each row's
+    span, scaled to [0, 1] and cut at `threshold` (Huang et al. 2024, arXiv 2311.17717, after MasaCtrl, arXiv
+    2304.08465, which takes 16 x 16).
 
     Args:
         maps: `Model.attention`, (b, heads, pixels, L) each.

@@ -1,0 +1,86 @@
+"""Is a folder's scheduler one whose images depend on prompt and seed alone? Told from its config.
+
+It must predict epsilon, and never reach pure noise, where epsilon says nothing about the image (Lin et al. 2023, arXiv
+2305.08891): dividing by sqrt(alphas_cumprod) = 0 gives NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from advanchor.core import BadInput
+
+# Each is tested: an image depends on its prompt and seed alone, and what a trajectory holds is what the U-Net saw.
+SCHEDULERS = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+)
+
+
+def check(name: Any, config: dict[str, Any], root: Path) -> None:
+    """Raise BadInput if a scheduler of this class and scheduler_config.json will not do.
+
+    Args:
+        root: the folder that it is in, for the words of the error.
+    """
+    file = root / "scheduler/scheduler_config.json"
+    if name not in SCHEDULERS:
+        raise BadInput(
+            f"the scheduler of {root} is {name}, and images must depend on prompt and seed alone and be noised by "
+            f"alphas_cumprod: put one of {', '.join(SCHEDULERS)} in model_index.json and scheduler/."
+        )
+    if (predicts := config.get("prediction_type", "epsilon")) != "epsilon" or config.get("use_flow_sigmas"):
+        raise BadInput(
+            f"{root} predicts {'flow' if config.get('use_flow_sigmas') else predicts}, and only epsilon prediction is "
+            "supported: use an SD 1.x folder."
+        )
+    if config.get("rescale_betas_zero_snr"):
+        raise BadInput(
+            f"{file} has rescale_betas_zero_snr, and a model that predicts epsilon cannot start from pure noise: "
+            "set it to false."
+        )
+    try:
+        noise = betas(config)
+        left = math.prod(1 - beta for beta in noise)
+        usable = bool(noise) and all(0 < beta < 1 for beta in noise)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadInput(
+            f"{file} describes no noise schedule ({error}): copy it anew from where the model came from."
+        ) from None
+    if not usable or left < 1e-30:  # float32 ends at 1e-38, and its square root is divided by
+        raise BadInput(
+            f"{file} has betas with which alphas_cumprod reaches {left:.3g}, and epsilon says nothing about an image "
+            "there: set the betas the model was trained with."
+        )
+
+
+def betas(config: dict[str, Any]) -> list[float]:
+    """A noise schedule as the schedulers of diffusers make it (the defaults are theirs)."""
+    if config.get("trained_betas") is not None:
+        return [float(beta) for beta in config["trained_betas"]]
+    n, kind = config.get("num_train_timesteps", 1000), config.get("beta_schedule", "linear")
+    start, end = config.get("beta_start", 0.0001), config.get("beta_end", 0.02)
+    if type(n) is not int or n < 1:
+        raise ValueError(f"num_train_timesteps {n}")
+    places = [i / max(n - 1, 1) for i in range(n)]
+    if kind == "linear":
+        return [start + (end - start) * u for u in places]
+    if kind == "scaled_linear":
+        return [(start**0.5 + (end**0.5 - start**0.5) * u) ** 2 for u in places]
+    if kind == "squaredcos_cap_v2":
+        bar = [math.cos((i / n + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(n + 1)]
+        return [min(1 - bar[i + 1] / bar[i], 0.999) for i in range(n)]
+    raise ValueError(f"beta_schedule {kind} is none of linear, scaled_linear, squaredcos_cap_v2")

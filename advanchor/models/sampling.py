@@ -1,0 +1,136 @@
+"""How images are sampled: the loop of diffusers' StableDiffusionPipeline, from noise that text and seed decide."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from advanchor.core import BadInput
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Pixels decoded together: the VAE's widest activation is 128 to 256 floats for each, about a gigabyte.
+AT_ONCE = 4 * 512 * 512
+
+
+def image_seed(text: str, seed: int, purpose: str = "") -> int:
+    """A 63-bit seed from the prompt and its number, the same on every machine and in every process; of the start noise,
+    or for another purpose.
+    """
+    return int.from_bytes(hashlib.sha256(f"{text}\n{seed}{purpose}".encode()).digest()[:8], "big") >> 1
+
+
+def noise(texts: Sequence[str], seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """What each image starts from: (b, *shape), on the CPU."""
+    own = [torch.Generator().manual_seed(image_seed(text, seed)) for text, seed in zip(texts, seeds, strict=True)]
+    return torch.stack([torch.randn(tuple(shape), generator=one) for one in own])
+
+
+def chosen(name: str, own: Any) -> Any:
+    """The scheduler of a name (see `LatentDiffusion.draw`) for a model whose scheduler is `own`.
+
+    Raises:
+        BadInput: there is none of this name.
+    """
+    import diffusers
+
+    makes: dict[str, Callable[[], Any]] = {
+        "own": lambda: own,
+        "ddim": lambda: diffusers.DDIMScheduler.from_config(own.config),
+        "lms": lambda: diffusers.LMSDiscreteScheduler.from_config(own.config, timestep_spacing="linspace"),
+    }
+    if name not in makes:
+        raise BadInput(f"there is no scheduler '{name}': use one of {', '.join(makes)}.")
+    return makes[name]()
+
+
+def taking(steps: int, scheduler: Any, timesteps: int, model: str, device: torch.device) -> Any:
+    """A copy of the scheduler, since some change themselves, that takes so many steps.
+
+    Args:
+        timesteps: that the model was trained with.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    if not 1 <= steps <= timesteps:
+        raise BadInput(
+            f"{steps} denoising steps will not do: from 1 to {timesteps}, the timesteps {model} was trained with."
+        )
+    scheduler = copy.deepcopy(scheduler)
+    try:
+        scheduler.set_timesteps(steps, device=device)
+        possible = bool(scheduler.timesteps.max() < timesteps)  # an offset can lead beyond the last
+    except ValueError:  # of PNDM, whose first three are Runge-Kutta steps
+        possible = False
+    if not possible:
+        raise BadInput(
+            f"{type(scheduler).__name__} of {model} cannot take {steps} denoising steps: "
+            f"take {'more' if steps < 5 else 'fewer'}."
+        )
+    return scheduler
+
+
+def denoise(
+    eps: Callable[[Tensor, Tensor, Tensor], Tensor],
+    x: Tensor,
+    scheduler: Any,
+    prompts: Sequence[tuple[str, int]],
+    cond: Tensor,
+    empty: Tensor,
+    guidance: float,
+    seen: list[Tensor] | None = None,
+    until: int | None = None,
+) -> Tensor:
+    """The loop: latents (b, 4, h, w) from start noise x (b, 4, h, w).
+
+    Args:
+        eps: x, t, embeddings -> predicted noise; of both halves at once where guidance is above 1.
+        scheduler: as `taking` gives it. One that draws noise of its own gets a generator for each image.
+        prompts: text and seed of each image.
+        cond, empty: embeddings (b, L, d) of the prompts, and of what stands for no prompt.
+        seen: what the U-Net is given at each step, (b, 4, h, w), is appended to it.
+        until: a step that is not taken, nor any after it.
+    """
+    both = torch.cat([empty, cond]) if guidance > 1 else cond
+    settings = {}
+    if "generator" in inspect.signature(scheduler.step).parameters:
+        numbers = [image_seed(text, seed, "scheduler") for text, seed in prompts]
+        settings["generator"] = [torch.Generator().manual_seed(number) for number in numbers]
+    x = x * scheduler.init_noise_sigma
+    for i, t in enumerate(scheduler.timesteps):
+        given = scheduler.scale_model_input(torch.cat([x, x]) if guidance > 1 else x, t)
+        if seen is not None:
+            seen.append(given[: len(x)])
+        if i == until:
+            break
+        predicted = eps(given, t, both)
+        if guidance > 1:
+            without, within = predicted.chunk(2)
+            predicted = without + guidance * (within - without)
+        x = scheduler.step(predicted, t, x, **settings, return_dict=False)[0]
+    return x
+
+
+@torch.no_grad()
+def decode(pipe: Any, z: Tensor) -> list[Image]:
+    """Images of latents (b, 4, h, w), a few at a time.
+
+    Raises:
+        BadInput: they are not finite.
+    """
+    images: list[Image] = []
+    pixels = z[0, 0].numel() * pipe.vae_scale_factor**2
+    for some in z.split(max(1, AT_ONCE // pixels)):
+        decoded = pipe.vae.decode(some / pipe.vae.config.scaling_factor, return_dict=False)[0]
+        if not torch.isfinite(decoded).all():
+            raise BadInput("the decoded images are not finite: lower the guidance, or method.lr if an edit is drawn.")
+        images += pipe.image_processor.postprocess(decoded, output_type="pil")
+    return images

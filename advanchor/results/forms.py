@@ -1,0 +1,89 @@
+"""The forms of a table: Markdown, LaTeX, and every score on a line of its own, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from advanchor.results.cells import SPREAD
+from advanchor.results.sweep import Sweep
+
+FORMS = ("markdown", "latex", "csv", "json")
+SIGNS = {
+    "markdown": {"\\": "\\\\", "|": "\\|", "*": "\\*", "`": "\\`", "<": "&lt;", "\n": " "},
+    "latex": {
+        **{c: f"\\{c}" for c in "_%&#${}"}, "\\": "\\textbackslash{}", "^": "\\^{}", "~": "\\~{}",
+        "<": "$<$", ">": "$>$", "|": "$|$", "\n": " ",
+        "↑": "$\\uparrow$", "↓": "$\\downarrow$", "±": "$\\pm$", "—": "---",
+    },
+}  # fmt: skip
+STYLE: dict[str, dict[str, Callable[[str], str]]] = {
+    "markdown": {"": str, "best": "**{}**".format, "second": "<u>{}</u>".format},
+    "latex": {"": str, "best": "\\textbf{{{}}}".format, "second": "\\underline{{{}}}".format},
+}
+
+
+def clean(form: str, text: str) -> str:
+    """The text as it is, whatever its signs mean in this form."""
+    return "".join(SIGNS[form].get(c, c) for c in text)
+
+
+def laid(form: str, heads: Sequence[str], lines: Sequence[Sequence[str]], names: int) -> str:
+    """A table of clean text, in markdown or latex; the first `names` columns are names."""
+    if form == "latex":
+        return latex(heads, lines, names)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *lines])
+
+
+def latex(heads: Sequence[str], lines: Sequence[Sequence[str]], names: int) -> str:
+    """For \\usepackage{booktabs}, of clean text. A line's [ would be an argument of the \\\\ before it."""
+    rows = ["{}" * line[0].startswith("[") + " & ".join(line) + " \\\\" for line in [heads, *lines]]
+    begin = f"\\begin{{tabular}}{{{'l' * names}{'r' * (len(heads) - names)}}}"
+    return "\n".join([begin, "\\toprule", rows[0], "\\midrule", *rows[1:], "\\bottomrule", "\\end{tabular}"])
+
+
+def long(sweep: Sweep, spec: Any, form: str, paper: Sequence[Mapping[str, Any]]) -> str:
+    """A line for every score: where it stands, mean, standard deviation over seeds, 95 % interval, counts, direction
+    and what made it.
+    """
+    lines = []
+    for (row, column, name), cell in sweep.cells.items():
+        low, high = cell.bounds or (None, None)
+        lines.append(
+            {
+                **dict(zip(spec.rows, row, strict=True)),
+                **dict(zip(spec.columns, column, strict=True)),
+                "score": name,
+                "mean": statistics.mean(cell.seeds or [cell.mean]) if cell.mean is not None else None,
+                "sd": statistics.stdev(cell.seeds) if len(cell.seeds) > 1 else None,
+                "low": low,
+                "high": high,
+                "n": min((f["n"] for f in cell.facts.values()), default=None),
+                "runs": len(cell.runs),
+                "wanted": cell.wanted,
+                "seeds": len(cell.seeds),
+                "better": cell.better,
+                "extractor": next((f["extractor"] for f in cell.facts.values()), None),
+                "code": ", ".join(sorted(cell.code)) or None,
+            }
+        )
+    if form == "json":
+        code = {stage: sorted(by) for stage, by in sweep.code.items()}
+        whole = {
+            "runs": sweep.runs,
+            "missing": sweep.missing,
+            "code": code,
+            "interval": SPREAD,
+            "scores": lines,
+            **({"paper": list(paper)} if paper else {}),
+        }
+        return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(lines[0]) if lines else ["score"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue().rstrip()
