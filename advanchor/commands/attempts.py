@@ -45,7 +45,7 @@ def attempt(cfg: DictConfig, out: Path, failed: dict[Path, str]) -> dict[str, An
 
 
 def reason(error: Exception, out: Path, where: str) -> str:
-    """What is said of an error of a run in `out`: what to do, or `where` the traceback of one is that nobody foresaw."""
+    """What is said of the error of a run in `out`: what to do, or `where` its traceback is if nobody foresaw it."""
     number = error.errno if isinstance(error, OSError) else None
     text = (str(error).splitlines() or [""])[0]
     again = "the same command goes on from where it was."
