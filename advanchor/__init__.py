@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from advanchor.core import BadInput
 from advanchor.prompts import Prompt
-from advanchor.results.report import table
+from advanchor.report import table
 
 if TYPE_CHECKING:
     from advanchor.protocols import Edit, Model

@@ -147,8 +147,8 @@ def runs_of(words: Sequence[str], many: bool) -> str | None:
 def alone_of(cfg: DictConfig) -> str | None:
     """One run, and its table on the standard output."""
     from advanchor.identity import run_id
+    from advanchor.report import table
     from advanchor.results.progress import title
-    from advanchor.results.report import table
     from advanchor.run import finished
 
     out = Path(cfg.root) / run_id(cfg)

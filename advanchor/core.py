@@ -29,8 +29,8 @@ Kind = Literal["model", "judge", "concept", "sample", "anchor", "method", "metri
 def option(kind: Kind) -> Callable[[C], C]:
     """A frozen dataclass whose signature is the schema of a yaml file of its kind.
 
-    Unknown keys, wrong types and numbers that are not finite are refused. Only classes that bear this mark are built from
-    a config (build.py), each in the place of its kind.
+    Unknown keys, wrong types and numbers that are not finite are refused. Only classes that bear this mark are built
+    from a config (build.py), each in the place of its kind.
     """
 
     def mark(cls: C) -> C:

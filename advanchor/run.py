@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig
 
+from advanchor import report
 from advanchor.build import build, check, sample_of
 from advanchor.concept import Concept, Concepts, Sample
 from advanchor.core import BadInput, Score, Scores
@@ -24,7 +25,6 @@ from advanchor.naming import fill, mentions
 from advanchor.prompts import Prompt
 from advanchor.protocols import Judge, Metric, Model, Tracker
 from advanchor.provenance import code
-from advanchor.results import report
 from advanchor.store import read_json, read_tensors, write_json
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def result_in(cfg: DictConfig, out: Path) -> dict[str, Any] | None:
 
 
 def memo(out: Path, name: str, metric: Any, judge: Any, drawn_by: str) -> Path:
-    """Where a run keeps what one metric measured, with these settings of it and of the judge, on images of this code."""
+    """Where a run keeps what one metric measured, with these settings, by this judge, on images that this code drew."""
     return out / "metrics" / f"{name}-{key(metric, judge, drawn_by)}.json"
 
 
@@ -77,8 +77,8 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     """Carry out one run in `out` and return what result.json holds.
 
     Raises:
-        BadInput: as `check`; or the judge cannot measure this model or concept; or a loss, a weight, an image or a score
-            is not finite; or a file is damaged.
+        BadInput: as `check`; or the judge cannot measure this model or concept; or a loss, a weight, an image or a
+            score is not finite; or a file is damaged.
     """
     if done := finished(cfg, out):
         log.info("%s is complete: nothing to compute.", out)

@@ -1,4 +1,7 @@
-"""The command: what a person types is a run, a sweep, a table, or one sentence that says what to do; and no config ever runs a program."""
+"""The command: what is typed is a run, a sweep, a table, or one sentence that says what to do.
+
+No config ever runs a program.
+"""
 
 import errno
 import os
@@ -216,10 +219,15 @@ def test_load_says_what_it_takes(given: Any) -> None:
 
 # --- nobody's program -------------------------------------------------------------------------------------------------
 
-OURS = ["hydra.run.dir=x", "hydra.sweep.dir=x", "hydra.sweep.subdir=x", "hydra.job.chdir=true", "hydra.output_subdir=x", "hydra.job.name=x", "+hydra.job.env_set.PYTHONPATH=x",
-        "hydra.job_logging.root=x", "hydra.hydra_logging=null", "hydra.help.app_name=x", "hydra.searchpath=[file:///tmp]", "hydra.searchpath=[pkg://os]", "++hydra.run.dir=x",
-        "hydra.launcher._target_=subprocess.Popen", "hydra.sweeper._target_=subprocess.Popen", "hydra/job_logging=default", "hydra/sweeper=basic", "hydra/output=x",
-        "+hydra.callbacks.x._target_=subprocess.Popen", "+hydra.launcher.x._target_=subprocess.Popen", "hydra.mode=NONE", "hydra.verbose=true"]  # fmt: skip
+OURS = [
+    "hydra.run.dir=x", "hydra.sweep.dir=x", "hydra.sweep.subdir=x", "hydra.job.chdir=true", "hydra.output_subdir=x",
+    "hydra.job.name=x", "+hydra.job.env_set.PYTHONPATH=x", "hydra.job_logging.root=x", "hydra.hydra_logging=null",
+    "hydra.help.app_name=x", "hydra.searchpath=[file:///tmp]", "hydra.searchpath=[pkg://os]", "++hydra.run.dir=x",
+    "hydra.launcher._target_=subprocess.Popen", "hydra.sweeper._target_=subprocess.Popen",
+    "hydra/job_logging=default", "hydra/sweeper=basic", "hydra/output=x",
+    "+hydra.callbacks.x._target_=subprocess.Popen", "+hydra.launcher.x._target_=subprocess.Popen", "hydra.mode=NONE",
+    "hydra.verbose=true",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -145,8 +145,11 @@ def test_a_mistake_gets_one_sentence_before_anything_is_loaded(mistake: str, mon
 @pytest.mark.parametrize("group", ["model", "judge", "concept", "anchor", "method", "tracker", "metric"])
 @pytest.mark.parametrize(
     "name",
-    ["advanchor.machine.subprocess.Popen", "subprocess.Popen", "os.system", "advanchor.run.run", "advanchor.core.BadInput", "advanchor.concept.Prompt", "advanchor.concept.Sample",
-     "advanchor.trackers.os.system", "advanchor.nope.X", "advanchor", "", "advanchor..x", "advanchor.judges.emoji.EmojiClassifier"],
+    [
+        "advanchor.machine.subprocess.Popen", "subprocess.Popen", "os.system", "advanchor.run.run", "advanchor", "",
+        "advanchor.core.BadInput", "advanchor.prompts.Prompt", "advanchor.concept.Sample", "advanchor.nope.X",
+        "advanchor.trackers.os.system", "advanchor..x", "advanchor.judges.emoji_classifier.EmojiClassifier",
+    ],
 )  # fmt: skip
 def test_nothing_but_our_own_options_of_the_right_group_is_ever_built(group: str, name: str) -> None:
     with pytest.raises(BadInput, match=f"which is no {group} of advanchor"):

@@ -25,7 +25,7 @@ STAGES = {
         ("advanchor.cli", ()),
         ("advanchor.results.progress", ()),
         ("advanchor.trackers.wandb", ()),
-        ("advanchor.results.report", ()),
+        ("advanchor.report", ()),
         ("advanchor.run", ()),
         ("advanchor.models.stable_diffusion", ("edit", "images", "pool")),
         ("advanchor.methods.ac", ("edit",)),

@@ -39,8 +39,9 @@ from advanchor.training.pools import Pool
 
 # Where a run can be killed: the n-th time that something of this name is about to get its final name.
 MOMENTS = [
-    ("stages.json", 1), ("-pool-", 1), ("checkpoint.pt", 1), ("checkpoint.pt", 3), ("checkpoint.pt", 5), ("edit.json", 1), ("edits/", 1),
-    ("samples/", 1), ("samples/", 7), ("samples/base", 1), ("samples/base", 8), ("metrics/", 1), ("metrics/", 3), ("grid.png", 1), ("result.json", 1),
+    ("stages.json", 1), ("-pool-", 1), ("checkpoint.pt", 1), ("checkpoint.pt", 3), ("checkpoint.pt", 5),
+    ("edit.json", 1), ("edits/", 1), ("samples/", 1), ("samples/", 7), ("samples/base", 1), ("samples/base", 8),
+    ("metrics/", 1), ("metrics/", 3), ("grid.png", 1), ("result.json", 1),
 ]  # fmt: skip
 SCHEDULE = ["anchor.schedule=sequential", "method.zero_grad=false", "metric=[erasure,clip,kid]"]
 
@@ -167,8 +168,11 @@ def test_an_edit_by_older_code_is_said(tiny: Any, monkeypatch: pytest.MonkeyPatc
     assert later["images"] != first["images"]
 
 
-FILES = ("*/result.json", "*/metrics/*.json", "store/edits/*/edit.safetensors", "store/edits/*/edit.json", "store/edits/*/anchor.safetensors", "store/samples/base-*/a-wolf*.png",
-         "store/samples/base-*/seen-*/*.pt", "store/latents/*/*/latents.safetensors")  # fmt: skip
+FILES = (
+    "*/result.json", "*/metrics/*.json", "store/edits/*/edit.safetensors", "store/edits/*/edit.json",
+    "store/edits/*/anchor.safetensors", "store/samples/base-*/a-wolf*.png", "store/samples/base-*/seen-*/*.pt",
+    "store/latents/*/*/latents.safetensors",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -413,7 +417,7 @@ def test_the_jsonl_tracker_holds_every_step_also_of_an_edit_that_another_run_mad
 
 
 def wandb_records(file: Path) -> Iterator[Any]:
-    """The records of an offline run: W&B's protocol buffers in a LevelDB log, blocks of 32 KiB, after a header of 7 bytes."""
+    """The records of an offline run: W&B's protocol buffers in a LevelDB log, blocks of 32 KiB after 7 bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     raw, at, pieces = file.read_bytes(), 7, b""

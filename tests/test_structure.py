@@ -20,7 +20,7 @@ LAYERS = (
     ("anchors",),
     ("training",),
     ("methods", "metrics"),
-    ("build", "erasing", "results.report", "results.progress"),
+    ("build", "erasing", "report", "results.progress"),
     ("run",),
     ("compose",),
     ("results",),

@@ -4,11 +4,13 @@ apart from it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from advanchor.concept import Concept
 from advanchor.core import BadInput, Head, option
 from advanchor.lazy import F, torch
 from advanchor.prompts import Prompt
@@ -66,16 +68,26 @@ class EmojiJudge:
                 "set judge=none to draw without measuring."
             )
         for p in prompts:
-            if p.label not in (known := self.labels(p.head)):
-                raise BadInput(
-                    f"the emoji judge knows no {p.head} '{p.label}': use one of {', '.join(known)}, "
-                    "or judge=none to draw without measuring."
-                )
+            self.knows(p.head, p.label)
+
+    def suits(self, concept: Concept) -> None:
+        """Raise BadInput if the concept names what the classifier cannot tell: known before a model is loaded."""
+        other: Head = "style" if concept.kind == "object" else "object"
+        for name in (concept.name, *concept.keep):
+            self.knows(concept.kind, name)
+        for name in concept.keep_cross:
+            self.knows(other, name)
+
+    def knows(self, head: Head, label: str) -> None:
+        """Raise BadInput if no head can find it."""
+        if label not in (known := self.labels(head)):
+            which = f"use one of {', '.join(known)}, or" if known else "it finds objects and styles; use"
+            raise BadInput(f"the emoji judge knows no {head} '{label}': {which} judge=none to draw without measuring.")
 
     def labels(self, head: Head) -> list[str]:
         """What a head can find."""
-        known: dict[Head, list[str]] = {"style": _classifier().styles, "object": _classifier().objects, "nudity": []}
-        return known[head]
+        classes: dict[str, list[str]] = json.loads((ASSETS / "classifier/config.json").read_text())
+        return classes.get(f"{head}s", [])
 
     def find(self, images: Sequence[Image], heads: Sequence[Head] = ("style", "object")) -> dict[Head, list[str]]:
         """The likeliest style and object of each image."""

@@ -18,10 +18,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from advanchor.core import BadInput
+from advanchor.report import ARROW
 from advanchor.results.cells import SPREAD, arrays
 from advanchor.results.forms import FORMS, STYLE, clean, laid, long
 from advanchor.results.intervals import above
-from advanchor.results.report import ARROW
 from advanchor.results.sweep import Place, Sweep, read, shortest
 
 HELP = """\
