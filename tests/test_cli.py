@@ -130,7 +130,9 @@ WORDS = {
     "root=/dev/null/x": "/dev/null is a file",
     "method=esd|method.preserve=1|anchor.text=x": "no setting 'method.preserve' with this method: it has scope",
     "anchor.text=x|method=esd|method.preserve=1": "no setting 'anchor.text'",
-    "method=esd|method.preserve=1|method.eta=1|model=random": "no setting 'method.preserve' with this method: it has scope",
+    "method=esd|method.preserve=1|method.eta=1|model=random": (
+        "no setting 'method.preserve' with this method: it has scope"
+    ),
 }
 
 
@@ -250,9 +252,18 @@ RUNS = {
     "sweeper": "sweeper: {_target_: subprocess.Popen, args: [touch, CANARY]}",
     "in-sweeper": "sweeper: {params: {seed: {_target_: subprocess.Popen, args: [touch, CANARY]}}}",
     "by-reference": "sweeper: {params: '${paper}'}",
-    "factory": "job_logging: {version: 1, handlers: {x: {(): subprocess.Popen, args: [touch, CANARY]}}, root: {handlers: [x]}}",
-    "hydra-factory": "hydra_logging: {version: 1, handlers: {x: {(): subprocess.Popen, args: [touch, CANARY]}}, root: {handlers: [x]}}",
-    "log-file": "job_logging: {version: 1, handlers: {x: {class: logging.FileHandler, filename: CANARY}}, root: {handlers: [x]}}",
+    "factory": (
+        "job_logging: {version: 1, handlers: {x: {(): subprocess.Popen, args: [touch, CANARY]}}, "
+        "root: {handlers: [x]}}"
+    ),
+    "hydra-factory": (
+        "hydra_logging: {version: 1, handlers: {x: {(): subprocess.Popen, args: [touch, CANARY]}}, "
+        "root: {handlers: [x]}}"
+    ),
+    "log-file": (
+        "job_logging: {version: 1, handlers: {x: {class: logging.FileHandler, filename: CANARY}}, "
+        "root: {handlers: [x]}}"
+    ),
     "folder": "run: {dir: CANARY}",
     "sweep-folder": "sweep: {dir: CANARY}",
     "environment": "job: {env_set: {LD_PRELOAD: CANARY}}",
@@ -408,8 +419,10 @@ def test_help_lists_every_option_of_every_group_with_what_it_does_and_no_interna
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["seed=1", "--help"], ["--version"]])
 def test_help_and_version_need_no_torch(words: list[str]) -> None:
-    code = f"import sys; sys.argv = ['advanchor', *{words!r}]\nfrom advanchor.cli import main\ntry: main()\nexcept SystemExit as e: assert not e.code\n"
-    code += "assert 'torch' not in sys.modules"
+    code = (
+        f"import sys; sys.argv = ['advanchor', *{words!r}]\nfrom advanchor.cli import main\n"
+        "try: main()\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
@@ -607,7 +620,9 @@ def test_a_stopped_command_says_one_line_has_the_shells_exit_code_and_keeps_what
 
 def test_a_command_that_is_stopped_while_it_imports_says_one_line(tmp_path: Path) -> None:
     code = "import os, signal, sys, builtins\nfrom advanchor import cli\nold = builtins.__import__\n" + (
-        "def new(name, *a, **k):\n    if name == 'torch': builtins.__import__ = old; os.kill(os.getpid(), signal.SIGINT)\n    return old(name, *a, **k)\n"
+        "def new(name, *a, **k):\n"
+        "    if name == 'torch': builtins.__import__ = old; os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return old(name, *a, **k)\n"
         "builtins.__import__ = new\nsys.argv[1:] = sys.argv[1:]\ncli.main()\n"
     )
     done = subprocess.run(

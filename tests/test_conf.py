@@ -29,6 +29,7 @@ PARTS = [(g, o) for g in ("model", "judge", "concept", "anchor", "method", "metr
 def test_every_option_builds(group: str, option: str) -> None:
     path = ["model.path=bundled"] if option == "sd14" and group == "model" else []
     models = [] if group == "model" else ["model=random"]
+    models += ["judge=none"] if group == "concept" else []  # the emoji judge knows its own concepts only
     cfg = compose([*models, f"{group}=[{option}]" if group == "metric" else f"{group}={option}", *path])
     node = cfg.metric[option] if group == "metric" else cfg[group]
     assert (
@@ -53,7 +54,7 @@ def test_every_setting_stands_in_its_yaml_so_that_it_is_seen_overridden_and_part
 
 @pytest.mark.parametrize("option", options("concept"))
 def test_every_concept_asks_for_what_it_erases_and_keeps_it_out_of_what_it_keeps(option: str) -> None:
-    cfg = compose(["model=random", f"concept={option}"])
+    cfg = compose(["model=random", "judge=none", f"concept={option}"])
     concept = build(cfg.concept, "concept")
     prompts = concept.prompts(sample_of(cfg))
     names = {part.name for part in concept.parts}
@@ -69,7 +70,7 @@ def test_every_concept_asks_for_what_it_erases_and_keeps_it_out_of_what_it_keeps
 
 @pytest.mark.parametrize("option", [o for o in options("concept") if o.startswith("emoji/")])
 def test_every_emoji_concept_is_measured_on_at_least_200_images_a_side(option: str) -> None:
-    cfg = compose(["model=random", f"concept={option}"])
+    cfg = compose(["model=random", "judge=none", f"concept={option}"])
     prompts = build(cfg.concept, "concept").prompts(sample_of(cfg))
     assert len(prompts["erase"]) >= 200
     assert len(prompts["keep"]) >= 200

@@ -41,8 +41,9 @@ def test_checking_an_option_of_any_kind_imports_nothing_heavy() -> None:
         options = names(group)
         if group == "concept":  # all of a folder are of one class
             options = list({name.rpartition("/")[0]: name for name in options}.values())
+        judge = ["judge=none"] if group == "concept" else []
         chosen += [
-            ["model=random", f"{group}=[{name}]" if group == "metric" else f"{group}={name}"]
+            [*judge, "model=random", f"{group}=[{name}]" if group == "metric" else f"{group}={name}"]
             for name in options
             if group not in ("model", "experiment", "hydra/launcher")
         ]
