@@ -18,10 +18,11 @@ PACKAGE = ROOT / "advanchor"
 WIDTH, HEIGHT, GAP, RISE = 150, 44, 22, 58  # of a box, between boxes, between floors; px
 # Where a room stands on its floor, so that lines do not run behind boxes; the floors follow from the imports.
 COLUMNS = {
-    "__init__": 2, "cli": 3, "run": 2, "results": 4, "methods": 5, "metrics": 1, "machine": 2, "trackers": 2,
-    "models": 4, "judges": 5, "images": 4, "prompts": 4, "naming": 1, "provenance": 0,
+    "__init__": 2, "cli": 3, "run": 2, "results": 4, "methods": 0, "metrics": 1, "machine": 2, "trackers": 2,
+    "models": 3, "judges": 1, "images": 4, "prompts": 4, "naming": 1, "provenance": 0, "compose": 6, "build": 5,
+    "report": 4,
 }  # fmt: skip
-MIDDLE, LAST = 3, 5
+MIDDLE, LAST = 3, 6
 SHIMS = ("lazy", "torchvision_ops")  # how a library is imported is no part of the structure
 ABOUT = {
     "__init__": "erase(), load()", "cli": "the command", "commands": "what a command does",
@@ -31,6 +32,7 @@ ABOUT = {
     "training": "loop, pools, masks", "images": "drawn once, checked", "concept": "what, and its prompts",
     "store": "names, locks, sums", "core": "option, score, BadInput", "protocols": "what each kind must do",
     "machine": "devices, costs", "provenance": "which code made it", "identity": "what a run is called",
+    "build": "what a config may build", "erasing": "the edit of a run",
     "naming": "names in sentences", "prompts": "the images to draw", "report": "one run, shown",
 }  # fmt: skip
 
