@@ -137,6 +137,8 @@ def check(cfg: DictConfig) -> None:
             for one in built["concept"].parts:
                 part.suits(one)
     for name, node in cfg.get("metric", {}).items():  # `metric=[]` leaves no such key
+        if not re.fullmatch(r"\w{1,60}", str(name)):
+            raise BadInput(f"metric '{name}' will not do: files are called by it, so it must be one plain word.")
         build(node, "metric", f"metric.{name}")
     if cfg.device not in ("auto", "cpu"):  # which are always there, and need no torch to say so
         device(cfg.device)

@@ -68,7 +68,9 @@ def contents(place: str, memory: Path | None = None) -> str:
     try:
         if not folder.is_dir():
             return file_digest(folder.resolve(strict=True), memory)
-        files = [f for f in folder.rglob("*") if f.is_file() and "/." not in f"/{f.relative_to(folder).as_posix()}"]
+        # Links are followed: a part of a model may lie elsewhere.
+        every = (Path(above) / name for above, _, names in os.walk(folder, followlinks=True) for name in names)
+        files = [f for f in every if f.is_file() and "/." not in f"/{f.relative_to(folder).as_posix()}"]
         if (folder / "model_index.json").exists():
             files = [f for f in files if f.relative_to(folder).parts[0] in (*loaded, "model_index.json")]
         lines = sorted(f"{f.relative_to(folder)} {file_digest(f.resolve(), memory)}" for f in files)

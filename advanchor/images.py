@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from advanchor.core import Head
 from advanchor.prompts import Prompt
-from advanchor.store import digests, finish, lock, part_of, verified
+from advanchor.store import digests, finish, lock, named, part_of, verified
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -111,6 +111,7 @@ def draw(
     computes the same batches as an undisturbed one. (Another batch size changes an image by rounding only.)
     """
     with lock(folder / ".lock"):
+        named(folder, folder.name)
         known = digests(folder)
         missing = {p.file for p in prompts if p.file not in known or not (folder / p.file).exists()}
         batches = [prompts[i : i + batch] for i in range(0, len(prompts), batch)]

@@ -46,7 +46,7 @@ def finished(cfg: DictConfig, out: Path | None = None) -> dict[str, Any] | None:
         return None
     drawn_by = done["provenance"]["images"]
     same = all(
-        memo(out, name, node, cfg.judge, drawn_by).exists()
+        memo(out, done["run"], name, node, cfg.judge, drawn_by).exists()
         and done["config"].get("metric", {}).get(name) == plain(node)
         for name, node in asked.items()
     )
@@ -68,9 +68,9 @@ def result_in(cfg: DictConfig, out: Path) -> dict[str, Any] | None:
     return done
 
 
-def memo(out: Path, name: str, metric: Any, judge: Any, drawn_by: str) -> Path:
+def memo(out: Path, run: str, name: str, metric: Any, judge: Any, drawn_by: str) -> Path:
     """Where a run keeps what one metric measured, with these settings, by this judge, on images that this code drew."""
-    return out / "metrics" / f"{name}-{key(metric, judge, drawn_by)}.json"
+    return out / "metrics" / f"{name}-{key(run, metric, judge, drawn_by)}.json"
 
 
 def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         # Measure: one small file per metric, so that a new metric does not repeat the others.
         unmeasured = "" if cfg.judge.name != "none" else UNMEASURED
         for name, metric in metrics.items() if not unmeasured else ():
-            kept = memo(out, name, cfg.metric[name], cfg.judge, drawn_by)
+            kept = memo(out, run_id(cfg), name, cfg.metric[name], cfg.judge, drawn_by)
             if not kept.exists():
                 shown = {wanted: images[wanted] for wanted in metric.sets}
                 with stage("measure", stages, out, where):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUMS = "SHA256SUMS"  # in every folder of the store and of results: what its files were when they were written
+NAME = "name"  # in every folder of the store: which artifact it is
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -137,16 +138,36 @@ def cached(root: Path, name: str, build: Callable[[Path], None]) -> Path:
 
     A directory gets its final name only when it is complete. A killed build leaves `.name.part`, which the
     next call hands to `build` again, so a builder that skips the files it finds there resumes by itself.
+
+    Raises:
+        BadInput: the directory is another artifact's, moved here.
     """
     done, part = root / name, root / f".{name}.part"
-    if done.exists():  # complete things never change: no lock is needed to read them
-        return done
-    with lock(root / f".{name}.lock"):
-        if not done.exists():
-            part.mkdir(exist_ok=True)
-            build(part)
-            os.replace(part, done)
+    if not done.exists():  # complete things never change: no lock is needed to read them
+        with lock(root / f".{name}.lock"):
+            if not done.exists():
+                part.mkdir(exist_ok=True)
+                build(part)
+                named(part, name)
+                os.replace(part, done)
+    named(done, name)
     return done
+
+
+def named(folder: Path, name: str) -> None:
+    """Let a folder say which artifact it is, or hold it to what it says: whole files of another one are no use here.
+
+    Raises:
+        BadInput: it says another name.
+    """
+    file = folder / NAME
+    if not file.exists():
+        part_of(file).write_text(name)
+        finish(file)
+    elif verified(file) != name.encode():
+        raise BadInput(
+            f"{folder} holds what belongs to another name: delete the folder and run the same command again."
+        )
 
 
 @contextmanager

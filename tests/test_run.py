@@ -327,6 +327,40 @@ def test_what_a_judge_saw_is_asked_by_all_that_the_answer_depends_on_and_decoded
     assert images.pictures[0] is images.pictures[0]
 
 
+@pytest.mark.parametrize("place", ["store/edits/*", "store/samples/*", "store/latents/*/*", "*/metrics"])
+def test_folders_that_changed_places_are_no_others(place: str, tmp_path: Path) -> None:
+    asked = [*TINY, f"root={tmp_path}", "metric=[erasure,clip]", "anchor=superclass"]
+    first = advanchor.erase(*asked)
+    second = advanchor.erase(*asked, "seed=1")
+    a, b = sorted(f for f in tmp_path.glob(place) if f.is_dir() and not f.name.startswith("."))[-2:]
+    for here, there in ((a, tmp_path / "aside"), (b, a), (tmp_path / "aside", b)):
+        here.rename(there)
+    for run_ in (first["run"], second["run"]):
+        (tmp_path / run_ / "result.json").unlink()
+    if "latents" in place:
+        shutil.rmtree(tmp_path / "store/edits")
+    if "metrics" in place:
+        assert advanchor.erase(*asked)["scores"] == first["scores"]
+        return
+    said = []
+    for more in ((), ("seed=1",)):
+        try:
+            advanchor.erase(*asked, *more)
+        except BadInput as error:
+            said.append(str(error))
+    assert said
+    assert all("belongs to another name: delete the folder" in one for one in said)
+
+
+def test_a_metric_is_called_by_a_plain_word(tmp_path: Path) -> None:
+    (tmp_path / "mine/metric").mkdir(parents=True)
+    node = "{_target_: advanchor.metrics.clip.Clip, name: clip, version: 1}"
+    (tmp_path / "mine/metric/x.yaml").write_text(f'# X.\n"../../../escape": {node}\n')
+    with pytest.raises(BadInput, match="one plain word"):
+        advanchor.erase(*TINY, f"root={tmp_path / 'out'}", "metric=[x]", config_dir=str(tmp_path / "mine"))
+    assert not (tmp_path / "out").exists()
+
+
 def share_an_edit(what: tuple[str, int]) -> Any:
     return advanchor.erase(*TINY, f"root={what[0]}", "metric=[]", f"sample.steps={what[1]}")["provenance"]
 

@@ -117,6 +117,9 @@ def test_a_model_is_its_weights_wherever_they_lie_and_others_behind_the_same_pat
     assert contents("m") == own
     (tmp_path / "m/README.md").write_text("not loaded")
     assert contents("m") == own
+    (tmp_path / "m/unet").rename(tmp_path / "elsewhere")
+    (tmp_path / "m/unet").symlink_to(tmp_path / "elsewhere")
+    assert contents("m") == own
     weights = tmp_path / "m/unet/diffusion_pytorch_model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1

@@ -198,6 +198,7 @@ def test_what_was_made_or_counted_differently_is_not_mixed(swept: Any, tmp_path:
             memo = memo.rename(
                 run.memo(
                     file.parent,
+                    result["run"],
                     "clip",
                     result["config"]["metric"]["clip"],
                     result["config"]["judge"],

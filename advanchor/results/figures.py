@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,8 +29,10 @@ from advanchor.results.painters import ABREAST, concepts, interference, scatter,
 from advanchor.results.points import BEFORE, COSINE, DRAWN, ERASED, KEPT, MOVED, mean, varied
 from advanchor.results.sweep import Sweep, read
 from advanchor.results.tables import parted
+from advanchor.store import slug
 
 Figure = tuple[str, Callable[[Any, Sweep], None], tuple[float, float]]  # name, painter, size in inches
+
 HELP = """\
 advanchor plot key=value ...   the runs of `advanchor -m key=value ...`, read back as figures; nothing is computed
 
@@ -66,7 +69,8 @@ def main(args: Sequence[str]) -> str:
             f"figures show {ERASED} and {KEPT}, and no run of this sweep has them: "
             "add metric=[erasure] and run it again."
         )
-    folder = Path(flags.get("--to", Path(cfg.root) / "figures" / str(cfg.study)))
+    study = cfg.study if re.fullmatch(r"\w[\w-]{0,60}", cfg.study) else slug(cfg.study)
+    folder = Path(flags.get("--to", Path(cfg.root) / "figures" / study))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
