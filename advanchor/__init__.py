@@ -75,7 +75,7 @@ def load(result: dict[str, Any], config_dir: str | Path | None = None) -> tuple[
         raise BadInput(f"model={model} is none of advanchor's own: say config_dir=<the folder that has it>.")
     node = OmegaConf.merge({"_target_": composed([*own, f"model={model}"]).model._target_}, config["model"])
     assert isinstance(node, DictConfig)
-    if key(node) != result["weights"]:
+    if key(node, memory=Path(config["root"]) / "store/weights.json") != result["weights"]:
         raise BadInput(f"the weights of model={node.name} are not those of this run: put them back, or run it again.")
     edit = read_tensors(Path(config["root"]) / edited / "edit.safetensors")
     return build(node, "model").open(device(config["device"])), edit

@@ -66,7 +66,7 @@ class Concept:
         kind: which head of the judge recognises it.
         phrase: what fills `{}` in a template: "a fox", "a blob emoji". Contains `name` as words of their own.
         superclass: the phrase without the concept's attributes: "an animal", "an emoji".
-        siblings, unrelated, synonyms: other names, for anchors and attacks.
+        siblings, unrelated: other names, for anchors; synonyms: more of its own, which nothing reads yet.
         templates: sentences with one `{}` used while erasing.
         evaluate: sentences with one `{}` (the phrase) or `{name}`, used for measuring the erased and the kept concepts
             of its kind.

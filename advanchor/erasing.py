@@ -60,7 +60,8 @@ def erased(
 def learn(cfg: DictConfig, model: Any, concept: Concept | Concepts, part: Path, log: Callable[..., None]) -> None:
     """Let the method erase, and write the edit, the anchors as they ended, and what is to be known of both."""
     method, anchor = cast(Method, build(cfg.method, "method")), cast(Anchor, build(cfg.anchor, "anchor"))
-    own = code(*(type(one).__module__ for one in (model, method, anchor)), "advanchor.anchors.similarity")
+    classes = (type(one).__module__ for one in (method, anchor))
+    own = code(model.made_by, *classes, "advanchor.anchors.similarity")
     begun = part / "begun"
     fresh, start = not begun.exists(), time.monotonic()
     if fresh:

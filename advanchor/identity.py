@@ -43,14 +43,18 @@ def key(*parts: Any, memory: Path | None = None) -> str:
     Args:
         memory: a file in which the digests of large files are remembered.
     """
-    return hashlib.sha256(
-        json.dumps([_named(plain(part), memory) for part in parts], sort_keys=True).encode()
-    ).hexdigest()[:12]
+    return hashlib.sha256(json.dumps([_named(part, memory) for part in parts], sort_keys=True).encode()).hexdigest()[
+        :12
+    ]
 
 
 def _named(part: Any, memory: Path | None) -> Any:
+    made = part.get("_target_") if isinstance(part, dict | DictConfig) else None
+    part = plain(part)
     if not isinstance(part, dict):
         return part
+    if made is not None:  # two classes with the same settings are two; where a class lives does not matter
+        part["class"] = str(made).rpartition(".")[2]
     part = {k: contents(v, memory) if k in FILES and isinstance(v, str) else v for k, v in part.items()}
     if isinstance(part.get("several"), dict):  # a set of concepts
         part["several"] = {name: _named(one, memory) for name, one in part["several"].items()}
@@ -84,7 +88,7 @@ def file_digest(file: Path, memory: Path | None = None) -> str:
     share `memory`.
     """
     about = file.stat()
-    name = f"{file} {about.st_size} {about.st_mtime_ns}"
+    name = f"{file} {about.st_ino} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"
     if name not in _digests:
         remembered = {}
         if memory is not None and about.st_size > LARGE and memory.exists():

@@ -65,6 +65,7 @@ class Model(Protocol):
 
     timesteps: int
     pixels: int
+    made_by: str  # the module that put it together: its sources and what they import can change what it draws
     batch: int  # images that it draws at once for erasing
     shelf: Path | None  # where what it draws for erasing is kept for other runs
     device: torch.device

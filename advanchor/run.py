@@ -44,9 +44,8 @@ def finished(cfg: DictConfig, out: Path | None = None) -> dict[str, Any] | None:
     done, asked = result_in(cfg, out), cfg.get("metric", {})
     if done is None or done["config"]["judge"] != plain(cfg.judge) or done["judge"] != key(cfg.judge):
         return None
-    drawn_by = done["provenance"]["images"]
     same = all(
-        memo(out, done["run"], name, node, cfg.judge, drawn_by).exists()
+        memo(out, done["run"], name, node, cfg.judge, done["pictures"]).exists()
         and done["config"].get("metric", {}).get(name) == plain(node)
         for name, node in asked.items()
     )
@@ -68,9 +67,9 @@ def result_in(cfg: DictConfig, out: Path) -> dict[str, Any] | None:
     return done
 
 
-def memo(out: Path, run: str, name: str, metric: Any, judge: Any, drawn_by: str) -> Path:
-    """Where a run keeps what one metric measured, with these settings, by this judge, on images that this code drew."""
-    return out / "metrics" / f"{name}-{key(run, metric, judge, drawn_by)}.json"
+def memo(out: Path, run: str, name: str, metric: Any, judge: Any, pictures: str) -> Path:
+    """Where a run keeps what one metric measured, with these settings, by this judge, on these pictures."""
+    return out / "metrics" / f"{name}-{key(run, plain(metric), plain(judge), pictures)}.json"
 
 
 def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
@@ -111,21 +110,23 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
             model.shelf, model.batch = store / "latents" / weights, min(model.batch, cfg.batch)
             judge.check([p for group in prompts.values() for p in group], model.pixels)
             cut = too_long(model, prompts)
-            drawn_by = code(type(model).__module__, "advanchor.images")
+            drawn_by = code(model.made_by, "advanchor.images")
             seen_by = key(code(type(judge).__module__), [file_digest(f) for f in judge.files()])
-
-            if done and done["provenance"]["images"] == drawn_by:  # asked for one more metric, it keeps the others
-                config["metric"] = {**done["config"].get("metric", {}), **config.get("metric", {})}
-                scores = done["scores"]
 
         # Erase: an edit is made once, whoever asks for it.
         edit_key = key(cfg.model, cfg.concept, cfg.anchor, cfg.method, cfg.seed)
         with stage("erase", stages, out, where):
             edit, diagnostics, made_by = erased(cfg, model, concept, store / "edits", edit_key, tracker.log)
+        # What is drawn depends on the edit as it is, which another code may have made otherwise under the same name.
+        learned = hashlib.sha256((store / "edits" / edit_key / "edit.safetensors").read_bytes()).hexdigest()
+        pictures = key(drawn_by, learned)
+        if done and done["pictures"] == pictures:  # asked for one more metric, it keeps the others
+            config["metric"] = {**done["config"].get("metric", {}), **config.get("metric", {})}
+            scores = done["scores"]
 
         # Draw: the unedited model's images are shared by all runs of this model and these sampling settings.
         folders = {
-            "": store / "samples" / key(edit_key, sample.looks, drawn_by),
+            "": store / "samples" / key(edit_key, sample.looks, pictures),
             "@base": store / "samples" / f"base-{key(cfg.model, sample.looks, drawn_by)}",
         }
 
@@ -152,7 +153,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         # Measure: one small file per metric, so that a new metric does not repeat the others.
         unmeasured = "" if cfg.judge.name != "none" else UNMEASURED
         for name, metric in metrics.items() if not unmeasured else ():
-            kept = memo(out, run_id(cfg), name, cfg.metric[name], cfg.judge, drawn_by)
+            kept = memo(out, run_id(cfg), name, cfg.metric[name], cfg.judge, pictures)
             if not kept.exists():
                 shown = {wanted: images[wanted] for wanted in metric.sets}
                 with stage("measure", stages, out, where):
@@ -181,6 +182,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         "unmeasured": unmeasured,
         "cut": cut,
         "weights": weights,
+        "pictures": pictures,
         "judge": key(cfg.judge),
         "provenance": {"edit": made_by, **dict.fromkeys(("images", "images@base", "images@anchor"), drawn_by)},
         "environment": done["environment"] if done else environment(model.device.type),

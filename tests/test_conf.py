@@ -154,12 +154,14 @@ def test_a_mistake_gets_one_sentence_before_anything_is_loaded(mistake: str, mon
 )  # fmt: skip
 def test_nothing_but_our_own_options_of_the_right_group_is_ever_built(group: str, name: str) -> None:
     with pytest.raises(BadInput, match=f"which is no {group} of advanchor"):
+        build(OmegaConf.create({"_target_": name}), group)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="not for a command to change"):
         compose(["model=random", f"{'metric.erasure' if group == 'metric' else group}._target_={name}"])
 
 
 def test_an_option_of_another_group_is_refused() -> None:
     with pytest.raises(BadInput, match="no judge of advanchor"):
-        compose(["model=random", "judge._target_=advanchor.trackers.none.NoTracker"])
+        build(OmegaConf.create({"_target_": "advanchor.trackers.none.NoTracker"}), "judge")
 
 
 @pytest.mark.parametrize(

@@ -57,3 +57,8 @@ def test_what_is_imported_for_type_checking_alone_changes_no_number(monkeypatch:
     text = "\n".join(lines).encode()
     monkeypatch.setattr(provenance, "SOURCES", {**provenance.SOURCES, "advanchor.made_up": text})
     assert imports("advanchor.made_up") == ("advanchor.store", "advanchor.models", "advanchor.models.edits")
+
+
+def test_a_model_says_which_module_put_it_together(model: Any) -> None:
+    assert model.made_by == DRAWING[0]
+    assert {"advanchor.models.latent_diffusion", "advanchor.models.layout"} <= set(imports(DRAWING[0]))

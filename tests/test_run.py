@@ -28,6 +28,7 @@ from advanchor.anchors.words import Superclass
 from advanchor.compose import compose
 from advanchor.core import BadInput
 from advanchor.images import Images
+from advanchor.methods.ac import AblatingConcepts
 from advanchor.models.latent_diffusion import LatentDiffusion
 from advanchor.prompts import Prompt
 from advanchor.run import run
@@ -359,6 +360,22 @@ def test_a_metric_is_called_by_a_plain_word(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="one plain word"):
         advanchor.erase(*TINY, f"root={tmp_path / 'out'}", "metric=[x]", config_dir=str(tmp_path / "mine"))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_edit_that_is_learned_anew_by_other_code_is_drawn_anew(tiny: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    first = tiny("metric=[clip]", "anchor=superclass", "method.lr=0.01")
+    shutil.rmtree(tmp_path / first["artifacts"]["edit"])
+    (tmp_path / first["run"] / "result.json").unlink()
+    erase = AblatingConcepts.erase
+
+    def otherwise(self: Any, *how: Any) -> Any:
+        return {name: 1.5 * tensor.detach() for name, tensor in erase(self, *how).items()}
+
+    monkeypatch.setattr(AblatingConcepts, "erase", otherwise)
+    again = tiny("metric=[clip]", "anchor=superclass", "method.lr=0.01")
+    assert again["run"] == first["run"]
+    assert again["scores"]["clip/erase"] != first["scores"]["clip/erase"]
+    assert again["scores"]["clip/erase@base"] == first["scores"]["clip/erase@base"]
 
 
 def share_an_edit(what: tuple[str, int]) -> Any:

@@ -17,9 +17,10 @@ from advanchor.store import SUMS, cached, finish, lock, part_of, slug, verified
 
 def test_key_ignores_the_order_of_keys_and_where_a_class_lives() -> None:
     a = OmegaConf.create({"_target_": "advanchor.old.A", "x": 1, "y": [1, 2]})
-    b = OmegaConf.create({"y": [1, 2], "x": 1, "_target_": "advanchor.new.B"})
+    b = OmegaConf.create({"y": [1, 2], "x": 1, "_target_": "advanchor.new.A"})
     assert key(a) == key(b)
     assert key(a) != key({"x": 1, "y": [2, 1]})
+    assert key(a) != key({**a, "_target_": "advanchor.old.B"})  # another class with the same settings
 
 
 @pytest.mark.parametrize(

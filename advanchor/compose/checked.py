@@ -17,7 +17,7 @@ from advanchor.compose.writing import quoted, shell
 from advanchor.core import BadInput, show
 
 MERGED = ("concept.keep", "concept.preserve", "concept.keep_cross")  # where another value would be added to the first
-NAMES = re.compile(r"(model|judge|anchor|method|tracker|metric\.\w+)\.name")
+NAMES = re.compile(r"(model|judge|concept|anchor|method|tracker|metric\.\w+)\.(name|_target_)")
 PARTS = (
     *("model", "judge", "concept", "anchor", "method", "tracker", "sample", "seed", "batch", "device", "root"),
     *("study", "table", "paper", "sweeps"),
@@ -42,8 +42,9 @@ def compose(overrides: Sequence[str]) -> DictConfig:
                 f"{name}=... would be merged with what the concept has: replace it whole with "
                 f"`~{name} +{name}={{...}}`, or edit the concept's yaml."
             )
-        if NAMES.fullmatch(name):
-            raise BadInput(f"{name} is what tables and files call it, and not for a command to change: leave it out.")
+        if NAMES.fullmatch(name) and name != "concept.name":
+            what = "is what tables and files call it" if name.endswith(".name") else "says which class it is"
+            raise BadInput(f"{name} {what}, and is not for a command to change: leave it out.")
     cfg = settings(overrides)
     with sentences(overrides):
         guard(hydra_node(overrides), overrides)

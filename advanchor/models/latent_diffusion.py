@@ -45,6 +45,7 @@ class LatentDiffusion:
         self._autocast = autocast
         self.shelf: Path | None = None
         self.batch = 32
+        self.made_by = type(self).__module__
         self._guidance: dict[str, Tensor] = {}
         self._frozen = dict(self.unet.named_parameters())
 

@@ -135,7 +135,9 @@ class StableDiffusion:
                 image_encoder=None,
                 requires_safety_checker=False,
             )
-        return LatentDiffusion(self.name, pipe, device, self.autocast)
+        model = LatentDiffusion(self.name, pipe, device, self.autocast)
+        model.made_by = __name__  # what it is depends on how it was put together, too
+        return model
 
 
 def loaded(part: Path, load: Callable[[], Any]) -> Any:
@@ -243,4 +245,6 @@ class Random:
             image_encoder=None,
             requires_safety_checker=False,
         )
-        return LatentDiffusion(self.name, pipe, device, "none")
+        model = LatentDiffusion(self.name, pipe, device, "none")
+        model.made_by = __name__
+        return model

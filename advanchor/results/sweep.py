@@ -217,7 +217,7 @@ def scores(folder: Path, result: Mapping[str, Any], cfg: DictConfig) -> dict[str
     metrics: dict[str, Any] = {**result["config"].get("metric", {}), **plain(cfg.get("metric", {}))}
     found: dict[str, tuple[dict[str, Any], Score]] = {}
     for name, settings in metrics.items():
-        file = memo(folder, result["run"], name, settings, cfg.judge, result["provenance"]["images"])
+        file = memo(folder, result["run"], name, settings, cfg.judge, result["pictures"])
         if file.exists():
             found |= {score: (settings, value) for score, value in read_json(file).items()}
     return found

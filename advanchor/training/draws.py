@@ -43,7 +43,7 @@ def once(
     Raises:
         BadInput: they are damaged, or not finite.
     """
-    drawn_by = code("advanchor.training.pools", type(model).__module__)
+    drawn_by = code("advanchor.training.pools", model.made_by)
     place = cached(
         model.shelf or folder,
         f"{name}-{key(*made_of, drawn_by)}",
