@@ -174,12 +174,17 @@ def sweep_of(
 
     Args:
         by: the launcher; `basic` is this process.
+
+    Raises:
+        BadInput: the table cannot be laid out as the config says, or `root` cannot be written.
     """
     from advanchor.compose import folders
     from advanchor.results import tables
     from advanchor.results.progress import shown
+    from advanchor.results.sweep import check
     from advanchor.run import finished
 
+    check(configs[0].table, configs)
     places, failed = folders(configs), dict[Path, str]()
     results = [finished(cfg) for cfg in configs]
     if not all(results):

@@ -130,6 +130,10 @@ WORDS = {
     "root=/dev/null/x": "/dev/null is a file",
     "method=esd|method.preserve=1|anchor.text=x": "no setting 'method.preserve' with this method: it has scope",
     "anchor.text=x|method=esd|method.preserve=1": "no setting 'anchor.text'",
+    "concept.name=${run_id:}": "refers to itself",
+    "--resolve": "write --cfg job --resolve",
+    "-p|model": "write --cfg job -p",
+    "-m|seed=0,1|table.cells=[]": "table.cells=[] leaves nothing to show",
     "method=esd|method.preserve=1|method.eta=1|model=random": (
         "no setting 'method.preserve' with this method: it has scope"
     ),
@@ -294,7 +298,13 @@ def test_a_config_file_never_runs_a_program_or_moves_a_result(
 
 @pytest.mark.parametrize(
     "setting",
-    ["setup: [touch CANARY]", "additional_parameters: {wrap: touch CANARY}", 'partition: "gpu\\ntouch CANARY"'],
+    [
+        "setup: [touch CANARY]",
+        "additional_parameters: {wrap: touch CANARY}",
+        'partition: "gpu\\ntouch CANARY"',
+        "submitit_folder: /elsewhere",
+        "submitit_folder: '${root}/../elsewhere'",
+    ],
 )
 @pytest.mark.parametrize("where", ["experiment", "launcher"])
 def test_the_shell_commands_of_a_cluster_job_come_from_the_command_line_alone(

@@ -67,7 +67,7 @@ def test_the_bundle_is_at_most_30_megabytes_of_half_precision_safetensors() -> N
     assert len(weights) == 5
     for file in weights:
         with safe_open(file, "pt") as opened:
-            assert {opened.get_slice(k).get_dtype() for k in opened.keys()} <= {"F16", "I64"}  # noqa: SIM118  (not a dict)
+            assert {opened.get_slice(k).get_dtype() for k in opened.keys()} <= {"F16", "I64"}  # noqa: SIM118
 
 
 def test_the_judges_recognise_what_the_unedited_model_draws(emoji: Any, judge: Any) -> None:

@@ -404,7 +404,8 @@ def test_what_a_judge_sees_in_images_is_kept_for_every_metric_and_run_that_shows
 def test_precision_falls_with_images_outside_and_recall_with_images_that_are_missing(tmp_path: Path) -> None:
     two = [(10 * i, 0, 0) for i in range(5)] + [(10 * i, 200, 0) for i in range(5)]  # two clusters
     one = [(10 * i, 0, 0) for i in range(5)] * 2  # one of them is gone
-    scores = PrecisionRecall(name="precision_recall", neighbours=1)(Points(), clouds(tmp_path, two, one))  # type: ignore[arg-type]
+    metric = PrecisionRecall(name="precision_recall", neighbours=1)
+    scores = metric(Points(), clouds(tmp_path, two, one))  # type: ignore[arg-type]
     assert scores["precision/keep"]["value"] == 1.0
     assert scores["recall/keep"]["value"] == 0.5
     assert (scores["recall/keep"]["better"], scores["recall/erase"]["better"]) == ("higher", "lower")

@@ -86,7 +86,7 @@ def printed(words: Sequence[str], folder: Sequence[str]) -> None:
     flags, plain = sorted_out(words)
     if unknown := [w for w in flags if w.startswith("-") and w.partition("=")[0] not in PRINTING]:
         raise BadInput(f"{unknown[0]} does not go with {flags[0]}: leave one of them out.")
-    if not {w.partition("=")[0] for w in flags} - {"--package", "-p", "--resolve"}:
+    if not {w.partition("=")[0] for w in flags if w.startswith("-")} - {"--package", "-p", "--resolve"}:
         raise BadInput(f"{flags[0]} says how --cfg prints: write --cfg job {flags[0]}.")
     if {"--shell-completion", "-sc"} & {w.partition("=")[0] for w in flags}:
         if line := os.environ.get("COMP_LINE"):  # `advanchor table conc` is completed as `advanchor conc`

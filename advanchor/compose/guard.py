@@ -28,6 +28,7 @@ LAUNCHERS = {
     "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
 }
 COMMANDS = ("setup", "additional_parameters", "ray")  # launchers' settings that can run programs: by hand alone
+PLACES = ("submitit_folder", "temp_folder")  # and those that say where they write: in `root`, or by hand
 NAMES_A_PROGRAM = {"_target_", "()", "_args_", "_partial_"}
 REMEDIES = {
     "run": "root=<folder> says where results go",
@@ -51,7 +52,8 @@ def guard(node: DictConfig, overrides: Sequence[str]) -> None:
     ours = chosen in {f.stem for f in (Path(CONF) / "hydra/launcher").glob("*.yaml")}
     known = ours or not own_file(overrides, f"hydra/launcher/{chosen}")
     usual = reference(chosen if known else "basic")
-    untouched(flat(OmegaConf.to_container(node, resolve=False)), usual, own_folders(overrides))
+    written = flat(OmegaConf.to_container(node, resolve=False))
+    untouched(written, usual, own_folders(overrides))
     launcher = cast(dict[str, Any], OmegaConf.to_container(node.launcher, resolve=True))
     made = launcher.pop("_target_", None)
     if made not in LAUNCHERS or (known and made != usual.get("launcher._target_")):
@@ -66,11 +68,15 @@ def guard(node: DictConfig, overrides: Sequence[str]) -> None:
             raise BadInput(f"hydra.{name} names a program, which a config never runs: leave it out.")
         if isinstance(value, str) and re.search(r"[\n\r\0]", value):
             raise BadInput(f"hydra.{name} has a line break in it: write it in one line.")
-        can_run = name.startswith("launcher.") and name.split(".")[1] in COMMANDS and value not in (None, {}, [])
-        if can_run and value != usual.get(name) and not f"hydra.{name}.".startswith(by_hand):
+        part = name.split(".")[1] if name.startswith("launcher.") else ""
+        if value in (None, {}, []) or value == usual.get(name) or f"hydra.{name}.".startswith(by_hand):
+            continue
+        if part in COMMANDS:
             raise BadInput(
                 f"hydra.{name} can run programs, so a config file may not set it: give it on the command line."
             )
+        if part in PLACES and not re.match(r"\$\{(root|hydra\.sweep\.dir)\}(?!.*\.\.)", str(written.get(name))):
+            raise BadInput(f"hydra.{name}={value} is not in root: let it begin with ${{root}}/ in a config file.")
 
 
 def untouched(given: Mapping[str, Any], usual: Mapping[str, Any], folders: Sequence[str]) -> None:

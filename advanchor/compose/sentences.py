@@ -44,6 +44,8 @@ def sentence(error: Any, overrides: Sequence[str] = ()) -> str:
             f"{where} asks for ${{{found.group(1)}}}, and there is no such setting: "
             "write its value, or quote it if it is a text."
         )
+    if isinstance(error, InterpolationResolutionError) and "RecursionError" in text:
+        return f"{error.full_key or 'a setting'} refers to itself, round about: write its value."
     if found := re.search(r"Could not override '([^']+)'", text):
         return no_setting(found.group(1), overrides)
     return blamed(overrides, error)

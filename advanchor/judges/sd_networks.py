@@ -23,7 +23,8 @@ def loaded(what: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (ImportError, ModuleNotFoundError) as error:
-        raise BadInput(f"judge=sd needs {error.name or error} for {what}: pip install 'advanchor[sd]'.") from None
+        package = error.name or "a package that is not installed"
+        raise BadInput(f"judge=sd needs {package} for {what}: pip install 'advanchor[sd]'.") from None
     except (OSError, RuntimeError) as error:  # urllib's and requests' errors are the first, open_clip's the second
         raise BadInput(
             f"the weights of {what} could not be loaded ({error}): without internet, "
