@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,8 @@ from advanchor.store import digests, finish, lock, named, part_of, verified
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from advanchor.protocols import Judge
 
 T = TypeVar("T")
 
@@ -95,10 +97,14 @@ class Images:
                 finish(file)
         return cast(T, torch.load(io.BytesIO(verified(file)), weights_only=True))
 
-    def right(self, find: Callable[[Sequence[Image], Sequence[Head]], Mapping[Head, Sequence[str]]]) -> list[bool]:
-        """Does a judge's `find` see in each image what its prompt names?"""
-        heads = sorted({p.head for p in self.prompts})
-        found = self.seen(f"find {' '.join(heads)}", lambda images: dict(find(images, heads)))
+    def found(self, judge: Judge, heads: Sequence[Head], by: str = "") -> dict[Head, list[str]]:
+        """What one of a judge's detectors, the first unless named, finds in each image by each head."""
+        what = f"find-{by or 'first'} {' '.join(heads)}"
+        return self.seen(what, lambda images: judge.find(images, heads, by))
+
+    def right(self, judge: Judge, by: str = "") -> list[bool]:
+        """Does the judge's detector find in each image what its prompt names?"""
+        found = self.found(judge, sorted({p.head for p in self.prompts}), by)
         return [found[p.head][i] == p.label for i, p in enumerate(self.prompts)]
 
 

@@ -148,7 +148,7 @@ def test_a_mistake_gets_one_sentence_before_anything_is_loaded(mistake: str, mon
     "name",
     [
         "advanchor.machine.subprocess.Popen", "subprocess.Popen", "os.system", "advanchor.run.run", "advanchor", "",
-        "advanchor.core.BadInput", "advanchor.prompts.Prompt", "advanchor.concept.Sample", "advanchor.nope.X",
+        "advanchor.core.BadInput", "advanchor.prompts.Prompt", "advanchor.prompts.Sample", "advanchor.nope.X",
         "advanchor.trackers.os.system", "advanchor..x", "advanchor.judges.emoji_classifier.EmojiClassifier",
     ],
 )  # fmt: skip

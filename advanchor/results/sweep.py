@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -159,7 +160,7 @@ def check(spec: DictConfig, configs: Sequence[DictConfig]) -> None:
             has a meaning, the mean over all), or a setting that no run has, or that has no value of its own.
     """
     for name in ("rows", "columns", "cells"):
-        such = "[erasure/hit,keep/hit]" if name == "cells" else "[method,anchor]"
+        such = "[erasure/hit,content/hit,keep/hit]" if name == "cells" else "[method,anchor]"
         listed = isinstance(spec.get(name), ListConfig)
         if not listed or not all(isinstance(one, str) and one.strip() for one in spec[name]):
             raise BadInput(f"table.{name}={spec.get(name)} will not do: it must be a list of words, such as {such}.")
@@ -179,11 +180,11 @@ def check(spec: DictConfig, configs: Sequence[DictConfig]) -> None:
 
 def provenance(result: Mapping[str, Any], name: str, score: Score, seen: bool) -> dict[str, str]:
     """What was done to get a score, and the digest of the sources that did it. Where no images were `seen` that is the
-    erasing alone; anchor/hit looks at what is drawn under the anchor and at nothing else, and nothing else looks at
+    erasing alone; metric=anchor looks at what is drawn under the anchor and at nothing else, and nothing else looks at
     that.
     """
     made = {stage: str(digest) for stage, digest in result["provenance"].items()}
-    under_anchor = name == "anchor/hit"
+    under_anchor = name.startswith("anchor/")
     stages = [s for s in made if s == "edit" or (seen and (s == "images@anchor") == under_anchor)]
     code = {MADE.get(stage, stage): made[stage] for stage in stages}
     return code | ({"measured": score["code"]} if "code" in score else {})
@@ -199,15 +200,15 @@ def whose(cfg: DictConfig, stage: str, name: str) -> str:
 
 
 def prompts_of(prompts: Mapping[str, Sequence[Prompt]], name: str) -> list[Prompt]:
-    """The prompts whose images a score is the mean of, in order; none for what is not a mean of a set's images."""
-    family, _, rest = name.removesuffix("@base").partition("/")
-    if family == "erasure" or rest.partition(":")[0] == "erase":
-        label = rest.partition(":")[2]
-        return [p for p in prompts["erase"] if not label or p.label == label]
-    if family != "keep" and rest.partition(":")[0] != "keep":
-        return []
-    label, kept = rest.partition(":")[2], rest.removeprefix("hit_") if rest.startswith("hit_") else ""
-    return [p for p in prompts["keep"] if (not label or p.label == label) and (not kept or p.kept == kept)]
+    """The prompts whose images a score is the mean of, in order; none for what is not a mean of a set's images, or says
+    itself which (`texts`).
+    """
+    family, _, rest = name.partition("@")[0].partition("/")
+    which, _, label = rest.partition(":")
+    kept = re.fullmatch(r"hit2?_(in|cross|near)", which)
+    side = {"erasure": "erase", "keep": "near" if kept and kept[1] == "near" else "keep"}.get(family, which.rstrip("2"))
+    chosen = prompts.get(side, [])
+    return [p for p in chosen if (not label or p.label == label) and (not kept or p.kept == kept[1])]
 
 
 def scores(folder: Path, result: Mapping[str, Any], cfg: DictConfig) -> dict[str, tuple[dict[str, Any], Score]]:
