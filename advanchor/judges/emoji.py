@@ -51,6 +51,8 @@ class EmojiJudge:
     version: int = 1
     extractor: str = "emoji classifier, 64 features, 32 px"
     perceptual: ClassVar = "lpips_emoji"
+    judges: ClassVar = ("resnet",)
+    rejects: ClassVar = False
 
     def to(self, device: str) -> Self:
         """Itself: 32 px are judged on the CPU, wherever the model is, with the same bits."""
@@ -73,7 +75,7 @@ class EmojiJudge:
     def suits(self, concept: Concept) -> None:
         """Raise BadInput if the concept names what the classifier cannot tell: known before a model is loaded."""
         other: Head = "style" if concept.kind == "object" else "object"
-        for name in (concept.name, *concept.keep):
+        for name in (concept.name, *concept.keep, *concept.near):
             self.knows(concept.kind, name)
         for name in concept.keep_cross:
             self.knows(other, name)
@@ -89,7 +91,9 @@ class EmojiJudge:
         classes: dict[str, list[str]] = json.loads((ASSETS / "classifier/config.json").read_text())
         return classes.get(f"{head}s", [])
 
-    def find(self, images: Sequence[Image], heads: Sequence[Head] = ("style", "object")) -> dict[Head, list[str]]:
+    def find(
+        self, images: Sequence[Image], heads: Sequence[Head] = ("style", "object"), by: str = ""
+    ) -> dict[Head, list[str]]:
         """The likeliest style and object of each image."""
         style, thing = _classifier()(_pixels(images))
         found: dict[Head, list[str]] = {

@@ -180,8 +180,7 @@ def check(spec: DictConfig, configs: Sequence[DictConfig]) -> None:
 
 def provenance(result: Mapping[str, Any], name: str, score: Score, seen: bool) -> dict[str, str]:
     """What was done to get a score, and the digest of the sources that did it. Where no images were `seen` that is the
-    erasing alone; metric=anchor looks at what is drawn under the anchor and at nothing else, and nothing else looks at
-    that.
+    erasing alone; metric=anchor looks at what is drawn under the anchor alone, and nothing else looks at that.
     """
     made = {stage: str(digest) for stage, digest in result["provenance"].items()}
     under_anchor = name.startswith("anchor/")
@@ -200,15 +199,12 @@ def whose(cfg: DictConfig, stage: str, name: str) -> str:
 
 
 def prompts_of(prompts: Mapping[str, Sequence[Prompt]], name: str) -> list[Prompt]:
-    """The prompts whose images a score is the mean of, in order; none for what is not a mean of a set's images, or says
-    itself which (`texts`).
-    """
+    """The prompts whose images a score is the mean of, in order; none for what is no such mean, or has its `texts`."""
     family, _, rest = name.partition("@")[0].partition("/")
     which, _, label = rest.partition(":")
     kept = re.fullmatch(r"hit2?_(in|cross|near)", which)
     side = {"erasure": "erase", "keep": "near" if kept and kept[1] == "near" else "keep"}.get(family, which.rstrip("2"))
-    chosen = prompts.get(side, [])
-    return [p for p in chosen if (not label or p.label == label) and (not kept or p.kept == kept[1])]
+    return [p for p in prompts.get(side, []) if label in ("", p.label) and (not kept or p.kept == kept[1])]
 
 
 def scores(folder: Path, result: Mapping[str, Any], cfg: DictConfig) -> dict[str, tuple[dict[str, Any], Score]]:
