@@ -49,13 +49,14 @@ class Reader:
     features are the colours.
     """
 
-    name = extractor = "pixels"
+    name = extractor = embedder = "pixels"
+    judges, rejects = ("pixels",), False
     names = ("fox", "wolf", "noto")
 
     def labels(self, head: str) -> tuple[str, ...]:
         return ("fox", "wolf") if head == "object" else ("noto",)
 
-    def find(self, images: list[Image.Image], heads: list[str]) -> dict[str, list[str]]:
+    def find(self, images: list[Image.Image], heads: list[str], by: str = "") -> dict[str, list[str]]:
         colours = [im.getpixel((0, 0)) for im in images]
         return {"object": [self.names[c[0]] for c in colours], "style": [self.names[c[1]] for c in colours]}
 
@@ -117,7 +118,7 @@ def test_hits_are_counted_by_what_each_prompt_names(images: dict[str, Images]) -
 
 
 def test_a_detector_that_never_fires_proves_no_erasure(images: dict[str, Images]) -> None:
-    blind = SimpleNamespace(find=lambda shown, heads: {"object": ["?"] * len(shown), "style": ["?"] * len(shown)})
+    blind = SimpleNamespace(judges=("blind",), find=lambda shown, heads, by: {"object": ["?"] * len(shown), "style": ["?"] * len(shown)})
     assert "erasure/rate" not in Erasure(name="erasure")(blind, images)  # type: ignore[arg-type]
 
 
@@ -260,7 +261,7 @@ def test_long_and_foreign_prompts_have_distinct_short_file_names() -> None:
 class Points:
     """A judge whose features, embeddings and maps are the images' colours."""
 
-    name, extractor, perceptual = "points", "colours", "lpips_points"
+    name, extractor, embedder, perceptual = "points", "colours", "colours", "lpips_points"
 
     def features(self, images: list[Image.Image]) -> Tensor:
         return torch.tensor([im.getpixel((0, 0)) for im in images], dtype=torch.float32)
@@ -332,7 +333,7 @@ class Seer(Reader):
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def find(self, images: list[Image.Image], heads: list[str]) -> dict[str, list[str]]:
+    def find(self, images: list[Image.Image], heads: list[str], by: str = "") -> dict[str, list[str]]:
         self.asked.append("find")
         return {head: found for head, found in super().find(images, heads).items() if head in heads}
 

@@ -24,4 +24,4 @@ class AnchorHit:
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         shown = images["anchor"]
-        return {"anchor/hit": {**share(shown.right(judge.find), "lower"), "texts": [p.text for p in shown.prompts]}}
+        return {"anchor/hit": {**share(shown.right(judge), "lower"), "texts": [p.text for p in shown.prompts]}}

@@ -30,7 +30,7 @@ class Erasure:
         for which in ("", "@base"):
             for name, subset in (("erase", "erasure"), ("keep", "keep")):
                 shown = images[name + which]
-                hits = list(zip(shown.prompts, shown.right(judge.find), strict=True))
+                hits = list(zip(shown.prompts, shown.right(judge), strict=True))
                 parts = {
                     "": [hit for _, hit in hits],
                     "_in": [hit for p, hit in hits if p.kept == "in"],

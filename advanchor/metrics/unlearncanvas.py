@@ -80,8 +80,7 @@ class UnlearnCanvas:
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         heads = sorted({p.head for name in self.sets for p in images[name].prompts})
-        what = f"find-{'-'.join(heads)}"
-        found = {name: images[name].seen(what, lambda shown: judge.find(shown, heads)) for name in self.sets}
+        found = {name: images[name].found(judge, heads) for name in self.sets}
         known = {head: judge.labels(head) for head in heads}
         scores: Scores = {}
         for name, ones in asked({name: images[name].prompts for name in self.sets}, known).items():
