@@ -149,15 +149,15 @@ class Method(Protocol):
 
 class Judge(Protocol):
     """What measures a model's images. Lists of PIL images in, CPU tensors or labels out. `extractor` names its
-    features, `perceptual` its distance.
-
-    `judges` are its detectors, the first is the main one; `find` asks one of them by name. One that `rejects` answers
-    core.NOTHING for an image that is no picture of anything. `labels` of a head that it does not have are none.
+    features, `perceptual` its distance, `embedder` what `embed` looks through, `judges` its detectors, the main one
+    first; `find` asks one of them, the first if `by` is empty. With `rejects` each of them answers NOTHING (core.py)
+    for an image that shows nothing it knows. `labels` of a head that it does not have are none.
     """
 
     name: str
     extractor: str
     perceptual: ClassVar[str]
+    embedder: ClassVar[str]
     judges: ClassVar[tuple[str, ...]]
     rejects: ClassVar[bool]
 

@@ -49,7 +49,7 @@ class Reader:
     features are the colours.
     """
 
-    name = extractor = "pixels"
+    name = extractor = embedder = "pixels"
     judges, rejects = ("eye",), False
     names = ("fox", "wolf", "noto")
 
@@ -268,7 +268,7 @@ def test_long_and_foreign_prompts_have_distinct_short_file_names() -> None:
 class Points:
     """A judge whose features, embeddings and maps are the images' colours."""
 
-    name, extractor, perceptual = "points", "colours", "lpips_points"
+    name, extractor, embedder, perceptual = "points", "colours", "colours", "lpips_points"
 
     def features(self, images: list[Image.Image]) -> Tensor:
         return torch.tensor([im.getpixel((0, 0)) for im in images], dtype=torch.float32)

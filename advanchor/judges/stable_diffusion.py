@@ -49,6 +49,7 @@ class StableDiffusionJudge:
     extractor: str = "Inception-v3 of torch-fidelity, 2048 features, 299 px"
     styles: str | None = None
     perceptual: ClassVar = "lpips_alex64"
+    embedder: ClassVar = "open_clip ViT-B-32-quickgelu, openai"
     judges: ClassVar = ("sd",)
     rejects: ClassVar = False
     device: str = field(default="cpu", init=False)
@@ -127,7 +128,7 @@ class StableDiffusionJudge:
         return [str(style) for style in styles], head["weight"], head["bias"]
 
     def find(self, images: Sequence[Image], heads: Sequence[Head], by: str = "") -> dict[Head, list[str]]:
-        """The likeliest object or style of each image; "nudity" or "" for NudeNet."""
+        """The likeliest object or style of each image; "nudity" or "" for NudeNet. There is one detector for a head."""
         found: dict[Head, list[str]] = {}
         for head in heads:
             labels = self.labels(head)

@@ -129,15 +129,15 @@ class Kid:
 
 @option("metric")
 class Cmmd:
-    """`cmmd/erase`, `cmmd/keep`, each also `@floor`: maximum mean discrepancy of CLIP embeddings of length 1 under a
-    Gaussian kernel of width 10, times 1000 (Jayasumana et al. 2024, arXiv 2401.09603), by the judge's CLIP model, which
-    the score names.
+    """`cmmd/erase`, `cmmd/keep`, each also `@floor`: maximum mean discrepancy of the judge's embeddings of length 1
+    under a Gaussian kernel of width 10, times 1000 (Jayasumana et al. 2024, arXiv 2401.09603). Theirs are CLIP's, as
+    judge=sd's are; the emoji judge's are those of its feature network, which never saw a label. The score names them.
     """
 
     sets: ClassVar = SETS
     name: str
     sigma: Rate = 10.0
-    version: int = 2
+    version: int = 3
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         scores: Scores = {}
@@ -151,7 +151,7 @@ class Cmmd:
             )
             scores[f"cmmd/{name}"] = {
                 **_score(1000 * max(0.0, float(xx + yy - 2 * xy)), name, len(y), judge),
-                "extractor": f"open_clip model of judge {judge.name}",
+                "extractor": judge.embedder,
             }
         return scores
 
