@@ -645,8 +645,12 @@ def test_the_command_ends_with_a_table_of_before_and_after(tmp_path: Path) -> No
     done = command(tmp_path, *TINY)
     assert done.returncode == 0, done.stderr
     for words in (
-        "detector finds it",
+        "fox: found",
+        "fox: rest of the sentence found",
         "kept: own concept found",
+        "neighbours: own concept found",
+        "no picture of anything",
+        "judges agree",
         "CLIP score",
         "FID",
         "cost",
