@@ -18,6 +18,7 @@ from advanchor.metrics.content import Content
 from advanchor.metrics.distance import Cmmd, Fid, Kid, PrecisionRecall
 from advanchor.metrics.erasure import Erasure
 from advanchor.prompts import Prompt, reseeded
+from advanchor.report import table
 
 OBJECTS, STYLES = ("fox", "wolf", "penguin", NOTHING), ("noto", "twemoji", NOTHING)
 
@@ -211,3 +212,50 @@ def test_images_of_other_seeds_are_drawn_only_for_a_metric_that_asks_for_them(ti
     assert {scores[f"fid/{name}@floor"]["n"] for name in ("erase", "keep")} == {
         scores[f"fid/{name}"]["n"] for name in ("erase", "keep")
     }
+
+
+def result_of(scores: Any, judge: str = "emoji", **more: Any) -> dict[str, Any]:
+    metrics: dict[str, Any] = {name: {} for name in ("erasure", "content", "broken")}
+    config = {"concept": {"name": "twemoji"}, "judge": {"name": judge}, "metric": metrics, "anchor": {"name": "empty"}}
+    shown = {"grid": "grid.png", "tracker": "none", "changed": {"tensors": 1, "parameters": 2}, "unmeasured": ""}
+    return {"scores": scores, "config": config, "diagnostics": {}, "stages": {}, **shown, **more}
+
+
+def scored(**values: float) -> Any:
+    return {
+        name: {"value": value, "n": 100, "low": max(0, value - 0.05), "high": min(1, value + 0.05), "better": "lower"}
+        for name, value in values.items()
+    }
+
+
+SMEAR = {
+    f"{name}{by}{at}": value
+    for name, before, after in (("erasure/hit", 0.97, 0.0), ("content/hit", 1.0, 0.01), ("broken/erase", 0.0, 0.93))
+    for by in ("", "2")
+    for at, value in (("", after), ("@base", before))
+}
+
+
+def test_the_closing_table_of_a_smear_says_so_before_all_else_and_shows_both_detectors_in_120_columns() -> None:
+    fid = {"fid/keep": 0.94, "fid/keep@floor": 0.31, "anchor/content": 0.5, "anchor/content2": 0.4}
+    shown = table(result_of(scored(**SMEAR, **fid))).splitlines()
+    words = "93 % of the pictures asked for twemoji are no picture of anything"
+    assert shown[0] == f"{words}: look at grid.png before calling this an erasure."
+    rows = {line[:36].strip(" ↓↑"): line for line in shown}
+    found = rows["twemoji: found"].split()
+    assert found[-9:] == ["0.970", "/", "0.970", "0.000", "[0.000,", "0.050]", "0.000", "[0.000,", "0.050]"]
+    assert "floor 0.31" in rows["kept: FID to before"]
+    assert max(map(len, shown)) <= 120
+    order = [next(i for i, line in enumerate(shown) if line.startswith(name)) for name in (
+        "twemoji: found", "twemoji: rest", "twemoji: no picture", "kept: FID", "under the anchor: rest")]  # fmt: skip
+    assert order == sorted(order)
+
+
+def test_the_closing_table_of_pictures_begins_with_itself_and_says_what_a_judge_cannot_tell() -> None:
+    fine = table(result_of(scored(**{**SMEAR, "broken/erase": 0.2, "broken/erase2": 0.1})))
+    assert fine.splitlines()[0].lstrip().startswith("images")
+    assert "note" not in fine
+    one = table(result_of(scored(**{"erasure/hit": 0.5, "erasure/hit@base": 1.0}), judge="sd"))
+    assert "judge=sd cannot tell that an image is no picture of anything: look at grid.png." in one
+    assert "no sentence names anything else that judge=sd could find" in one
+    assert "judge 2" not in one
