@@ -218,19 +218,40 @@ def latent_blends(w: Workshop, n: int) -> Tensor:
     return w.decode(mixed(w, x, w.encode(x.flatten(0, 1)).unflatten(0, (n, 6))))
 
 
+def hues(w: Workshop, n: int) -> Tensor:
+    """(n, 3, 1, 1): colours as paint has them, pale to full, light to dark."""
+    pure = w.uniform(0, 1, n, 3, 1, 1)
+    low, high = pure.amin(1, keepdim=True), pure.amax(1, keepdim=True)
+    pale = torch.lerp(torch.ones(1), (pure - low) / (high - low), w.uniform(0.1, 1, n, 1, 1, 1))
+    return pale * w.uniform(0.5, 1, n, 1, 1, 1).sqrt()
+
+
 def stains(w: Workshop, n: int) -> Tensor:
-    """The melted outline of two or three emoji, filled with a colour that is uneven as a wet brush leaves it."""
+    """The ragged outline of two or three emoji in one colour, as uneven as a wet brush leaves it."""
     x = w.emoji(n, 3)
     ink = (1 - x).amax(2)
     ink = torch.where(w.uniform(0, 1, n, 1, 1) < 0.5, ink[:, :2].mean(1), ink.mean(1))
-    ink = gaussian(ink[:, None], w.uniform(1.5, 4, n))
-    # Past 1 the edge becomes crisp: spots of many sharpnesses.
-    ink = ((ink / ink.amax((1, 2, 3), keepdim=True) - 0.25) * w.uniform(1, 4, n, 1, 1, 1)).clamp(0, 1)
-    uneven = F.interpolate(w.normal(n, 3, 5, 5), size=32, mode="bicubic") * w.uniform(0, 0.2, n, 1, 1, 1)
-    painted = torch.lerp(torch.ones(1), (w.uniform(0, 1, n, 3, 1, 1) + uneven).clamp(0, 1), ink)
-    painted = on_white(painted, w.uniform(0.2, 1, n))
-    z = w.encode(painted)
+    ink = gaussian(ink[:, None], w.uniform(0.8, 4, n))
+    ragged = F.interpolate(w.normal(n, 1, 10, 10), size=32, mode="bicubic") * w.uniform(0, 0.35, n, 1, 1, 1)
+    # The steeper, the crisper the edge: spots of many sharpnesses.
+    ink = ((ink / ink.amax((1, 2, 3), keepdim=True) + ragged - 0.3) * w.uniform(1, 5, n, 1, 1, 1)).clamp(0, 1)
+    places = int(w.rng.integers(3, 8))
+    uneven = torch.sigmoid(2 * F.interpolate(w.normal(n, 1, places, places), size=32, mode="bicubic"))
+    colour = torch.lerp(hues(w, n), hues(w, n), uneven * w.uniform(0, 0.6, n, 1, 1, 1))
+    left = gaussian(x[:, :2].mean((1, 2))[:, None], w.uniform(0.8, 2, n))
+    colour = colour * torch.lerp(torch.ones(1), left, w.uniform(0, 0.3, n, 1, 1, 1))
+    z = w.encode(on_white(torch.lerp(torch.ones(1), colour, ink), w.uniform(0.2, 1, n)))
     return w.decode(z + w.normal(*z.shape) * w.uniform(0, 0.6, n, 1, 1, 1))
+
+
+def melted(w: Workshop, n: int) -> Tensor:
+    """An emoji whose latent lost all that is fine, and took on a tint."""
+    z = w.encode(w.emoji(n)[:, 0])
+    coarse = [F.interpolate(F.adaptive_avg_pool2d(z, k), size=8, mode="bilinear") for k in (2, 3, 4)]
+    z = torch.stack([coarse[k][i] for i, k in enumerate(w.rng.integers(3, size=n))])
+    tint = w.normal(n, 4, 1, 1) * w.uniform(0, 0.6, n, 1, 1, 1)
+    z = z * w.uniform(0.5, 1.4, n, 1, 1, 1) + tint
+    return w.decode(z + w.normal(*z.shape) * w.uniform(0, 0.5, n, 1, 1, 1))
 
 
 @torch.no_grad()
@@ -291,10 +312,13 @@ RECIPES: dict[str, Recipe] = {
     f.__name__: f
     for f in (
         *(blank, blobs, faint, lowpass, averages, noise, decoded_noise, blends, halves),
-        *(latent_blends, stains, unfinished, broken, tiles, phases, mosaics),
+        *(latent_blends, stains, melted, unfinished, broken, tiles, phases, mosaics),
     )
 }
-BOTH = ("blank", "blobs", "faint", "lowpass", "averages", "noise", "latent_blends", "stains", "unfinished", "broken")
+BOTH = (
+    *("blank", "blobs", "faint", "lowpass", "averages", "noise"),
+    *("latent_blends", "stains", "melted", "unfinished", "broken"),
+)
 TRAINED = {"resnet": (*BOTH, "decoded_noise", "blends", "halves"), "vit": BOTH}
 KEPT_BACK = ("tiles", "phases", "mosaics")
 
