@@ -150,17 +150,17 @@ def blobs(w: Workshop, n: int) -> Tensor:
 
 def faint(w: Workshop, n: int) -> Tensor:
     """A blurred emoji, so pale that little is left on the white."""
-    return on_white(gaussian(w.emoji(n)[:, 0], w.uniform(2, 5, n)), w.uniform(0.04, 0.5, n))
+    return on_white(gaussian(w.emoji(n)[:, 0], w.uniform(2.5, 5, n)), w.uniform(0.04, 0.4, n))
 
 
 def lowpass(w: Workshop, n: int) -> Tensor:
     """A strongly blurred emoji at full contrast."""
-    return gaussian(w.emoji(n)[:, 0], w.uniform(3.2, 7, n))
+    return gaussian(w.emoji(n)[:, 0], w.uniform(4, 8, n))
 
 
 def averages(w: Workshop, n: int) -> Tensor:
-    """The mean of 5 to 24 emoji, at its own or at a stretched contrast."""
-    means = torch.cat([w.emoji(1, int(k))[0].mean(0, keepdim=True) for k in w.rng.integers(5, 25, size=n)])
+    """The mean of 8 to 24 emoji, at its own or at a stretched contrast."""
+    means = torch.cat([w.emoji(1, int(k))[0].mean(0, keepdim=True) for k in w.rng.integers(8, 25, size=n)])
     return on_white(means, w.uniform(0.4, 1.5, n)).clamp(0, 1)
 
 
@@ -180,13 +180,21 @@ def decoded_noise(w: Workshop, n: int) -> Tensor:
     return w.decode(torch.lerp(rough, smooth, w.uniform(0, 1, n, 1, 1, 1)) * w.uniform(0.4, 1.4, n, 1, 1, 1))
 
 
+def mixed(w: Workshop, shown: Tensor, parts: Tensor) -> Tensor:
+    """The mean over `parts` (n, k, ...) of the pictures `shown` (n, k, 3, 32, 32), of two to all of each row. The paler
+    one weighs more, since a dark one would cover it and be seen alone.
+    """
+    n, k = shown.shape[:2]
+    count = torch.from_numpy(w.rng.integers(2, k + 1, size=n)).view(n, 1)
+    weight = (torch.arange(k) < count) / (1 - shown).square().mean((2, 3, 4)).sqrt()
+    weight = weight / weight.sum(1, keepdim=True)
+    return (parts * weight.view(n, k, 1, 1, 1)).sum(1)
+
+
 def blends(w: Workshop, n: int) -> Tensor:
     """Two to four emoji through each other."""
-    parts = []
-    for k in w.rng.integers(2, 5, size=n):
-        weight = w.uniform(0.75, 1.25, int(k), 1, 1, 1)
-        parts.append((w.emoji(1, int(k))[0] * weight / weight.sum()).sum(0))
-    return torch.stack(parts)
+    x = w.emoji(n, 4)
+    return mixed(w, x, x)
 
 
 def halves(w: Workshop, n: int) -> Tensor:
@@ -205,11 +213,45 @@ def halves(w: Workshop, n: int) -> Tensor:
 
 
 def latent_blends(w: Workshop, n: int) -> Tensor:
-    """The VAE's picture of the mean of two to five emoji's latents."""
-    z = w.encode(w.emoji(n, 5).flatten(0, 1)).unflatten(0, (n, 5))
-    count = torch.from_numpy(w.rng.integers(2, 6, size=n)).view(n, 1, 1, 1, 1)
-    weight = w.uniform(0.75, 1.25, n, 5, 1, 1, 1) * (torch.arange(5).view(1, 5, 1, 1, 1) < count)
-    return w.decode((z * weight / weight.sum(1, keepdim=True)).sum(1))
+    """The VAE's picture of the mean of two to six emoji's latents."""
+    x = w.emoji(n, 6)
+    return w.decode(mixed(w, x, w.encode(x.flatten(0, 1)).unflatten(0, (n, 6))))
+
+
+def hues(w: Workshop, n: int) -> Tensor:
+    """(n, 3, 1, 1): colours as paint has them, pale to full, light to dark."""
+    pure = w.uniform(0, 1, n, 3, 1, 1)
+    low, high = pure.amin(1, keepdim=True), pure.amax(1, keepdim=True)
+    pale = torch.lerp(torch.ones(1), (pure - low) / (high - low), w.uniform(0.1, 1, n, 1, 1, 1))
+    return pale * w.uniform(0.5, 1, n, 1, 1, 1).sqrt()
+
+
+def stains(w: Workshop, n: int) -> Tensor:
+    """The ragged outline of two or three emoji in one colour, as uneven as a wet brush leaves it."""
+    x = w.emoji(n, 3)
+    ink = (1 - x).amax(2)
+    ink = torch.where(w.uniform(0, 1, n, 1, 1) < 0.5, ink[:, :2].mean(1), ink.mean(1))
+    ink = gaussian(ink[:, None], w.uniform(0.8, 4, n))
+    ragged = F.interpolate(w.normal(n, 1, 10, 10), size=32, mode="bicubic") * w.uniform(0, 0.35, n, 1, 1, 1)
+    # The steeper, the crisper the edge: spots of many sharpnesses.
+    ink = ((ink / ink.amax((1, 2, 3), keepdim=True) + ragged - 0.3) * w.uniform(1, 5, n, 1, 1, 1)).clamp(0, 1)
+    places = int(w.rng.integers(3, 8))
+    uneven = torch.sigmoid(2 * F.interpolate(w.normal(n, 1, places, places), size=32, mode="bicubic"))
+    colour = torch.lerp(hues(w, n), hues(w, n), uneven * w.uniform(0, 0.6, n, 1, 1, 1))
+    left = gaussian(x[:, :2].mean((1, 2))[:, None], w.uniform(0.8, 2, n))
+    colour = colour * torch.lerp(torch.ones(1), left, w.uniform(0, 0.3, n, 1, 1, 1))
+    z = w.encode(on_white(torch.lerp(torch.ones(1), colour, ink), w.uniform(0.2, 1, n)))
+    return w.decode(z + w.normal(*z.shape) * w.uniform(0, 0.6, n, 1, 1, 1))
+
+
+def melted(w: Workshop, n: int) -> Tensor:
+    """An emoji whose latent lost all that is fine, and took on a tint."""
+    z = w.encode(w.emoji(n)[:, 0])
+    coarse = [F.interpolate(F.adaptive_avg_pool2d(z, k), size=8, mode="bilinear") for k in (2, 3, 4)]
+    z = torch.stack([coarse[k][i] for i, k in enumerate(w.rng.integers(3, size=n))])
+    tint = w.normal(n, 4, 1, 1) * w.uniform(0, 0.6, n, 1, 1, 1)
+    z = z * w.uniform(0.5, 1.4, n, 1, 1, 1) + tint
+    return w.decode(z + w.normal(*z.shape) * w.uniform(0, 0.5, n, 1, 1, 1))
 
 
 @torch.no_grad()
@@ -219,20 +261,21 @@ def unfinished(w: Workshop, n: int) -> Tensor:
     alphas = model.pipe.scheduler.alphas_cumprod
     z, noisy = w.encode(w.emoji(n)[:, 0]), w.normal(n, 4, 8, 8)
     early = torch.arange(n) % 2 == 0
-    t = torch.where(early, w.uniform(900, 999, n), w.uniform(450, 900, n)).long()
+    t = torch.where(early, w.uniform(940, 999, n), w.uniform(450, 900, n)).long()
     a = alphas[t].view(-1, 1, 1, 1)
     x = a.sqrt() * z + (1 - a).sqrt() * noisy
-    cond = model.encode(w.sentences(n))
+    # Under one sentence the first guess is already its object: under the mean of several it is none.
+    cond = torch.stack([model.encode(w.sentences(int(k))).mean(0) for k in w.rng.integers(5, 13, size=n)])
     guess = (x - (1 - a).sqrt() * model.pipe.unet(x, t, cond).sample) / a.sqrt()
     return w.decode(torch.where(early.view(-1, 1, 1, 1), guess, x))
 
 
-def broken(w: Workshop, n: int, low: float = 0.35, high: float = 1.0, each: int = 25) -> Tensor:
+def broken(w: Workshop, n: int, low: float = 0.45, high: float = 1.05, each: int = 8) -> Tensor:
     """What the U-Net draws after its weights were shaken: all of them, or one kind of layer harder."""
     unet, parts = w.model.pipe.unet, []
     while sum(map(len, parts)) < n:
         kind = str(w.rng.choice(["", "attn2", "resnets", "attentions", "up_blocks", "down_blocks"]))
-        strength = float(w.uniform(low, high, 1)) * (1 if kind == "" else 1.6)
+        strength = float(w.uniform(low, high, 1)) * {"": 1, "attn2": 4}.get(kind, 1.6)
         for name, weight in unet.state_dict().items():
             if kind in name and weight.dim() > 1:
                 weight.add_(w.normal(*weight.shape) * weight.std() * strength)
@@ -258,26 +301,26 @@ def phases(w: Workshop, n: int) -> Tensor:
     return torch.fft.irfft2(spectrum * turn, s=(32, 32)).clamp(0, 1)
 
 
-def nonsense(w: Workshop, n: int, each: int = 50) -> Tensor:
-    """What the intact U-Net draws under embeddings that no sentence has, pushed far by guidance."""
-    parts = []
-    while sum(map(len, parts)) < n:
-        cond = w.model.encode(w.sentences(each))
-        away = -cond if w.rng.random() < 0.3 else w.normal(*cond.shape) * cond.std()
-        parts.append(w.sample(away, float(w.uniform(3, 9, 1)), 8))
-    return torch.cat(parts)[:n]
+def mosaics(w: Workshop, n: int) -> Tensor:
+    """Squares of 4 px, each of one of four emoji."""
+    x = w.emoji(n, 4)
+    which = torch.randint(4, (n, 1, 1, 8, 8), generator=w.g).repeat_interleave(4, 3).repeat_interleave(4, 4)
+    return x.gather(1, which.expand(n, 1, 3, 32, 32))[:, 0]
 
 
 RECIPES: dict[str, Recipe] = {
     f.__name__: f
     for f in (
-        *(blank, blobs, faint, lowpass, averages, noise, decoded_noise, blends, halves, latent_blends),
-        *(unfinished, broken, tiles, phases, nonsense),
+        *(blank, blobs, faint, lowpass, averages, noise, decoded_noise, blends, halves),
+        *(latent_blends, stains, melted, unfinished, broken, tiles, phases, mosaics),
     )
 }
-BOTH = ("blank", "blobs", "faint", "lowpass", "averages", "noise", "unfinished", "broken")
-TRAINED = {"resnet": (*BOTH, "decoded_noise", "blends", "halves"), "vit": (*BOTH, "latent_blends")}
-KEPT_BACK = ("tiles", "phases", "nonsense")
+BOTH = (
+    *("blank", "blobs", "faint", "lowpass", "averages", "noise"),
+    *("latent_blends", "stains", "melted", "unfinished", "broken"),
+)
+TRAINED = {"resnet": (*BOTH, "decoded_noise", "blends", "halves"), "vit": BOTH}
+KEPT_BACK = ("tiles", "phases", "mosaics")
 
 
 def make(images: Tensor, pairs: np.ndarray, kind: str, n: int, seed: int) -> Tensor:

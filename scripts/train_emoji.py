@@ -54,7 +54,7 @@ PIXELS, VARIANTS, TOKENS, WIDTH = 32, 32, 24, 128
 CHECKPOINT_SECONDS = 60.0
 STAGES = ("data", "vae", "clip", "unet", "openclip", "export", "resnet", "vit", "features")
 SPLIT = 2  # pairs of each style that vit never sees, where the others never see the taxonomy's held-out ones
-JUNK = 1200  # pictures of nothing of each kind that a detector learns from
+JUNK = 800  # pictures of nothing of each kind that a detector learns from
 
 
 # --- captions ---------------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def test_hits_are_counted_by_what_each_prompt_names(images: dict[str, Images]) -
 
 def test_a_detector_that_never_fires_proves_no_erasure(images: dict[str, Images]) -> None:
     blind = SimpleNamespace(
-        judges=("eye",), find=lambda shown, heads, by: {"object": ["?"] * len(shown), "style": ["?"] * len(shown)}
+        judges=("blind",), find=lambda shown, heads, by: {"object": ["?"] * len(shown), "style": ["?"] * len(shown)}
     )
     assert "erasure/rate" not in Erasure(name="erasure")(blind, images)  # type: ignore[arg-type]
 
