@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -203,8 +203,9 @@ class Concepts:
             return {name: phrase for name, phrase in names.items() if not any(same(name, other) for other in gone)}
 
         def alone(one: Concept) -> Concept:
-            left = {"keep": one.keep, "preserve": one.preserve, "keep_cross": one.keep_cross, "near": one.near}
-            return replace(one, **{setting: rest(names) for setting, names in left.items()})
+            kept = {"keep": one.keep, "preserve": one.preserve, "keep_cross": one.keep_cross, "near": one.near}
+            left: dict[str, Any] = {setting: rest(names) for setting, names in kept.items()}
+            return replace(one, **left)
 
         return tuple(alone(concept) for concept in self.several.values())
 

@@ -21,7 +21,7 @@ def cell(scores: Scores, name: str) -> str:
     score = scores.get(name)
     if score is None:
         return "—"
-    value, *bounds = (number(name, score[k]) for k in ("value", "low", "high") if k in score)  # type: ignore[literal-required]
+    value, *bounds = (number(name, score[k]) for k in ("value", "low", "high") if k in score)
     return f"{value} [{', '.join(bounds)}]" if bounds else value
 
 

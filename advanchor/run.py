@@ -147,7 +147,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                 paint = partial(model.draw, **sample.looks)
                 return seen(draw(paint, reseeded(prompts[name]), folders["@base"], batch=cfg.batch, label="floor"))
 
-        images = Shown(**{"anchor": under_anchor, **{f"{name}@floor": partial(floor, name) for name in prompts}})
+        images = Shown({f"{name}@floor": partial(floor, name) for name in prompts}, anchor=under_anchor)
         for which, folder in folders.items():
             with stage(f"draw{which}", stages, out, where), model.edited({} if which else edit):
                 for name, wanted in prompts.items():
