@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -147,7 +147,8 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                 paint = partial(model.draw, **sample.looks)
                 return seen(draw(paint, reseeded(prompts[name]), folders["@base"], batch=cfg.batch, label="floor"))
 
-        images = Shown({f"{name}@floor": partial(floor, name) for name in prompts}, anchor=under_anchor)
+        later: dict[str, Callable[[], Images]] = {f"{name}@floor": partial(floor, name) for name in prompts}
+        images = Shown({**later, "anchor": under_anchor})
         for which, folder in folders.items():
             with stage(f"draw{which}", stages, out, where), model.edited({} if which else edit):
                 for name, wanted in prompts.items():

@@ -41,9 +41,9 @@ def drawn_under(
 class Shown(dict[str, Images]):
     """Sets of images by name; one that is rarely wanted is drawn when it is asked for."""
 
-    def __init__(self, later: Mapping[str, Callable[[], Images]], **more: Callable[[], Images]) -> None:
+    def __init__(self, later: Mapping[str, Callable[[], Images]]) -> None:
         super().__init__()
-        self.later = {**later, **more}
+        self.later = later
 
     def __missing__(self, name: str) -> Images:
         self[name] = self.later[name]()
