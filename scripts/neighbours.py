@@ -2,9 +2,10 @@
 
     python scripts/neighbours.py       # writes `near` into conf/concept/emoji/*.yaml
 
-An object's are the objects of its superclass (assets/taxonomy.yaml) that are nearest to it, and where it has fewer than
-OBJECTS of them the nearest of all others; a style's are the nearest styles. Near is the cosine of the two phrases'
-embeddings, the text encoder's outputs at their end tokens.
+An object has OBJECTS of them: the KIN nearest of its superclass (assets/taxonomy.yaml), fewer where it has fewer, and
+the nearest of all others. A style's are the OF_STYLES nearest styles. Near is the cosine of the two phrases' embeddings,
+the text encoder's outputs at their end tokens: what it takes for alike is what an erasure hits first, whatever people
+think.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from advanchor.compose import compose
 from advanchor.lazy import F
 from advanchor.protocols import Model
 
-OBJECTS, OF_STYLES = 8, 4  # neighbours of an object, of a style
+OBJECTS, KIN, OF_STYLES = 8, 4, 4  # neighbours of an object, how many of its superclass come first, of a style
 FOLDER = ROOT / "conf/concept/emoji"
 
 
@@ -30,17 +31,19 @@ def phrase(name: str) -> str:
 
 
 def neighbours(model: Model, name: str) -> list[str]:
-    """Those of a style or an object, the nearest first, an object's own superclass before all others."""
+    """Those of a style or an object; of an object first those of its superclass, each part the nearest first."""
     pool, count = (STYLES, OF_STYLES) if name in STYLES else (THINGS, OBJECTS)
 
     def pooled(one: str) -> Any:
         return model.encode([phrase(one)])[0, model.end(phrase(one))]
 
-    def place(other: str) -> tuple[bool, float]:
-        above = [TAXONOMY["objects"].get(one, {}).get("superclass") for one in (name, other)]
-        return above[0] != above[1], -float(F.cosine_similarity(pooled(name), pooled(other), dim=0))
+    def above(one: str) -> Any:
+        return TAXONOMY["objects"].get(one, {}).get("superclass")
 
-    return sorted((other for other in pool if other != name), key=place)[:count]
+    cosine = {one: float(F.cosine_similarity(pooled(name), pooled(one), dim=0)) for one in pool if one != name}
+    nearest = sorted(cosine, key=lambda one: -cosine[one])
+    kin = [one for one in nearest if name not in STYLES and above(one) == above(name)][:KIN]
+    return [*kin, *(one for one in nearest if one not in kin)][:count]
 
 
 def concepts() -> dict[str, Path]:
