@@ -10,6 +10,7 @@ from advanchor.core import Scores
 from advanchor.images import Images
 from advanchor.prompts import Prompt
 from advanchor.store import finish, part_of
+from advanchor.units import SPREAD
 
 ARROW = {"higher": "↑", "lower": "↓"}
 
@@ -70,8 +71,7 @@ def table(result: Mapping[str, Any]) -> str:
     lines.insert(1, "-" * len(lines[0]))
     lines += [
         "",
-        "interval [low, high] is 95 % over the images of this one training; "
-        "how far other seeds' trainings differ is unknown",
+        SPREAD,
         "",
         f"anchor   {result['config']['anchor']['name']}" + "".join(f", {k} {v:.4g}" for k, v in anchor.items()),
         f"cost     {', '.join(costs)}",
