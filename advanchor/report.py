@@ -71,7 +71,7 @@ def table(result: Mapping[str, Any]) -> str:
     lines.insert(1, "-" * len(lines[0]))
     lines += [
         "",
-        SPREAD,
+        SPREAD.replace("; ", ";\n"),  # no line of a closing table is longer than 120
         "",
         f"anchor   {result['config']['anchor']['name']}" + "".join(f", {k} {v:.4g}" for k, v in anchor.items()),
         f"cost     {', '.join(costs)}",

@@ -16,7 +16,7 @@ SPREAD = (
     f"[low, high] is 95 % over the prompts of one training (over its images where there are fewer than {FEWEST} "
     "prompts); how far other seeds' trainings differ is unknown."
 )
-INSIDE = ("values", "share", "texts", "code")  # what a result does not repeat of a metric's file
+INSIDE = ("values", "share", "texts", "code", "low", "high")  # what a result does not take from a metric's file
 
 
 def prompts_of(prompts: Mapping[str, Sequence[Prompt]], name: str) -> list[Prompt]:
