@@ -28,7 +28,9 @@ class Adversarial:
         loss: see search.py. Product stays near E[eps^2] and hardly ever stops; direction reaches 0; similarity is ours.
         schedule: alternating (for each batch up to `steps` on delta, then one on the weights, same z_t and t),
             sequential (one pass over all batches for delta, then one with fresh noise for the weights), cyclical
-            (`steps` passes with one delta step a batch, then the weights).
+            (`steps` passes with one delta step a batch, then the weights), or, ours, ahead (`batches` batches for
+            delta, however long the weights are trained afterwards).
+        batches: how many those are; other schedules do not look at it.
         place: delta is added to the text encoder's output (the paper's figure) or to its input token embeddings.
         steps: K, at most this many updates of delta per batch.
         lr: Adam's learning rate for delta.
@@ -45,7 +47,7 @@ class Adversarial:
             below it past the superclass. Other losses do not look at it.
         similarity: w, the weight of that loss's second term.
         attributes: share of the loss's first term that the concept's named attributes have as references beside the
-            concept itself (`--att_size` of the release, which has them in place of a bare name); 0 is the concept alone.
+            concept itself (`--att_size` of the release); 0 is the concept alone.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Adversarial:
     zero_grad: bool = True
     span: Literal["tokens", "words"] = "tokens"
     suffix: str = ""
+    batches: Annotated[int, Field(ge=0)] = 0
     past: float = 0.0
     similarity: Annotated[float, Field(ge=0)] = 0.0
     attributes: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -69,6 +72,9 @@ class Adversarial:
     def __post_init__(self) -> None:
         if self.loss != "similarity" and (self.past != 0 or self.similarity != 0):
             raise ValueError(f"loss={self.loss} has no past and no similarity: set both to 0, or loss=similarity")
+        if (self.schedule == "ahead") != (self.batches > 0):
+            remedy = "set batches above 0 with schedule=ahead, to 0 with another"
+            raise ValueError(f"schedule={self.schedule} will not do with batches={self.batches}: {remedy}")
 
     def suits(self, concept: Concept) -> None:
         """Raise BadInput if attributes are asked for and the concept names none: known before a model is loaded."""
@@ -107,6 +113,7 @@ class Adversarial:
             stop=self.stop,
             keep_optimiser=self.keep_optimiser,
             zero_grad=self.zero_grad,
+            batches=self.batches,
             past=self.past,
             similarity=self.similarity,
             references=references(concept, self.attributes),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Loss = Literal["direction", "product", "similarity"]
-Schedule = Literal["alternating", "sequential", "cyclical"]
+Schedule = Literal["alternating", "sequential", "cyclical", "ahead"]
 
 
 class Search:
@@ -45,6 +45,7 @@ class Search:
         shown: the embeddings handed out, if they are not the learned ones.
         project: called after each update.
         steps: K, at most this many updates per batch; under the cyclical schedule the number of passes.
+        batches: of the schedule ahead: how many batches there are to learn on.
         stop: tau; a batch is done as soon as L < tau.
         keep_optimiser, zero_grad, past, similarity: see `Adversarial`.
         references: phrase -> weight of what the anchor is pushed away from; the concept alone unless given. The weights
@@ -66,6 +67,7 @@ class Search:
         stop: float = 0.0,
         keep_optimiser: bool = True,
         zero_grad: bool = True,
+        batches: int = 0,
         past: float = 0.0,
         similarity: float = 0.0,
         references: Mapping[str, float] | None = None,
@@ -76,17 +78,18 @@ class Search:
         self.ends, self.subjects, self.shown, self.project = ends, subjects, shown or learned, project
         self.kind, self.schedule, self.steps, self.lr, self.stop = loss, schedule, steps, lr, stop
         self.keep_optimiser, self.zero_grad = keep_optimiser, zero_grad
-        self.past, self.similarity = past, similarity
+        self.batches, self.past, self.similarity = batches, past, similarity
         self.references = references or {concept.phrase: 1.0}
         self.optimiser = torch.optim.Adam([parameter], lr)
         self.first_loss = self.last_loss = float("nan")
         self.taken = 0
 
     def rehearsals(self, steps: int) -> int:
-        return {"alternating": 0, "sequential": steps, "cyclical": steps * self.steps}[self.schedule]
+        each = {"alternating": 0, "sequential": steps, "cyclical": steps * self.steps, "ahead": self.batches}
+        return each[self.schedule]
 
     def rehearse(self, step: Step) -> None:
-        self.descend(step, self.steps if self.schedule == "sequential" else 1)
+        self.descend(step, 1 if self.schedule == "cyclical" else self.steps)
 
     def embed(self, step: Step) -> Tensor:
         """e_a (b, L, d), detached; under the alternating schedule the parameter first moves on this very step."""
