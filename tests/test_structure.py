@@ -13,6 +13,7 @@ LAYERS = (
     ("core", "lazy", "provenance", "torchvision_ops"),
     ("store",),
     ("identity", "machine"),
+    ("trails",),
     ("naming", "prompts", "concept"),
     ("images",),
     ("protocols",),
