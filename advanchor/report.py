@@ -67,7 +67,10 @@ def table(result: Mapping[str, Any]) -> str:
         for row in rows
     ]
     anchor = {k.split("/")[1]: v for k, v in result["diagnostics"].items() if k.startswith("anchor/")}
-    costs = (f"{stage} {c['seconds']:.0f} s / {c['peak_mb']:.0f} MB" for stage, c in result["stages"].items())
+    costs = [f"{stage} {c['seconds']:.0f} s / {c['peak_mb']:.0f} MB" for stage, c in result["stages"].items()]
+    if shared := result["diagnostics"].get("cost/steps_shared"):
+        steps = result["config"]["method"]["steps"]
+        costs.append(f"{shared:.0f} of the {steps} steps of erasing made before, by a shorter training")
     lines.insert(1, "-" * len(lines[0]))
     lines += [
         "",
