@@ -259,3 +259,20 @@ def test_nothing_is_marked_where_rows_have_other_seeds_prompts_or_a_single_seed(
 def test_a_distance_of_nothing_has_no_width() -> None:
     prompts = [f"prompt {i // 2}" for i in range(20)]
     assert Cell([Value(-1e-9, 0, "fox", [0.0] * 20, prompts)]).text() == "0.000 [0.000, 0.000]"
+
+
+def test_the_mean_of_a_cell_is_in_the_middle_of_its_interval_however_many_runs_a_concept_has() -> None:
+    values = {"fox": (0.1, 0.3, 0.2), "car": (0.7, 0.9, 1.0)}
+    runs = [Value(v, seed, name) for name, own in values.items() for seed, v in enumerate(own)]
+    more = Cell([*runs, *(Value(run.value + 0.1, run.seed, "fox") for run in runs[:3])])  # two anchors, say
+    low, high = more.bounds or (0.0, 0.0)
+    assert more.mean == pytest.approx((low + high) / 2)
+    assert more.mean == pytest.approx((0.25 + 2.6 / 3) / 2)
+
+
+def test_shares_of_other_prompts_are_numbers_of_their_seeds_alone() -> None:
+    def run(seed: int, text: str) -> Value:
+        return Value(0.5, seed, "fox", [0.0, 1.0], [text] * 2, (), True)
+
+    assert Cell([run(0, "a"), run(1, "b")]).bounds == pytest.approx((0.5, 0.5))
+    assert Cell([run(0, "a"), run(1, "a")]).bounds != pytest.approx((0.5, 0.5))
