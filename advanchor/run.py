@@ -26,7 +26,7 @@ from advanchor.prompts import Prompt
 from advanchor.protocols import Judge, Metric, Model, Tracker
 from advanchor.provenance import code
 from advanchor.store import read_json, read_tensors, write_json
-from advanchor.units import shown
+from advanchor.units import with_interval
 
 log = logging.getLogger(__name__)
 UNMEASURED = "judge=none: the pictures are drawn, no score is computed; judge=sd measures images of Stable Diffusion."
@@ -156,12 +156,12 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         for name, metric in metrics.items() if not unmeasured else ():
             kept = memo(out, run_id(cfg), name, cfg.metric[name], cfg.judge, pictures)
             if not kept.exists():
-                looked_at = {wanted: images[wanted] for wanted in metric.sets}
+                shown = {wanted: images[wanted] for wanted in metric.sets}
                 with stage("measure", stages, out, where):
                     measured_by = key(code(type(metric).__module__, type(judge).__module__), seen_by)[:10]
-                    write_json(kept, {k: {**s, "code": measured_by} for k, s in metric(judge, looked_at).items()})
+                    write_json(kept, {k: {**s, "code": measured_by} for k, s in metric(judge, shown).items()})
             for score, whole in read_json(kept).items():
-                scores[score] = shown(prompts, score, whole)
+                scores[score] = with_interval(prompts, score, whole)
 
         # Show.
         picture = out / "grid.png"

@@ -47,7 +47,7 @@ def table(values: Sequence[Sequence[float]], texts: Sequence[str]) -> Table:
     return Table(np.stack([np.bincount(place, one) for one in images]) / counts, counts)
 
 
-def shown(prompts: Mapping[str, Sequence[Prompt]], name: str, score: Score) -> Score:
+def with_interval(prompts: Mapping[str, Sequence[Prompt]], name: str, score: Score) -> Score:
     """The score as a result has it: without what is behind it, with its 95 % interval if it is a mean of images."""
     from advanchor.intervals import bounds, spread
 

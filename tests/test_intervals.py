@@ -23,7 +23,7 @@ from advanchor.prompts import Prompt
 from advanchor.results.cells import Cell, Value
 from advanchor.results.sweep import Sweep
 from advanchor.results.tables import main, marked
-from advanchor.units import shown, table
+from advanchor.units import table, with_interval
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts/coverage.py"
 
@@ -164,10 +164,10 @@ def test_the_closing_table_the_table_of_that_run_and_its_json_have_one_interval_
 
 def test_a_score_without_images_or_with_other_images_than_its_prompts_has_no_interval() -> None:
     prompts = {"erase": [Prompt("a fox", i, "object", "fox") for i in range(4)]}
-    whole = shown(prompts, "erasure/hit", share([True, False, True, True], "lower"))
+    whole = with_interval(prompts, "erasure/hit", share([True, False, True, True], "lower"))
     assert whole.keys() == {"value", "n", "better", "low", "high"}
-    assert "low" not in shown(prompts, "erasure/hit", share([True, False], "lower"))
-    assert "low" not in shown(prompts, "fid/erase", {"value": 1.0, "n": 4, "better": "lower"})
+    assert "low" not in with_interval(prompts, "erasure/hit", share([True, False], "lower"))
+    assert "low" not in with_interval(prompts, "fid/erase", {"value": 1.0, "n": 4, "better": "lower"})
 
 
 def test_a_cell_of_several_concepts_has_the_deviation_of_its_seeds_and_not_of_its_concepts() -> None:
