@@ -12,10 +12,11 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
-from advanchor.concept import Concept, Sample
+from advanchor.concept import Concept
 from advanchor.core import BadInput, Kind, show
 from advanchor.identity import plain
 from advanchor.machine import device
+from advanchor.prompts import Sample
 
 GROUPS: tuple[Kind, ...] = ("model", "judge", "concept", "anchor", "method", "tracker")
 TOP = ("metric", "sample", "seed", "batch", "device", "longest", "root", "study", "sweeps", "table", "paper")
@@ -149,5 +150,5 @@ def check(cfg: DictConfig) -> None:
 
 def sample_of(cfg: DictConfig) -> Sample:
     """How the images that a run measures are drawn."""
-    node = OmegaConf.merge({"_target_": "advanchor.concept.Sample"}, cfg.sample)
+    node = OmegaConf.merge({"_target_": "advanchor.prompts.Sample"}, cfg.sample)
     return cast(Sample, build(cast(DictConfig, node), "sample"))

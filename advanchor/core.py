@@ -50,6 +50,7 @@ Texts = Annotated[tuple[str, ...], Field(min_length=1)]
 UNetScope = Literal["attn2", "attn2.kv", "noxattn", "full", "transformers"]  # edits.py says which weights
 Scope = Literal["attn2", "attn2.kv", "noxattn", "full", "transformers", "text_encoder"]
 Head = Literal["object", "style", "nudity"]
+NOTHING = "nothing"  # what a detector with a reject class answers for a smear, noise or a blend
 
 
 class Score(TypedDict, total=False):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast, overload
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, overload
 
 from tqdm import tqdm
 
@@ -61,6 +61,14 @@ class Pictures(Sequence["Image"]):
         return image
 
 
+class Finder(Protocol):
+    """What sets of images ask of a judge (protocols.py has all of it)."""
+
+    judges: ClassVar[tuple[str, ...]]
+
+    def find(self, images: Sequence[Image], heads: Sequence[Head], by: str = "") -> dict[Head, list[str]]: ...
+
+
 @dataclass(frozen=True)
 class Images:
     """What was asked for, and the folder in which every one of those images is."""
@@ -95,10 +103,14 @@ class Images:
                 finish(file)
         return cast(T, torch.load(io.BytesIO(verified(file)), weights_only=True))
 
-    def right(self, find: Callable[[Sequence[Image], Sequence[Head]], Mapping[Head, Sequence[str]]]) -> list[bool]:
-        """Does a judge's `find` see in each image what its prompt names?"""
-        heads = sorted({p.head for p in self.prompts})
-        found = self.seen(f"find {' '.join(heads)}", lambda images: dict(find(images, heads)))
+    def found(self, judge: Finder, heads: Sequence[Head], by: str = "") -> dict[Head, list[str]]:
+        """What a detector of the judge sees in each image by each of the heads; the first detector if `by` is empty."""
+        one, wanted = by or judge.judges[0], sorted(set(heads))
+        return self.seen(f"find-{one} {' '.join(wanted)}", lambda images: judge.find(images, wanted, one))
+
+    def right(self, judge: Finder, by: str = "") -> list[bool]:
+        """Does a detector of the judge see in each image what its prompt names?"""
+        found = self.found(judge, [p.head for p in self.prompts], by)
         return [found[p.head][i] == p.label for i, p in enumerate(self.prompts)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -20,15 +21,12 @@ INSIDE = ("values", "share", "texts", "code", "low", "high")  # what a result do
 
 
 def prompts_of(prompts: Mapping[str, Sequence[Prompt]], name: str) -> list[Prompt]:
-    """The prompts whose images a score is the mean of, in order; none for what is not a mean of a set's images."""
-    family, _, rest = name.removesuffix("@base").partition("/")
-    if family == "erasure" or rest.partition(":")[0] == "erase":
-        label = rest.partition(":")[2]
-        return [p for p in prompts["erase"] if not label or p.label == label]
-    if family != "keep" and rest.partition(":")[0] != "keep":
-        return []
-    label, kept = rest.partition(":")[2], rest.removeprefix("hit_") if rest.startswith("hit_") else ""
-    return [p for p in prompts["keep"] if (not label or p.label == label) and (not kept or p.kept == kept)]
+    """The prompts whose images a score is the mean of, in order; none for what is no such mean, or has its `texts`."""
+    family, _, rest = name.partition("@")[0].partition("/")
+    which, _, label = rest.partition(":")
+    kept = re.fullmatch(r"hit2?_(in|cross|near)", which)
+    side = {"erasure": "erase", "keep": "near" if kept and kept[1] == "near" else "keep"}.get(family, which.rstrip("2"))
+    return [p for p in prompts.get(side, []) if label in ("", p.label) and (not kept or p.kept == kept[1])]
 
 
 def table(values: Sequence[Sequence[float]], texts: Sequence[str]) -> Table:
@@ -47,7 +45,7 @@ def table(values: Sequence[Sequence[float]], texts: Sequence[str]) -> Table:
     return Table(np.stack([np.bincount(place, one) for one in images]) / counts, counts)
 
 
-def shown(prompts: Mapping[str, Sequence[Prompt]], name: str, score: Score) -> Score:
+def with_interval(prompts: Mapping[str, Sequence[Prompt]], name: str, score: Score) -> Score:
     """The score as a result has it: without what is behind it, with its 95 % interval if it is a mean of images."""
     from advanchor.intervals import bounds, spread
 

@@ -34,7 +34,7 @@ ABOUT = {
     "machine": "devices, costs", "provenance": "which code made it", "identity": "what a run is called",
     "build": "what a config may build", "erasing": "the edit of a run", "trails": "ends of trainings",
     "naming": "names in sentences", "prompts": "the images to draw", "report": "one run, shown",
-    "intervals": "how sure a mean is", "units": "what a score is of",
+    "intervals": "how sure a mean is", "units": "what a score is of", "shown": "drawn when asked for",
 }  # fmt: skip
 
 

@@ -1,15 +1,18 @@
-"""Train the emoji world: a Stable Diffusion pipeline and its two judges, from nothing but rendered emoji.
+"""Train the emoji world: a Stable Diffusion pipeline and the networks of its judge, from nothing but rendered emoji.
 
     python scripts/build_emoji_data.py                     # first, once
-    python scripts/train_emoji.py                          # all stages: data vae clip unet classifier openclip export
+    python scripts/train_emoji.py                          # all stages: see STAGES
     python scripts/train_emoji.py unet export              # some stages alone
+    python scripts/train_emoji.py resnet vit features      # the judge's detectors and features
     python scripts/train_emoji.py unet export --leave-out fox --out outputs/no-fox   # a reference without foxes
     python scripts/train_emoji.py unet --threads 2
 
 Every stage writes a checkpoint each minute under --work; the same command goes on where it was killed. Batches, noise
 and augmentation of a step depend on (seed, step) alone, so a resumed training sees what an undisturbed one would have
-seen. Held-out (style, object) pairs (advanchor/assets/taxonomy.yaml) are seen by no stage. Sizes, steps and minutes:
-the model card.
+seen. Held-out (style, object) pairs (advanchor/assets/taxonomy.yaml) are seen by no stage but vit, which has pairs of
+its own that it never sees (SPLIT). The stages after export write their folder themselves; the detectors' pictures of
+nothing (emoji_junk.py) are in part drawn by the bundled model, so it is exported first. Sizes, steps and minutes: the
+model card.
 """
 
 import argparse
@@ -21,12 +24,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
+from emoji_junk import TRAINED, Workshop, make
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -37,14 +42,19 @@ import open_clip  # isort: skip
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel  # isort: skip
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer  # isort: skip
 
+from advanchor.judges import emoji_weights  # isort: skip
 from advanchor.judges.emoji_classifier import EmojiClassifier  # isort: skip
+from advanchor.judges.emoji_features import EmojiFeatures  # isort: skip
+from advanchor.judges.emoji_transformer import EmojiTransformer  # isort: skip
 
 ROOT = Path(__file__).resolve().parents[1]
 TAXONOMY = yaml.safe_load((ROOT / "advanchor/assets/taxonomy.yaml").read_text())
 STYLES, OBJECTS = list(TAXONOMY["styles"]), list(TAXONOMY["objects"])
 PIXELS, VARIANTS, TOKENS, WIDTH = 32, 32, 24, 128
 CHECKPOINT_SECONDS = 60.0
-STAGES = ("data", "vae", "clip", "unet", "classifier", "openclip", "export")
+STAGES = ("data", "vae", "clip", "unet", "openclip", "export", "resnet", "vit", "features")
+SPLIT = 2  # pairs of each style that vit never sees, where the others never see the taxonomy's held-out ones
+JUNK = 800  # pictures of nothing of each kind that a detector learns from
 
 
 # --- captions ---------------------------------------------------------------------------------------------------
@@ -203,9 +213,45 @@ def augment(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(page.resize((PIXELS, PIXELS), Image.Resampling.BOX))
 
 
-def bank(work: Path, data: Path, seed: int) -> Tensor:
+def augment_again(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+    """The second detector's rendering: 40 px made 32, turned a little, moved and scaled more, other filters."""
+    side, scale = image.width, rng.uniform(0.82, 0.98)
+    filters = (Image.Resampling.BILINEAR, Image.Resampling.HAMMING, Image.Resampling.LANCZOS)
+    small = image.rotate(rng.uniform(-5, 5), Image.Resampling.BICUBIC).resize((round(side * scale),) * 2, filters[1])
+    room = side - small.width
+    dx, dy = (int(np.clip(room / 2 + rng.uniform(-0.05, 0.05) * side, 0, room)) for _ in range(2))
+    page = Image.new("RGB", (side, side), "white")
+    page.paste(small, (dx, dy), small)
+    if rng.random() < 0.5:
+        page = page.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    page = page.resize((40, 40), filters[rng.integers(3)])
+    return np.asarray(page.resize((PIXELS, PIXELS), filters[rng.integers(3)]))
+
+
+def seen_pairs() -> np.ndarray:
+    """(706, 2): the pairs of style and object that are not the taxonomy's held-out ones."""
+    held = {(STYLES.index(s), OBJECTS.index(o)) for s, names in TAXONOMY["held_out"].items() for o in names}
+    return np.array([(s, o) for s in range(len(STYLES)) for o in range(len(OBJECTS)) if (s, o) not in held])
+
+
+def other_pairs(seed: int) -> np.ndarray:
+    """(768, 2): the second detector's pairs, all but SPLIT seen ones of each style, no object twice."""
+    rng, left, gone = np.random.default_rng([seed, 6]), seen_pairs(), []
+    for style in range(len(STYLES)):
+        free = [o for s, o in left if s == style and o not in {o for _, o in gone}]
+        gone += [(style, o) for o in rng.choice(free, SPLIT, replace=False)]
+    return np.array([(s, o) for s in range(len(STYLES)) for o in range(len(OBJECTS)) if (s, o) not in gone])
+
+
+def bank(
+    work: Path,
+    data: Path,
+    seed: int,
+    name: str = "bank",
+    augment: Callable[[Image.Image, np.random.Generator], np.ndarray] = augment,
+) -> Tensor:
     """(styles, objects, variants, 3, 32, 32) uint8: VARIANTS augmented draws of every image."""
-    file = work / "bank.safetensors"
+    file = work / f"{name}.safetensors"
     if not file.exists():
         rng = np.random.default_rng(seed)
         out = np.empty((len(STYLES), len(OBJECTS), VARIANTS, PIXELS, PIXELS, 3), np.uint8)
@@ -469,20 +515,125 @@ def disturb(x: Tensor, rng: np.random.Generator, g: torch.Generator, noise: floa
     return (1 - (1 - x) * gain).clamp(0, 1)
 
 
-def train_classifier(world: World, work: Path, steps: int) -> EmojiClassifier:
-    torch.manual_seed(world.seed + 3)
-    net = EmojiClassifier(STYLES, OBJECTS)
+def disturb_again(x: Tensor, rng: np.random.Generator, g: torch.Generator) -> Tensor:
+    """The second detector's: fewer pixels and back, colours and brightness a little off, noise, a patch torn out."""
+    n = len(x)
+    coarse = F.interpolate(x, size=int(rng.integers(18, 30)), mode="bilinear", antialias=True)
+    coarse = F.interpolate(coarse, size=PIXELS, mode="bicubic")
+    x = torch.lerp(x, coarse, torch.rand(n, 1, 1, 1, generator=g) * 0.9)
+    x = 1 - (1 - x) * (1 + 0.24 * (torch.rand(n, 1, 1, 1, generator=g) - 0.5))
+    x = x * (1 + 0.08 * (torch.rand(n, 3, 1, 1, generator=g) - 0.5))
+    x = x + torch.randn(x.shape, generator=g) * torch.rand(n, 1, 1, 1, generator=g) * 0.1
+    for i in np.flatnonzero(rng.random(n) < 0.3):
+        side, (top, left) = int(rng.integers(4, 10)), rng.integers(0, 26, size=2)
+        x[i, :, top : top + side, left : left + side] = 1.0 if rng.random() < 0.5 else float(x[i].mean())
+    return x.clamp(0, 1)
+
+
+def decoded_bank(world: World, work: Path, name: str) -> Tensor:
+    """(pairs, 8, 3, 32, 32) uint8: what the bundled VAE makes of the renderings' latents, with up to 0.3 of noise: a
+    detector that knew clean renderings alone could take the VAE's traces for a mark of pictures of nothing.
+    """
+    file = work / f"decoded-{name}.safetensors"
+    if not file.exists():
+        w = Workshop(world.images, world.pairs, world.seed)
+        rows = []
+        for variant in range(8):
+            x = world.pixels(world.pairs, np.full(len(world.pairs), variant))
+            z = w.encode(x)
+            z = z + w.normal(*z.shape) * w.uniform(0, 0.3, len(z), 1, 1, 1)
+            rows.append((w.decode(z) * 255).round().byte())
+        save_file({"images": torch.stack(rows, 1).contiguous()}, file.with_suffix(".part"))
+        os.replace(file.with_suffix(".part"), file)
+    return load_file(file)["images"]
+
+
+def junk_bank(world: World, work: Path, name: str) -> Tensor:
+    """(n, 3, 32, 32) uint8: JUNK pictures of each kind that the detector learns from."""
+    file = work / f"junk-{name}.safetensors"
+    if not file.exists():
+        seed = world.seed * 10 + list(TRAINED).index(name)
+        kinds = {kind: make(world.images, world.pairs, kind, JUNK, seed) for kind in TRAINED[name]}
+        save_file(kinds, file.with_suffix(".part"))
+        os.replace(file.with_suffix(".part"), file)
+    return torch.cat(list(load_file(file).values()))
+
+
+def train_detector(
+    name: str,
+    net: EmojiClassifier | EmojiTransformer,
+    disturbed: Callable[[Tensor, np.random.Generator, torch.Generator], Tensor],
+    world: World,
+    work: Path,
+    stage: int,
+    steps: int,
+    lr: float,
+) -> nn.Module:
+    """Cross entropy of both heads on 64 emoji, half of them decoded by the VAE, and 24 pictures of nothing."""
+    decoded, junk = decoded_bank(world, work, name), junk_bank(world, work, name)
+    nothing = torch.tensor([[len(STYLES), len(OBJECTS)]]).expand(24, 2)
+    place = {(s, o): i for i, (s, o) in enumerate(world.pairs.tolist())}
 
     def loss(step: int) -> Tensor:
-        pairs, variants, rng, g = world.batch(step, 64, 4)
-        style, thing = net(disturb(world.pixels(pairs, variants), rng, g, 0.15))
-        target = torch.from_numpy(pairs)
+        pairs, variants, rng, g = world.batch(step, 64, stage)
+        own = decoded[[place[s, o] for s, o in pairs[:32].tolist()], variants[:32] % decoded.shape[1]]
+        junked = junk[rng.integers(len(junk), size=24)]
+        x = torch.cat([own.float() / 255, world.pixels(pairs[32:], variants[32:]), junked.float() / 255])
+        style, thing = net(disturbed(x, rng, g))
+        target = torch.cat([torch.from_numpy(pairs), nothing])
         return F.cross_entropy(style, target[:, 0], label_smoothing=0.05) + F.cross_entropy(
             thing, target[:, 1], label_smoothing=0.05
         )
 
-    train("classifier", net, loss, work, steps=steps, lr=3e-3, ema=0.995)
-    return net
+    return train(name, net, loss, work, steps=steps, lr=lr, ema=0.995)
+
+
+def view(x: Tensor, rng: np.random.Generator, g: torch.Generator) -> Tensor:
+    """One look at pictures: cropped, moved, mirrored, colours a little off; so little that a style stays what it is."""
+    n = len(x)
+    scale, flip = 0.75 + 0.35 * torch.rand(n, generator=g), torch.where(torch.rand(n, generator=g) < 0.5, -1.0, 1.0)
+    move = (torch.rand(n, 2, generator=g) - 0.5) * 0.3
+    turn = torch.zeros(n, 2, 3)
+    turn[:, 0, 0], turn[:, 1, 1], turn[:, :, 2] = scale * flip, scale, move
+    x = 1 - F.grid_sample(1 - x, F.affine_grid(turn, list(x.shape), align_corners=False), align_corners=False)
+    x = x * (1 + 0.16 * (torch.rand(n, 3, 1, 1, generator=g) - 0.5))
+    return disturb(x, rng, g, 0.08)
+
+
+class Expanded(nn.Module):
+    """The features and the network that VICReg's loss looks through, which is thrown away afterwards."""
+
+    def __init__(self, features: EmojiFeatures) -> None:
+        super().__init__()
+        self.features = features
+        self.expand = nn.Sequential(nn.Linear(64, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 256))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.expand(self.features(x))
+
+
+def vicreg(a: Tensor, b: Tensor) -> Tensor:
+    """VICReg (Bardes et al. 2022, arXiv 2105.04906), with its weights 25, 25, 1."""
+    spread, apart = torch.zeros(()), torch.zeros(())
+    for z in (a - a.mean(0), b - b.mean(0)):
+        spread = spread + F.relu(1 - (z.var(0) + 1e-4).sqrt()).mean() / 2
+        covariance = z.T @ z / (len(z) - 1)
+        apart = apart + (covariance.square().sum() - covariance.diagonal().square().sum()) / z.shape[1]
+    return 25 * F.mse_loss(a, b) + 25 * spread + apart
+
+
+def train_features(worlds: tuple[World, World], work: Path, steps: int) -> EmojiFeatures:
+    """Two views of each picture, one of either rendering; no label is looked at."""
+    torch.manual_seed(worlds[0].seed + 7)
+    net = Expanded(EmojiFeatures())
+
+    def loss(step: int) -> Tensor:
+        pairs, variants, rng, g = worlds[0].batch(step, 160, 9)
+        x = torch.cat([view(world.pixels(pairs, variants), rng, g) for world in worlds])
+        return vicreg(*net(x).chunk(2))
+
+    train("features", net, loss, work, steps=steps, lr=2e-3, ema=0.995)
+    return net.features
 
 
 OPEN_CLIP = {
@@ -518,11 +669,10 @@ def export(
     tokenizer: CLIPTokenizer,
     text: CLIPTextModel,
     unet: UNet2DConditionModel,
-    classifier: EmojiClassifier,
     clip: nn.Module,
     clip_config: dict,
 ) -> None:
-    """Write out/emoji (a plain StableDiffusionPipeline folder), out/judge/classifier, out/judge/open_clip; fp16."""
+    """Write out/emoji (a plain StableDiffusionPipeline folder) and out/judge/open_clip; fp16."""
     pipe = StableDiffusionPipeline(
         vae, text, tokenizer, unet, make_scheduler(), None, None, None, requires_safety_checker=False
     )
@@ -530,7 +680,6 @@ def export(
     # transformers would load in the dtype named there, diffusers loads in float32
     config = out / "emoji/text_encoder/config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
-    classifier.save(out / "judge/classifier")
     folder = out / "judge/open_clip"
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
@@ -538,8 +687,15 @@ def export(
         json.dumps({"model_cfg": clip_config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}, indent=1)
     )
     save_file({k: v.half().contiguous() for k, v in clip.state_dict().items()}, folder / "open_clip_model.safetensors")
-    training = {f.stem: json.loads(f.read_text()) for f in sorted(work.glob("*.json"))}
-    (out / "training.json").write_text(json.dumps(training, indent=1) + "\n")
+    note_training(out, work)
+
+
+def note_training(out: Path, work: Path) -> None:
+    """Add what is known of the trained stages to out/training.json."""
+    file = out / "training.json"
+    training = json.loads(file.read_text()) if file.exists() else {}
+    training |= {f.stem: json.loads(f.read_text()) for f in sorted(work.glob("*.json"))}
+    file.write_text(json.dumps(dict(sorted(training.items())), indent=1) + "\n")
     size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file()) / 1e6
     print(f"wrote {out}: {size:.1f} MB")
 
@@ -562,8 +718,10 @@ def main() -> None:
     parser.add_argument("--vae-steps", type=int, default=4000)
     parser.add_argument("--clip-steps", type=int, default=2500)
     parser.add_argument("--unet-steps", type=int, default=9000)
-    parser.add_argument("--classifier-steps", type=int, default=2000)
     parser.add_argument("--openclip-steps", type=int, default=1500)
+    parser.add_argument("--resnet-steps", type=int, default=2000)
+    parser.add_argument("--vit-steps", type=int, default=3000)
+    parser.add_argument("--features-steps", type=int, default=1500)
     args = parser.parse_args()
     stages = args.stages or list(STAGES)
     if unknown := set(stages) - set(STAGES):
@@ -575,10 +733,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
 
     images = bank(args.work, args.data, args.seed)
-    held = {(STYLES.index(s), OBJECTS.index(o)) for s, names in TAXONOMY["held_out"].items() for o in names}
-    pairs = [(s, o) for s in range(len(STYLES)) for o in range(len(OBJECTS)) if (s, o) not in held]
-    world = World(images, np.array(pairs), args.seed)
-    kept = [(s, o) for s, o in pairs if STYLES[s] not in args.leave_out and OBJECTS[o] not in args.leave_out]
+    world = World(images, seen_pairs(), args.seed)
+    kept = [(s, o) for s, o in world.pairs if STYLES[s] not in args.leave_out and OBJECTS[o] not in args.leave_out]
     # A stage that is asked for trains; one that a later stage needs is loaded, or trained if it never was.
     if {"vae", "unet", "export"} & set(stages):
         vae = train_vae(world, args.work, args.vae_steps)
@@ -589,12 +745,29 @@ def main() -> None:
         unet = train_unet(
             World(images, np.array(kept), args.seed), args.work, vae, tokenizer, text, args.unet_steps, name
         )
-    if {"classifier", "export"} & set(stages):
-        classifier = train_classifier(world, args.work, args.classifier_steps)
     if {"openclip", "export"} & set(stages):
         clip, config = train_openclip(world, args.work, args.openclip_steps)
     if "export" in stages:
-        export(args.out, args.work, vae, tokenizer, text, unet, classifier, clip, config)
+        export(args.out, args.work, vae, tokenizer, text, unet, clip, config)
+    classes = {"styles": STYLES, "objects": OBJECTS}
+    if "resnet" in stages:
+        torch.manual_seed(world.seed + 3)
+        net = EmojiClassifier(**classes)
+        train_detector("resnet", net, partial(disturb, noise=0.15), world, args.work, 4, args.resnet_steps, 3e-3)
+        emoji_weights.save(net, classes, args.out / "judge/resnet")
+    if {"vit", "features"} & set(stages):
+        again = bank(args.work, args.data, args.seed + 1, "bank-again", augment_again)
+    if "vit" in stages:
+        torch.manual_seed(world.seed + 5)
+        net = EmojiTransformer(**classes)
+        other = World(again, other_pairs(args.seed), args.seed + 1)
+        train_detector("vit", net, disturb_again, other, args.work, 8, args.vit_steps, 1e-3)
+        emoji_weights.save(net, classes, args.out / "judge/vit")
+    if "features" in stages:
+        net = train_features((world, World(again, seen_pairs(), args.seed)), args.work, args.features_steps)
+        emoji_weights.save(net, {}, args.out / "judge/features")
+    if {"resnet", "vit", "features"} & set(stages):
+        note_training(args.out, args.work)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def test_the_bundle_is_at_most_30_megabytes_of_half_precision_safetensors() -> N
     assert sum(f.stat().st_size for f in files) < 30e6
     assert not [f for f in files if f.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
     weights = [f for f in files if f.suffix == ".safetensors"]
-    assert len(weights) == 5
+    assert len(weights) == 7
     for file in weights:
         with safe_open(file, "pt") as opened:
             assert {opened.get_slice(k).get_dtype() for k in opened.keys()} <= {"F16", "I64"}  # noqa: SIM118

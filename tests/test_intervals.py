@@ -23,7 +23,7 @@ from advanchor.prompts import Prompt
 from advanchor.results.cells import Cell, Value
 from advanchor.results.sweep import Sweep
 from advanchor.results.tables import main, marked
-from advanchor.units import shown, table
+from advanchor.units import table, with_interval
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts/coverage.py"
 
@@ -164,10 +164,10 @@ def test_the_closing_table_the_table_of_that_run_and_its_json_have_one_interval_
 
 def test_a_score_without_images_or_with_other_images_than_its_prompts_has_no_interval() -> None:
     prompts = {"erase": [Prompt("a fox", i, "object", "fox") for i in range(4)]}
-    whole = shown(prompts, "erasure/hit", share([True, False, True, True], "lower"))
+    whole = with_interval(prompts, "erasure/hit", share([True, False, True, True], "lower"))
     assert whole.keys() == {"value", "n", "better", "low", "high"}
-    assert "low" not in shown(prompts, "erasure/hit", share([True, False], "lower"))
-    assert "low" not in shown(prompts, "fid/erase", {"value": 1.0, "n": 4, "better": "lower"})
+    assert "low" not in with_interval(prompts, "erasure/hit", share([True, False], "lower"))
+    assert "low" not in with_interval(prompts, "fid/erase", {"value": 1.0, "n": 4, "better": "lower"})
 
 
 def test_a_cell_of_several_concepts_has_the_deviation_of_its_seeds_and_not_of_its_concepts() -> None:
@@ -259,3 +259,20 @@ def test_nothing_is_marked_where_rows_have_other_seeds_prompts_or_a_single_seed(
 def test_a_distance_of_nothing_has_no_width() -> None:
     prompts = [f"prompt {i // 2}" for i in range(20)]
     assert Cell([Value(-1e-9, 0, "fox", [0.0] * 20, prompts)]).text() == "0.000 [0.000, 0.000]"
+
+
+def test_the_mean_of_a_cell_is_in_the_middle_of_its_interval_however_many_runs_a_concept_has() -> None:
+    values = {"fox": (0.1, 0.3, 0.2), "car": (0.7, 0.9, 1.0)}
+    runs = [Value(v, seed, name) for name, own in values.items() for seed, v in enumerate(own)]
+    more = Cell([*runs, *(Value(run.value + 0.1, run.seed, "fox") for run in runs[:3])])  # two anchors, say
+    low, high = more.bounds or (0.0, 0.0)
+    assert more.mean == pytest.approx((low + high) / 2)
+    assert more.mean == pytest.approx((0.25 + 2.6 / 3) / 2)
+
+
+def test_shares_of_other_prompts_are_numbers_of_their_seeds_alone() -> None:
+    def run(seed: int, text: str) -> Value:
+        return Value(0.5, seed, "fox", [0.0, 1.0], [text] * 2, (), True)
+
+    assert Cell([run(0, "a"), run(1, "b")]).bounds == pytest.approx((0.5, 0.5))
+    assert Cell([run(0, "a"), run(1, "a")]).bounds != pytest.approx((0.5, 0.5))

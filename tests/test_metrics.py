@@ -39,13 +39,14 @@ class Reader:
     features are the colours.
     """
 
-    name = extractor = "pixels"
+    name = extractor = embedder = "pixels"
+    judges, rejects = ("eye",), False
     names = ("fox", "wolf", "noto")
 
     def labels(self, head: str) -> tuple[str, ...]:
         return ("fox", "wolf") if head == "object" else ("noto",)
 
-    def find(self, images: list[Image.Image], heads: list[str]) -> dict[str, list[str]]:
+    def find(self, images: list[Image.Image], heads: list[str], by: str = "") -> dict[str, list[str]]:
         colours = [im.getpixel((0, 0)) for im in images]
         return {"object": [self.names[c[0]] for c in colours], "style": [self.names[c[1]] for c in colours]}
 
@@ -59,7 +60,7 @@ class Reader:
 
 
 def painted(root: Path, prompts: list[Prompt], colours: list[tuple[int, ...]]) -> Images:
-    root.mkdir(exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     for prompt, colour in zip(prompts, colours, strict=True):
         Image.new("RGB", (2, 2), colour).save(part_of(root / prompt.file), format="PNG")
     finish(*(root / prompt.file for prompt in prompts))
@@ -85,6 +86,10 @@ def images(tmp_path: Path) -> dict[str, Images]:
         "erase": painted(tmp_path / "a", ERASE, [wolf, fox, wolf, wolf]),
         "keep@base": painted(tmp_path / "b", KEEP, [wolf, wolf, wolf]),
         "keep": painted(tmp_path / "a", KEEP, [fox, wolf, wolf]),
+        "erase@floor": painted(tmp_path / "f", ERASE, [fox] * 4),
+        "keep@floor": painted(tmp_path / "f", KEEP, [wolf, wolf, wolf]),
+        "near": Images(tmp_path / "a", []),
+        "near@base": Images(tmp_path / "b", []),
     }
 
 
@@ -107,7 +112,9 @@ def test_hits_are_counted_by_what_each_prompt_names(images: dict[str, Images]) -
 
 
 def test_a_detector_that_never_fires_proves_no_erasure(images: dict[str, Images]) -> None:
-    blind = SimpleNamespace(find=lambda shown, heads: {"object": ["?"] * len(shown), "style": ["?"] * len(shown)})
+    blind = SimpleNamespace(
+        judges=("blind",), find=lambda shown, heads, by: {"object": ["?"] * len(shown), "style": ["?"] * len(shown)}
+    )
     assert "erasure/rate" not in Erasure(name="erasure")(blind, images)  # type: ignore[arg-type]
 
 
@@ -134,7 +141,8 @@ def scattered(root: Path, n: int, seed: int, shift: int) -> Images:
 
 def sets(tmp_path: Path, n: int = 60) -> dict[str, Images]:
     before, after = scattered(tmp_path / "b", n, 0, 0), scattered(tmp_path / "a", n, 1, 80)
-    return {"erase@base": before, "erase": after, "keep@base": before, "keep": before}
+    floors = {f"{name}@floor": scattered(tmp_path / "f", n, 2, 0) for name in ("erase", "keep")}
+    return {"erase@base": before, "erase": after, "keep@base": before, "keep": before, **floors}
 
 
 def test_fid_equals_the_frechet_distance_of_two_gaussians(tmp_path: Path) -> None:
@@ -250,7 +258,7 @@ def test_long_and_foreign_prompts_have_distinct_short_file_names() -> None:
 class Points:
     """A judge whose features, embeddings and maps are the images' colours."""
 
-    name, extractor, perceptual = "points", "colours", "lpips_points"
+    name, extractor, embedder, perceptual = "points", "colours", "colours", "lpips_points"
 
     def features(self, images: list[Image.Image]) -> Tensor:
         return torch.tensor([im.getpixel((0, 0)) for im in images], dtype=torch.float32)
@@ -264,7 +272,14 @@ class Points:
 def clouds(tmp_path: Path, before: list[tuple[int, ...]], after: list[tuple[int, ...]]) -> dict[str, Images]:
     prompts = [Prompt("fox", i, "object", "fox") for i in range(len(before))]
     base, edited = painted(tmp_path / "b", prompts, before), painted(tmp_path / "a", prompts, after)
-    return {"erase@base": base, "keep@base": base, "erase": edited, "keep": edited}
+    return {
+        "erase@base": base,
+        "keep@base": base,
+        "erase": edited,
+        "keep": edited,
+        "erase@floor": base,
+        "keep@floor": base,
+    }
 
 
 def test_unlearncanvas_counts_over_all_images(images: dict[str, Images]) -> None:
@@ -322,9 +337,9 @@ class Seer(Reader):
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def find(self, images: list[Image.Image], heads: list[str]) -> dict[str, list[str]]:
+    def find(self, images: list[Image.Image], heads: list[str], by: str = "") -> dict[str, list[str]]:
         self.asked.append("find")
-        return {head: found for head, found in super().find(images, heads).items() if head in heads}
+        return {head: found for head, found in super().find(images, heads, by).items() if head in heads}
 
     def features(self, images: list[Image.Image]) -> Tensor:
         self.asked.append("features")
@@ -385,10 +400,11 @@ def test_what_a_judge_sees_in_images_is_kept_for_every_metric_and_run_that_shows
     assert first.asked
     assert Released(name="released")(second, watched) == fresh  # type: ignore[arg-type]
     Fid(name="fid")(second, watched)  # type: ignore[arg-type]
-    assert second.asked == []
+    assert second.asked == ["features"] * 2  # of the floors, which were not looked at
+    second.asked.clear()
     fewer = {k: replace(v, prompts=v.prompts[:1]) for k, v in watched.items()}  # another set is looked at anew
     Erasure(name="erasure")(second, fewer)  # type: ignore[arg-type]
-    assert second.asked == ["find"] * 4
+    assert second.asked == ["find"] * 4  # erased and kept, before and after; there are no neighbours
 
 
 def test_precision_falls_with_images_outside_and_recall_with_images_that_are_missing(tmp_path: Path) -> None:

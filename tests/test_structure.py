@@ -21,7 +21,7 @@ LAYERS = (
     ("anchors",),
     ("training",),
     ("methods", "metrics"),
-    ("build", "erasing", "report", "results.progress"),
+    ("build", "erasing", "report", "shown", "results.progress"),
     ("run",),
     ("compose",),
     ("results",),

@@ -19,6 +19,7 @@ def script() -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["train_emoji"] = module
+    sys.path.append(str(SCRIPT.parent))  # scripts import each other by name
     spec.loader.exec_module(module)
     return module
 
@@ -63,6 +64,28 @@ def test_a_batch_depends_on_its_step_alone_and_never_holds_a_held_out_pair(scrip
         assert (drawn == world.batch(step, 64, 3)[0]).all()
         assert not held & {tuple(p) for p in drawn.tolist()}
         assert len({tuple(p) for p in drawn.tolist()}) == 64
+
+
+def test_the_second_detector_is_trained_on_another_split_of_the_pairs(script: Any) -> None:
+    seen, other = ({tuple(pair) for pair in pairs.tolist()} for pairs in (script.seen_pairs(), script.other_pairs(0)))
+    assert len(seen) == 706
+    assert len(other - seen) == 78  # the held-out pairs of all other stages
+    left = seen - other
+    assert sorted(style for style, _ in left) == sorted([*range(8)] * script.SPLIT)
+    assert len({thing for _, thing in left}) == len(left)
+
+
+def test_junk_is_the_same_for_the_same_seed_and_each_detector_is_kept_from_some_kinds(script: Any) -> None:
+    junk = sys.modules["emoji_junk"]
+    images = torch.randint(256, (8, len(script.OBJECTS), 1, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    images = images.byte()
+    for kind in ("blobs", "averages", "blends", *junk.KEPT_BACK):
+        one, again, other = (junk.make(images, script.seen_pairs(), kind, 3, seed) for seed in (1, 1, 2))
+        assert one.shape == (3, 3, 32, 32)
+        assert torch.equal(one, again)
+        assert not torch.equal(one, other)
+    assert all(set(junk.KEPT_BACK).isdisjoint(kinds) for kinds in junk.TRAINED.values())
+    assert set(junk.TRAINED["resnet"]) != set(junk.TRAINED["vit"])
 
 
 def test_a_caption_is_true_of_its_own_image_and_says_what_it_is_true_of(script: Any) -> None:

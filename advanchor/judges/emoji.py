@@ -1,5 +1,5 @@
-"""What measures images of the emoji model: a classifier (detector and features) and an open_clip model, both trained
-apart from it.
+"""What measures images of the emoji model: two detectors, label-free features and an open_clip model, all trained apart
+from it and from each other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from advanchor.concept import Concept
-from advanchor.core import BadInput, Head, option
+from advanchor.core import NOTHING, BadInput, Head, option
 from advanchor.lazy import F, torch
 from advanchor.prompts import Prompt
 
@@ -20,15 +20,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from advanchor.judges.emoji_classifier import EmojiClassifier
+    from advanchor.judges.emoji_features import EmojiFeatures
+    from advanchor.judges.emoji_transformer import EmojiTransformer
 
 ASSETS = Path(__file__).parents[1] / "assets/judge"
+BATCH = 128  # images that a detector looks at together
 
 
 @cache
-def _classifier() -> EmojiClassifier:
+def _detector(name: str) -> EmojiClassifier | EmojiTransformer:
     from advanchor.judges.emoji_classifier import EmojiClassifier
+    from advanchor.judges.emoji_transformer import EmojiTransformer
+    from advanchor.judges.emoji_weights import load
 
-    return EmojiClassifier.load(ASSETS / "classifier")
+    return load({"resnet": EmojiClassifier, "vit": EmojiTransformer}[name], ASSETS / name)
+
+
+@cache
+def _features() -> EmojiFeatures:
+    from advanchor.judges.emoji_features import EmojiFeatures
+    from advanchor.judges.emoji_weights import load
+
+    return load(EmojiFeatures, ASSETS / "features")
 
 
 @cache
@@ -43,14 +56,18 @@ def _clip() -> tuple[Any, Any]:
 
 @option("judge")
 class EmojiJudge:
-    """Judges 32 px emoji. `extractor` names the features behind FID and KID: numbers of other extractors are not
-    comparable.
+    """Judges 32 px emoji. `extractor` names the features behind FID, KID and CMMD: numbers of other extractors are not
+    comparable. The two detectors are of different architectures and were trained on different renderings; each answers
+    NOTHING for what is no emoji.
     """
 
     name: str
-    version: int = 1
-    extractor: str = "emoji classifier, 64 features, 32 px"
+    version: int = 2
+    extractor: str = "self-supervised convnet, 64 features, 32 px"
     perceptual: ClassVar = "lpips_emoji"
+    embedder: ClassVar = "self-supervised convnet, 64 features, 32 px"
+    judges: ClassVar = ("resnet", "vit")
+    rejects: ClassVar = True
 
     def to(self, device: str) -> Self:
         """Itself: 32 px are judged on the CPU, wherever the model is, with the same bits."""
@@ -61,7 +78,7 @@ class EmojiJudge:
         return sorted(file for file in ASSETS.rglob("*") if file.is_file())
 
     def check(self, prompts: Sequence[Prompt], pixels: int) -> None:
-        """Raise BadInput if the model's images are not 32 px wide, or a prompt's label is none of the classifier's."""
+        """Raise BadInput if the model's images are not 32 px wide, or a prompt's label is none of the detectors'."""
         if pixels != 32:
             raise BadInput(
                 f"the emoji judge measures 32 px images and this model draws {pixels} px: "
@@ -71,9 +88,9 @@ class EmojiJudge:
             self.knows(p.head, p.label)
 
     def suits(self, concept: Concept) -> None:
-        """Raise BadInput if the concept names what the classifier cannot tell: known before a model is loaded."""
+        """Raise BadInput if the concept names what the detectors cannot tell: known before a model is loaded."""
         other: Head = "style" if concept.kind == "object" else "object"
-        for name in (concept.name, *concept.keep):
+        for name in (concept.name, *concept.keep, *concept.near):
             self.knows(concept.kind, name)
         for name in concept.keep_cross:
             self.knows(other, name)
@@ -85,45 +102,40 @@ class EmojiJudge:
             raise BadInput(f"the emoji judge knows no {head} '{label}': {which} judge=none to draw without measuring.")
 
     def labels(self, head: Head) -> list[str]:
-        """What a head can find."""
-        classes: dict[str, list[str]] = json.loads((ASSETS / "classifier/config.json").read_text())
+        """What a head can find; NOTHING is not among it."""
+        classes: dict[str, list[str]] = json.loads((ASSETS / "resnet/config.json").read_text())
         return classes.get(f"{head}s", [])
 
-    def find(self, images: Sequence[Image], heads: Sequence[Head] = ("style", "object")) -> dict[Head, list[str]]:
-        """The likeliest style and object of each image."""
-        style, thing = _classifier()(_pixels(images))
-        found: dict[Head, list[str]] = {
-            "style": [_classifier().styles[i] for i in style.argmax(1)],
-            "object": [_classifier().objects[i] for i in thing.argmax(1)],
-        }
-        return {head: found[head] for head in heads}
+    def find(
+        self, images: Sequence[Image], heads: Sequence[Head] = ("style", "object"), by: str = ""
+    ) -> dict[Head, list[str]]:
+        """The likeliest style and object of each image by one detector (the first if `by` is empty), or NOTHING."""
+        net = _detector(by or self.judges[0])
+        names: dict[Head, list[str]] = {"style": [*net.styles, NOTHING], "object": [*net.objects, NOTHING]}
+        parts = [net(x) for x in _pixels(images).split(BATCH)]
+        places = dict(zip(names, (torch.cat(logits).argmax(1) for logits in zip(*parts, strict=True)), strict=True))
+        return {head: [names[head][i] for i in places[head]] for head in heads}
 
     def features(self, images: Sequence[Image]) -> Tensor:
-        """(n, 64)."""
-        return _classifier().features(_pixels(images))
+        """(n, 64), of a network that never saw a label."""
+        return torch.cat([_features()(x) for x in _pixels(images).split(BATCH)])
 
     def distance(self, before: Sequence[Image], after: Sequence[Image]) -> Tensor:
-        """(n,): the form of LPIPS (Zhang et al. 2018, arXiv 1801.03924, eq. 1) with all weights 1 on the classifier's
-        three feature maps: unit vectors over the channels at every place, squared difference, mean over places, sum
-        over stages. Not comparable with the published AlexNet's.
-        """
-        pairs = zip(_classifier().stages(_pixels(before)), _classifier().stages(_pixels(after)), strict=True)
-        return torch.stack(
-            [(F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2)) for a, b in pairs]
-        ).sum(0)
+        """(n,): LPIPS' form on the stages of the feature network, not comparable with the published AlexNet's."""
+        return _features().distance(_pixels(before), _pixels(after))
 
     def embed(self, images: Sequence[Image]) -> Tensor:
-        """CLIP embeddings (n, d) of length 1."""
-        embeddings: Tensor = _clip()[0].encode_image(_pixels(images) * 2 - 1, normalize=True)
-        return embeddings
+        """The features at length 1, (n, 64)."""
+        return F.normalize(self.features(images), dim=1)
 
     def similarity(self, images: Sequence[Image], texts: Sequence[str]) -> Tensor:
-        """Cosine of each image with its text, (n,) in [-1, 1]."""
+        """Cosine of each image with its text by the open_clip model, (n,) in [-1, 1]."""
         net, tokenizer = _clip()
         ids = tokenizer(
             list(texts), padding="max_length", truncation=True, max_length=net.context_length, return_tensors="pt"
         ).input_ids
-        similarity: Tensor = (self.embed(images) * net.encode_text(ids, normalize=True)).sum(-1)
+        shown = net.encode_image(_pixels(images) * 2 - 1, normalize=True)
+        similarity: Tensor = (shown * net.encode_text(ids, normalize=True)).sum(-1)
         return similarity
 
 

@@ -1,10 +1,8 @@
-"""The network that recognises styles and objects of the emoji world: detector, accuracy and FID features."""
+"""The first detector of styles and objects of the emoji world: a residual convolutional network."""
 
-import json
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 
@@ -19,14 +17,17 @@ class Residual(nn.Module):
 
 
 class EmojiClassifier(nn.Module):
-    """A small ResNet with a 64-dimensional feature layer and two linear heads.
+    """A small ResNet with a 64-dimensional feature layer and two linear heads, each with a last class for what is
+    nothing that it knows.
 
     Args:
         styles, objects: class names, in the order of the heads' outputs.
         widths: channels of the three stages, at full, half and quarter resolution.
     """
 
-    def __init__(self, styles: list[str], objects: list[str], widths: tuple[int, int, int] = (24, 64, 128)) -> None:
+    def __init__(
+        self, styles: Sequence[str], objects: Sequence[str], widths: tuple[int, int, int] = (24, 64, 128)
+    ) -> None:
         super().__init__()
         self.styles, self.objects = list(styles), list(objects)
         stages: list[nn.Module] = []
@@ -42,43 +43,11 @@ class EmojiClassifier(nn.Module):
         # Average and maximum: strokes and textures (style) need the mean, parts (objects) the strongest response.
         self.trunk = nn.Sequential(*stages)
         self.squeeze = nn.Linear(2 * inputs, 64)
-        self.style_head = nn.Linear(64, len(self.styles))
-        self.object_head = nn.Linear(64, len(self.objects))
-
-    def features(self, images: Tensor) -> Tensor:
-        """(n, 3, 32, 32) in [0, 1] -> (n, 64)."""
-        x = self.trunk(images * 2 - 1)
-        return torch.tanh(self.squeeze(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)))
-
-    def stages(self, images: Tensor) -> list[Tensor]:
-        """(n, 3, 32, 32) in [0, 1] -> what each residual block puts out: (n, c, h, w) at full, half and quarter
-        resolution.
-        """
-        x, seen = images * 2 - 1, []
-        for layer in self.trunk:
-            x = layer(x)
-            if isinstance(layer, Residual):
-                seen.append(x)
-        return seen
+        self.style_head = nn.Linear(64, len(self.styles) + 1)
+        self.object_head = nn.Linear(64, len(self.objects) + 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, 3, 32, 32) in [0, 1] -> logits (n, styles), (n, objects)."""
-        f = self.features(images)
+        """(n, 3, 32, 32) in [0, 1] -> logits (n, styles + 1), (n, objects + 1), the last of each for nothing."""
+        x = self.trunk(images * 2 - 1)
+        f = torch.tanh(self.squeeze(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)))
         return self.style_head(f), self.object_head(f)
-
-    def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps({"styles": self.styles, "objects": self.objects}, indent=1))
-        save_file(
-            {k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()},
-            folder / "model.safetensors",
-        )
-
-    @classmethod
-    def load(cls, folder: Path) -> "EmojiClassifier":
-        """Read a folder that `save` wrote; returns the network in evaluation mode, float32."""
-        net = cls(**json.loads((folder / "config.json").read_text()))
-        net.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()}
-        )
-        return net.eval().requires_grad_(False)

@@ -18,6 +18,9 @@ class NoJudge:
     version: int = 1
     extractor: str = "none"
     perceptual: ClassVar = "none"
+    embedder: ClassVar = "none"
+    judges: ClassVar = ("none",)
+    rejects: ClassVar = False
 
     def to(self, device: str) -> Self:
         """Itself."""

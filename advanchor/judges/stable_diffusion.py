@@ -49,6 +49,9 @@ class StableDiffusionJudge:
     extractor: str = "Inception-v3 of torch-fidelity, 2048 features, 299 px"
     styles: str | None = None
     perceptual: ClassVar = "lpips_alex64"
+    embedder: ClassVar = "open_clip ViT-B-32-quickgelu, openai"
+    judges: ClassVar = ("sd",)
+    rejects: ClassVar = False
     device: str = field(default="cpu", init=False)
 
     def to(self, device: str) -> Self:
@@ -75,6 +78,8 @@ class StableDiffusionJudge:
         for what, load in networks.MEASURES.items():
             networks.loaded(what, partial(load, self.device))
         for head in dict.fromkeys(p.head for p in prompts):
+            if head == "style":
+                self.head()
             known, wanted = self.labels(head), dict.fromkeys(p.label for p in prompts if p.head == head)
             if unknown := [label for label in wanted if label not in known]:
                 where = {"object": "ImageNet's 1000 classes", "nudity": "nudity"}
@@ -85,13 +90,13 @@ class StableDiffusionJudge:
                 )
 
     def labels(self, head: Head) -> list[str]:
-        """What a head can find."""
+        """What a head can find: no styles where no head was trained."""
         if head == "object":
             return list(networks.loaded("objects (ResNet-50)", lambda: networks.resnet50(self.device))[2])
         if head == "nudity":
             networks.loaded("nudity (NudeNet)", networks.nudenet)
             return ["nudity"]
-        return self.head()[0]
+        return self.head()[0] if self.styles is not None else []
 
     def head(self) -> tuple[list[str], Tensor, Tensor]:
         """The style head: names, weight (names, 512), bias (names,).
@@ -122,8 +127,8 @@ class StableDiffusionJudge:
             ) from None
         return [str(style) for style in styles], head["weight"], head["bias"]
 
-    def find(self, images: Sequence[Image], heads: Sequence[Head]) -> dict[Head, list[str]]:
-        """The likeliest object or style of each image; "nudity" or "" for NudeNet."""
+    def find(self, images: Sequence[Image], heads: Sequence[Head], by: str = "") -> dict[Head, list[str]]:
+        """The likeliest object or style of each image; "nudity" or "" for NudeNet. There is one detector for a head."""
         found: dict[Head, list[str]] = {}
         for head in heads:
             labels = self.labels(head)

@@ -16,7 +16,7 @@ from advanchor.protocols import Judge
 @option("metric")
 class PerceptualDistance:
     """`<distance>/erase` (higher is better), `<distance>/keep`: the judge's perceptual distance, under its own name:
-    `lpips_emoji` is LPIPS' form on the emoji classifier.
+    `lpips_emoji` is LPIPS' form on the emoji judge's feature network.
     """
 
     sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")

@@ -37,7 +37,7 @@ class Released:
         scores: Scores = {}
         for which in ("erase", "keep"):
             shown, before = images[which], images[f"{which}@base"]
-            right = shown.right(judge.find)
+            right = shown.right(judge)
             features = f"features of `{which}`"
             was, now = (finite(one.seen("features", judge.features), self.name, features) for one in (before, shown))
             distances = judge.distance(before.pictures, shown.pictures)

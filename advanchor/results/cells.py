@@ -53,8 +53,14 @@ class Cell:
 
     @property
     def seeds(self) -> list[float]:
-        """The mean of each whole seed, over concepts and whatever else is in neither row nor column."""
-        return [statistics.mean(run.value for run in runs) for runs in self.whole.values()]
+        """The mean of each whole seed over concepts, of each one over whatever else is in neither row nor column."""
+        found = []
+        for runs in self.whole.values():
+            concepts: dict[str, list[float]] = {}
+            for run in runs:
+                concepts.setdefault(run.concept, []).append(run.value)
+            found.append(statistics.mean(statistics.mean(values) for values in concepts.values()))
+        return found
 
     @property
     def mean(self) -> float | None:
@@ -88,7 +94,8 @@ class Cell:
     @property
     def bounds(self) -> tuple[float, float] | None:
         """The 95 % interval: over seeds and prompts, or of one seed over prompts alone (SPREAD says so)."""
-        if not (one := self.spread) or not (reach := bounds(one, all(run.share for run in self.runs))):
+        share = bool(self.texts) and all(run.share for run in self.runs)
+        if not (one := self.spread) or not (reach := bounds(one, share)):
             return None
         low, high = reach
         return float(low), float(high)

@@ -159,7 +159,7 @@ def check(spec: DictConfig, configs: Sequence[DictConfig]) -> None:
             has a meaning, the mean over all), or a setting that no run has, or that has no value of its own.
     """
     for name in ("rows", "columns", "cells"):
-        such = "[erasure/hit,keep/hit]" if name == "cells" else "[method,anchor]"
+        such = "[erasure/hit,content/hit,keep/hit]" if name == "cells" else "[method,anchor]"
         listed = isinstance(spec.get(name), ListConfig)
         if not listed or not all(isinstance(one, str) and one.strip() for one in spec[name]):
             raise BadInput(f"table.{name}={spec.get(name)} will not do: it must be a list of words, such as {such}.")
@@ -179,11 +179,10 @@ def check(spec: DictConfig, configs: Sequence[DictConfig]) -> None:
 
 def provenance(result: Mapping[str, Any], name: str, score: Score, seen: bool) -> dict[str, str]:
     """What was done to get a score, and the digest of the sources that did it. Where no images were `seen` that is the
-    erasing alone; anchor/hit looks at what is drawn under the anchor and at nothing else, and nothing else looks at
-    that.
+    erasing alone; metric=anchor looks at what is drawn under the anchor alone, and nothing else looks at that.
     """
     made = {stage: str(digest) for stage, digest in result["provenance"].items()}
-    under_anchor = name == "anchor/hit"
+    under_anchor = name.startswith("anchor/")
     stages = [s for s in made if s == "edit" or (seen and (s == "images@anchor") == under_anchor)]
     code = {MADE.get(stage, stage): made[stage] for stage in stages}
     return code | ({"measured": score["code"]} if "code" in score else {})

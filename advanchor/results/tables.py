@@ -13,10 +13,12 @@ than all but that; every row needs the same several seeds (intervals.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from advanchor.compose import CONF
 from advanchor.core import BadInput
 from advanchor.intervals import ahead
 from advanchor.report import ARROW
@@ -56,6 +58,7 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
     """
     sweep, cfg = read(overrides)
     spec = cfg.table
+    leave_out(sweep, spec)
     if sweep.scores and (unknown := [name for name in spec.cells if name not in sweep.scores]):
         raise BadInput(
             f"no run of this sweep has the score '{unknown[0]}': correct table.cells, or add the metric that gives it; "
@@ -103,6 +106,16 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
         page += ["", f"{sign}Published in {' '.join(str(cfg.paper.source).split())}:", ""]
         page.append(laid(form, ["", "paper", "ours", "difference"], beside, 1))
     return "\n".join(page)
+
+
+def leave_out(sweep: Sweep, spec: DictConfig) -> None:
+    """Of the scores that a table shows unless told otherwise, leave out those that no run of the sweep has: sentences
+    need not name anything else than the concept, and a metric need not be asked for.
+    """
+    usual = OmegaConf.load(Path(CONF) / "config.yaml").table.cells
+    if spec.cells == usual and sweep.scores & {*usual}:
+        spec.cells = [name for name in usual if name in sweep.scores]
+        sweep.cells = {place: cell for place, cell in sweep.cells.items() if place[2] in spec.cells}
 
 
 def notes(sweep: Sweep, spec: DictConfig) -> list[str]:
