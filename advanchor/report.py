@@ -11,6 +11,7 @@ from advanchor.core import Scores
 from advanchor.images import Images
 from advanchor.prompts import Prompt
 from advanchor.store import finish, part_of
+from advanchor.units import SPREAD
 
 ARROW = {"higher": "↑", "lower": "↓"}
 SMEARS = 0.2  # share of pictures of nothing above which the table says so before all else
@@ -103,11 +104,13 @@ def table(result: Mapping[str, Any]) -> str:
         said = f"{broken:.0%} of the pictures asked for {concept} are no picture of anything"
         lines = [f"{said.replace('%', ' %')}: look at grid.png before calling this an erasure.", "", *lines]
     anchor = {k.split("/")[1]: v for k, v in result["diagnostics"].items() if k.startswith("anchor/")}
-    costs = (f"{stage} {c['seconds']:.0f} s / {c['peak_mb']:.0f} MB" for stage, c in result["stages"].items())
+    costs = [f"{stage} {c['seconds']:.0f} s / {c['peak_mb']:.0f} MB" for stage, c in result["stages"].items()]
+    if shared := result["diagnostics"].get("cost/steps_shared"):
+        steps = result["config"]["method"]["steps"]
+        costs.append(f"{shared:.0f} of the {steps} steps of erasing made before, by a shorter training")
     lines += [
         "",
-        "interval [low, high] is 95 % over the images of this one training; "
-        "how far other seeds' trainings differ is unknown",
+        SPREAD.replace("; ", ";\n"),  # no line of a closing table is longer than 120
         "",
         f"anchor   {result['config']['anchor']['name']}" + "".join(f", {k} {v:.4g}" for k, v in anchor.items()),
         f"cost     {', '.join(costs)}",

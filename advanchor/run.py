@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from advanchor import report
 from advanchor.build import build, check, sample_of
 from advanchor.concept import Concept, Concepts
-from advanchor.core import BadInput, Score, Scores
+from advanchor.core import BadInput, Scores
 from advanchor.erasing import erased
 from advanchor.identity import file_digest, key, plain, run_id
 from advanchor.images import Images, draw
@@ -27,6 +27,7 @@ from advanchor.protocols import Judge, Metric, Model, Tracker
 from advanchor.provenance import code
 from advanchor.shown import Shown, drawn_under
 from advanchor.store import read_json, write_json
+from advanchor.units import with_interval
 
 log = logging.getLogger(__name__)
 UNMEASURED = "judge=none: the pictures are drawn, no score is computed; judge=sd measures images of Stable Diffusion."
@@ -168,7 +169,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                     measured_by = key(code(type(metric).__module__, type(judge).__module__), seen_by)[:10]
                     write_json(kept, {k: {**s, "code": measured_by} for k, s in metric(judge, shown).items()})
             for score, whole in read_json(kept).items():
-                scores[score] = cast(Score, {k: v for k, v in whole.items() if k not in ("values", "texts", "code")})
+                scores[score] = with_interval(prompts, score, whole)
 
         # Show.
         picture = out / "grid.png"

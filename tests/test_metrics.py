@@ -27,21 +27,11 @@ from advanchor.prompts import Prompt
 from advanchor.store import finish, part_of
 
 
-def test_a_share_has_wilsons_interval() -> None:
-    none, half = (
-        share([False] * 10, "lower"),
-        share([True, False] * 10, "higher"),
-    )  # values: Newcombe 1998 and any table of the score interval
-    assert (none["value"], none["low"], none["n"]) == (0, 0, 10)
-    assert none["high"] == pytest.approx(0.27753, abs=1e-5)
-    assert (half["low"], half["high"]) == pytest.approx((0.29930, 0.70070), abs=1e-5)
-    assert share([True] * 10, "higher")["high"] == pytest.approx(1)
-
-
-def test_a_mean_has_its_normal_interval() -> None:
-    score = mean([1.0, 2.0, 3.0, 4.0], "higher")
-    assert score["value"] == 2.5
-    assert score["high"] - score["value"] == pytest.approx(1.959964 * np.std([1, 2, 3, 4], ddof=1) / 2)
+def test_a_share_and_a_mean_carry_every_images_value_and_leave_their_interval_to_one_place() -> None:
+    assert share([True, False, False, False], "lower") == {
+        "value": 0.25, "n": 4, "better": "lower", "values": [1.0, 0.0, 0.0, 0.0], "share": True,
+    }  # fmt: skip
+    assert mean([1.0, 2.0, 6.0], "higher") == {"value": 3.0, "n": 3, "better": "higher", "values": [1.0, 2.0, 6.0]}
 
 
 class Reader:

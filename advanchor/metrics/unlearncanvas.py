@@ -60,7 +60,7 @@ def balanced(ones: Sequence[Asked]) -> list[Asked]:
 
 @option("metric")
 class UnlearnCanvas:
-    """UnlearnCanvas' accuracies; `asked` says what is counted. Each has Wilson's 95 % interval.
+    """UnlearnCanvas' accuracies; `asked` says what is counted.
 
     `unlearncanvas/ua`: unlearning accuracy, share of images of the erased concept in which the judge finds another of
     its domain. `/ira`: in-domain retain accuracy, share of images of other concepts of its domain in which it finds

@@ -116,23 +116,25 @@ def settings(figure: Any, sweep: Sweep) -> None:
 
 
 def concepts(figure: Any, sweep: Sweep) -> None:
-    """Erased (lower is better) and kept hit rate side by side."""
+    """Erased (lower is better) and kept hit rate side by side, with their 95 % intervals."""
     panels = panels_of(figure, len(sweep.columns))
-    places = range(len(sweep.rows))
     for axes, column in zip(panels, sweep.columns, strict=False):
         for offset, name, colour in ((-0.2, ERASED, COLOURS[1]), (0.2, KEPT, COLOURS[0])):
-            found = [mean(sweep, row, column, name) for row in sweep.rows]
-            there = [(p + offset, v) for p, v in zip(places, found, strict=True) if v is not None]
+            cells = [sweep.cells.get((row, column, name), Cell()) for row in sweep.rows]
+            there = [
+                (p + offset, c.mean, c.bounds or (c.mean, c.mean)) for p, c in enumerate(cells) if c.mean is not None
+            ]
             key = {ERASED: "erased concept found", KEPT: "kept concepts found"}[name]
-            axes.barh([p for p, _ in there], [v for _, v in there], 0.38, color=colour, label=key)
-            for place, value in there:  # a missing run has no number, a zero has one
-                axes.text(value + 0.01, place, rate(value), va="center", fontsize=6)
+            axes.barh([p for p, _, _ in there], [v for _, v, _ in there], 0.38, color=colour, label=key)
+            for place, value, (low, high) in there:  # a missing run has no number, a zero has one
+                axes.hlines(place, low, high, color="0.25", linewidth=0.8)
+                axes.text(high + 0.01, place, rate(value), va="center", fontsize=6)
         axes.set_title(" + ".join(column), fontsize=9)
         axes.tick_params(axis="y", labelsize=7)
         axes.set_xlim(0, 1.15)
         axes.set_xticks([0, 0.5, 1])
         axes.grid(axis="x", alpha=0.25)
-    panels[0].set_yticks(list(places), [label(sweep, row) for row in sweep.rows], fontsize=7)
+    panels[0].set_yticks(range(len(sweep.rows)), [label(sweep, row) for row in sweep.rows], fontsize=7)
     panels[0].invert_yaxis()
     known = panels[0].get_legend_handles_labels()
     figure.legend(*known, loc="outside upper center", ncols=2, fontsize=8, frameon=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,10 +17,10 @@ from advanchor.build import build, sample_of
 from advanchor.compose import compose_all, expand, validate
 from advanchor.core import BadInput, Score
 from advanchor.identity import plain, run_id
-from advanchor.prompts import Prompt
 from advanchor.results.cells import Cell, Value
 from advanchor.run import memo
 from advanchor.store import read_json
+from advanchor.units import prompts_of
 
 Place = tuple[tuple[str, ...], tuple[str, ...], str]  # row, column, score
 Made = dict[tuple[str, str], set[str]]  # stage, and of what -> the code that made it
@@ -116,8 +115,8 @@ def fill(cells: Mapping[str, Cell], place: str, file: Path, cfg: DictConfig, swe
         texts, labels = score.get("texts", [p.text for p in shown]), [p.label for p in shown]
         if len(values) != len(texts):
             values, texts, labels = [], [], []
-        width = score.get("high", 0.0) - score.get("low", 0.0)
-        cell.runs.append(Value(score["value"], cfg.seed, cfg.concept.name, values, texts, labels, width))
+        share = score.get("share", False)
+        cell.runs.append(Value(score["value"], cfg.seed, cfg.concept.name, values, texts, labels, share))
 
 
 def agree(cell: Cell, concept: str, facts: Mapping[str, Any], what: str) -> None:
@@ -196,15 +195,6 @@ def whose(cfg: DictConfig, stage: str, name: str) -> str:
     if stage == "erased":
         return f"{cfg.model.name} with {cfg.method.name} + {cfg.anchor.name}"
     return str(cfg.model.name)
-
-
-def prompts_of(prompts: Mapping[str, Sequence[Prompt]], name: str) -> list[Prompt]:
-    """The prompts whose images a score is the mean of, in order; none for what is no such mean, or has its `texts`."""
-    family, _, rest = name.partition("@")[0].partition("/")
-    which, _, label = rest.partition(":")
-    kept = re.fullmatch(r"hit2?_(in|cross|near)", which)
-    side = {"erasure": "erase", "keep": "near" if kept and kept[1] == "near" else "keep"}.get(family, which.rstrip("2"))
-    return [p for p in prompts.get(side, []) if label in ("", p.label) and (not kept or p.kept == kept[1])]
 
 
 def scores(folder: Path, result: Mapping[str, Any], cfg: DictConfig) -> dict[str, tuple[dict[str, Any], Score]]:
