@@ -3,9 +3,9 @@
     python scripts/neighbours.py       # writes `near` into conf/concept/emoji/*.yaml
 
 An object has OBJECTS of them: the KIN nearest of its superclass (assets/taxonomy.yaml), fewer where it has fewer, and
-the nearest of all others. A style's are the OF_STYLES nearest styles. Near is the cosine of the two phrases' embeddings,
-the text encoder's outputs at their end tokens: what it takes for alike is what an erasure hits first, whatever people
-think.
+the nearest of all others. A style's are the OF_STYLES nearest styles. Near is the cosine of the two phrases'
+embeddings, the text encoder's outputs at their end tokens: what it takes for alike is what an erasure hits first,
+whatever people think.
 """
 
 from __future__ import annotations
