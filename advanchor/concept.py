@@ -44,6 +44,8 @@ class Concept:
         phrase: what fills `{}` in a template: "a fox", "a blob emoji". Contains `name` as words of their own.
         superclass: the phrase without the concept's attributes: "an animal", "an emoji".
         siblings, unrelated: other names, for anchors; synonyms: more of its own, which nothing reads yet.
+        attributes: phrase -> weight of what defines the concept, each with one attribute in it or alone ("a red rose",
+            "impasto painting"): what `anchor.attributes` takes as further references.
         templates: sentences with one `{}` used while erasing.
         evaluate: sentences with one `{}` (the phrase) or `{name}`, used for measuring the erased and the kept concepts
             of its kind.
@@ -67,6 +69,7 @@ class Concept:
     siblings: tuple[str, ...] = ()
     unrelated: str | None = None
     synonyms: tuple[str, ...] = ()
+    attributes: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     templates: Texts
     evaluate: Texts
     keep: dict[str, str]
@@ -81,7 +84,7 @@ class Concept:
         listed = {"keep": self.keep, "preserve": self.preserve, "keep_cross": self.keep_cross, "near": self.near}
         words = {
             "name": [self.name], "phrase": [self.phrase], "superclass": [self.superclass],
-            "siblings": self.siblings, "synonyms": self.synonyms,
+            "siblings": self.siblings, "synonyms": self.synonyms, "attributes": self.attributes,
             "unrelated": [] if self.unrelated is None else [self.unrelated],
             **{setting: [*names, *names.values()] for setting, names in listed.items()},
         }  # fmt: skip

@@ -139,7 +139,9 @@ class Method(Protocol):
     """How the weights get there.
 
     `targets` are the concepts to erase, at least one, each with its anchor. `folder` is the method's to leave
-    checkpoints in; a second call resumes from them.
+    checkpoints in; a second call resumes from them. A class with `open_ended = True` promises that this holds also for
+    checkpoints of an erasure with fewer `steps`: no rate, weight or draw of its depends on how many steps there will
+    be. Then an edit of more steps goes on from one of fewer (trails.py).
     """
 
     name: str

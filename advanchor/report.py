@@ -104,7 +104,10 @@ def table(result: Mapping[str, Any]) -> str:
         said = f"{broken:.0%} of the pictures asked for {concept} are no picture of anything"
         lines = [f"{said.replace('%', ' %')}: look at grid.png before calling this an erasure.", "", *lines]
     anchor = {k.split("/")[1]: v for k, v in result["diagnostics"].items() if k.startswith("anchor/")}
-    costs = (f"{stage} {c['seconds']:.0f} s / {c['peak_mb']:.0f} MB" for stage, c in result["stages"].items())
+    costs = [f"{stage} {c['seconds']:.0f} s / {c['peak_mb']:.0f} MB" for stage, c in result["stages"].items()]
+    if shared := result["diagnostics"].get("cost/steps_shared"):
+        steps = result["config"]["method"]["steps"]
+        costs.append(f"{shared:.0f} of the {steps} steps of erasing made before, by a shorter training")
     lines += [
         "",
         SPREAD.replace("; ", ";\n"),  # no line of a closing table is longer than 120

@@ -32,7 +32,7 @@ ABOUT = {
     "training": "loop, pools, masks", "images": "drawn once, checked", "concept": "what, and its prompts",
     "store": "names, locks, sums", "core": "option, score, BadInput", "protocols": "what each kind must do",
     "machine": "devices, costs", "provenance": "which code made it", "identity": "what a run is called",
-    "build": "what a config may build", "erasing": "the edit of a run",
+    "build": "what a config may build", "erasing": "the edit of a run", "trails": "ends of trainings",
     "naming": "names in sentences", "prompts": "the images to draw", "report": "one run, shown",
     "intervals": "how sure a mean is", "units": "what a score is of", "shown": "drawn when asked for",
 }  # fmt: skip

@@ -317,10 +317,10 @@ RECIPES: dict[str, Recipe] = {
 }
 BOTH = (
     *("blank", "blobs", "faint", "lowpass", "averages", "noise"),
-    *("latent_blends", "stains", "melted", "unfinished", "broken"),
+    *("halves", "tiles", "stains", "melted", "unfinished", "broken"),
 )
-TRAINED = {"resnet": (*BOTH, "decoded_noise", "blends", "halves"), "vit": BOTH}
-KEPT_BACK = ("tiles", "phases", "mosaics")
+TRAINED = {"resnet": (*BOTH, "decoded_noise", "latent_blends"), "vit": (*BOTH, "blends")}
+KEPT_BACK = ("phases", "mosaics")
 
 
 def make(images: Tensor, pairs: np.ndarray, kind: str, n: int, seed: int) -> Tensor:

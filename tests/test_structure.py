@@ -13,6 +13,7 @@ LAYERS = (
     ("core", "intervals", "lazy", "provenance", "torchvision_ops"),
     ("store",),
     ("identity", "machine"),
+    ("trails",),
     ("naming", "prompts", "units", "concept"),
     ("images",),
     ("protocols",),
