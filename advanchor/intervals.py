@@ -13,7 +13,7 @@ Bulletin 2), and an interval reaches on either side as far as
     h = sqrt( t_seeds^2 V_seeds + t_prompts^2 V_prompts )
 
 (Banerjee 1960, Sankhya 22: at least the level asked for). One Student's t with Satterthwaite's degrees of freedom of
-the sum is narrower and marked 13 % of equal rows as different at two seeds: seeds that agree by chance raise its
+the sum is narrower and marked up to 13 % of equal rows at two seeds: seeds that agree by chance raise its
 degrees of freedom (scripts/coverage.py, NOTES.md).
 
 The interval of a share is Wilson's (1927) with the number n of independent images that gives the same h (Korn &
@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 LEVEL = 0.05
-ALIKE = 0.2  # the least with which coverage was 0.92 or more in all that scripts/coverage.py simulates
+ALIKE = 0.2  # of 0, 0.1, 0.2, 0.3 the least with which scripts/coverage.py finds 0.92 or more everywhere
 
 
 class Table(NamedTuple):
