@@ -5,6 +5,7 @@ table, its JSON and its figures alike.
 import importlib.util
 import json
 import random
+import re
 import statistics
 import sys
 from itertools import product
@@ -21,6 +22,7 @@ from advanchor.core import share
 from advanchor.intervals import Table, ahead, bounds, half, p_value, spread
 from advanchor.prompts import Prompt
 from advanchor.results.cells import Cell, Value
+from advanchor.results.differences import compared
 from advanchor.results.sweep import Sweep
 from advanchor.results.tables import main, marked
 from advanchor.units import table, with_interval
@@ -254,6 +256,24 @@ def test_nothing_is_marked_where_rows_have_other_seeds_prompts_or_a_single_seed(
     numbers = Cell([Value(v, i) for i, v in enumerate((9.0, 9.1, 9.2))], better="lower")
     fewer = Cell([Value(v, i) for i, v in enumerate((1.0, 1.1, 1.3))], better="lower")
     assert marks(a=numbers, b=fewer) == {(("b",), ("x",), "s"): "best"}  # a distance, say
+
+
+def test_a_difference_is_over_the_same_seeds_and_prompts_and_starred_only_where_all_of_a_column_leave_out_0() -> None:
+    rng = random.Random(2)
+    hard = [rng.random() for _ in range(40)]
+    noise = [[rng.uniform(-0.02, 0.02) for _ in hard] for _ in range(3)]
+    first = cell(*[[h + n for h, n in zip(hard, each, strict=True)] for each in noise])
+    ahead_by = cell(*[[h + 0.1 + n for h, n in zip(hard, each, strict=True)] for each in reversed(noise)])
+    same = cell(*[[h + n for h, n in zip(hard, each, strict=True)] for each in reversed(noise)])
+    one_seed = cell([h + 0.1 for h in hard])
+    better, equal, fewer, missing = compared(first, [ahead_by, same, one_seed, None])
+    assert re.fullmatch(r"\+0\.100 \[\+0\.0\d+, \+0\.1\d+\] \*", better)
+    assert equal.startswith("0.000 [")
+    assert "*" not in equal
+    assert (fewer, missing) == ("—", "—")
+    (alone,) = compared(cell(hard), [one_seed])
+    assert alone.startswith("+0.100 [")
+    assert "*" not in alone  # of a single training nobody knows how far another would be
 
 
 def test_a_distance_of_nothing_has_no_width() -> None:

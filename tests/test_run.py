@@ -44,7 +44,7 @@ MOMENTS = [
     ("edit.json", 1), ("edits/", 1), ("samples/", 1), ("samples/", 7), ("samples/base", 1), ("samples/base", 8),
     ("metrics/", 1), ("metrics/", 3), ("grid.png", 1), ("result.json", 1),
 ]  # fmt: skip
-SCHEDULE = ["anchor.schedule=sequential", "method.zero_grad=false", "metric=[erasure,clip,kid]"]
+SCHEDULE = ["anchor=adversarial", "anchor.schedule=sequential", "method.zero_grad=false", "metric=[erasure,clip,kid]"]
 
 
 def work(root: str, overrides: list[str], moment: tuple[str, int] | None) -> None:

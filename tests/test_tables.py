@@ -64,6 +64,21 @@ def test_seeds_are_averaged_with_their_deviation_and_a_missing_run_leaves_the_ot
     assert deviation == "± is the standard deviation over seeds."
 
 
+def test_against_shows_how_far_each_other_row_is_from_one_and_refuses_what_is_no_row(swept: Any) -> None:
+    overrides, scores = swept
+    whole = [o if not o.startswith("seed=") else "seed=0" for o in overrides]
+    head, _, line, *rest = main([*whole, "--against=ac,superclass"]).splitlines()
+    assert head == "| method | anchor | fox clip/keep ↑ |"
+    apart = scores["empty", 0] - scores["superclass", 0]
+    assert line.startswith(f"| ac | empty | {'+' if apart > 0 else ''}{apart:.3f} [")
+    assert any(text.startswith("Difference from ac,superclass") for text in rest)
+    for wrong, sentence in (("ac", "--against=ac is no row of this table: take one of ac,superclass; ac,empty."),):
+        with pytest.raises(BadInput, match=re.escape(sentence)):
+            main([*whole, f"--against={wrong}"])
+    with pytest.raises(BadInput, match="--against has no --format=csv"):
+        main([*whole, "--against=ac,superclass", "--format=csv"])
+
+
 def test_csv_and_json_have_a_line_for_every_score_with_its_interval(swept: Any) -> None:
     overrides, scores = swept
     lines = list(csv.DictReader(io.StringIO(main([*overrides, "--format=csv"]))))
