@@ -23,6 +23,7 @@ from advanchor.results import figures as plots
 from advanchor.results import painters, points
 from advanchor.results.cells import Cell, Value
 from advanchor.results.correlations import correlations
+from advanchor.results.differences import signed
 from advanchor.results.forms import clean, latex
 from advanchor.results.sweep import Sweep, check, label
 from advanchor.results.tables import main, notes
@@ -70,11 +71,10 @@ def test_against_shows_how_far_each_other_row_is_from_one_and_refuses_what_is_no
     head, _, line, *rest = main([*whole, "--against=ac,superclass"]).splitlines()
     assert head == "| method | anchor | fox clip/keep ↑ |"
     apart = scores["empty", 0] - scores["superclass", 0]
-    assert line.startswith(f"| ac | empty | {'+' if apart > 0 else ''}{apart:.3f} [")
+    assert line.startswith(f"| ac | empty | {signed(apart)} [")
     assert any(text.startswith("Difference from ac,superclass") for text in rest)
-    for wrong, sentence in (("ac", "--against=ac is no row of this table: take one of ac,superclass; ac,empty."),):
-        with pytest.raises(BadInput, match=re.escape(sentence)):
-            main([*whole, f"--against={wrong}"])
+    with pytest.raises(BadInput, match="--against=ac is no row of this table: take one of ac,superclass; ac,empty"):
+        main([*whole, "--against=ac"])
     with pytest.raises(BadInput, match="--against has no --format=csv"):
         main([*whole, "--against=ac,superclass", "--format=csv"])
 
