@@ -92,7 +92,7 @@ def test_csv_and_json_have_a_line_for_every_score_with_its_interval(swept: Any) 
         assert float(line["low"]) < float(line["mean"]) < float(line["high"])
         assert same["low"] == pytest.approx(float(line["low"]))
         assert same["df_seeds"] == (1 if len(own) == 2 else None)
-        assert same["df_prompts"] == 5
+        assert same["df_prompts"] == 11
     assert len(read["missing"]) == 1
 
 
@@ -387,7 +387,7 @@ def test_the_labels_of_every_figure_of_few_and_of_many_rows_are_inside_it_and_no
         for column in columns
         for name in names
     }
-    sweep = Sweep(rows, columns, cells, n, [], {})
+    sweep = Sweep(rows, columns, cells, n, [], {}, scores={*names})
     drawn = []
     for name, paint, size in plots.figures(sweep):
         figure = pyplot.figure(figsize=size, layout="constrained")
