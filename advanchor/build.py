@@ -12,13 +12,14 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
-from advanchor.concept import Concept, Sample
+from advanchor.concept import Concept
 from advanchor.core import BadInput, Kind, show
 from advanchor.identity import plain
 from advanchor.machine import device
+from advanchor.prompts import Sample
 
 GROUPS: tuple[Kind, ...] = ("model", "judge", "concept", "anchor", "method", "tracker")
-TOP = ("metric", "sample", "seed", "batch", "device", "root", "study", "sweeps", "table", "paper")
+TOP = ("metric", "sample", "seed", "batch", "device", "longest", "root", "study", "sweeps", "table", "paper")
 SETTINGS = "settings, as conf/config.yaml has them"
 TYPES: dict[str, tuple[type, str]] = {  # of the settings that belong to no group, and how that is said
     "seed": (int, "a whole number"),
@@ -118,6 +119,9 @@ def check(cfg: DictConfig) -> None:
     for name, least in (("seed", 0), ("batch", 1)):
         if cfg[name] < least:
             raise BadInput(f"{name}={cfg[name]} will not do: it must be at least {least}.")
+    longest = cfg.get("longest")
+    if longest is not None and (not isinstance(longest, int) or isinstance(longest, bool) or longest < 0):
+        raise BadInput(f"longest={show(longest)} will not do: it must be a number of steps, 0 or null.")
     if cfg.seed >= 10**11:  # torch's seeds end at 2^64
         why = "every step's random numbers come from a number that is 80 million times as large"
         raise BadInput(f"seed={cfg.seed} will not do: it must be below 10^11, since {why}.")
@@ -146,5 +150,5 @@ def check(cfg: DictConfig) -> None:
 
 def sample_of(cfg: DictConfig) -> Sample:
     """How the images that a run measures are drawn."""
-    node = OmegaConf.merge({"_target_": "advanchor.concept.Sample"}, cfg.sample)
+    node = OmegaConf.merge({"_target_": "advanchor.prompts.Sample"}, cfg.sample)
     return cast(Sample, build(cast(DictConfig, node), "sample"))

@@ -178,6 +178,7 @@ def sweep_of(
     Raises:
         BadInput: the table cannot be laid out as the config says, or `root` cannot be written.
     """
+    from advanchor.commands.budgets import ascending
     from advanchor.compose import folders
     from advanchor.results import tables
     from advanchor.results.progress import shown
@@ -186,15 +187,16 @@ def sweep_of(
 
     check(configs[0].table, configs)
     places, failed = folders(configs), dict[Path, str]()
-    results = [finished(cfg) for cfg in configs]
-    if not all(results):
+    complete = [bool(finished(cfg)) for cfg in configs]
+    order = ascending(configs, complete)
+    if not all(complete):
         writable(Path(configs[0].root))
     with shown(places):
-        if by != "basic" and not all(results):
-            if why := launched(overrides, str(configs[0].root)):
+        if by != "basic" and not all(complete):
+            if why := launched(overrides, str(configs[0].root), max(cfg.get("longest") or 0 for cfg in configs)):
                 failed[Path(configs[0].root)] = why
         else:
-            one_by_one(runs, configs, places, failed, [bool(result) for result in results])
+            one_by_one(runs, configs, places, failed, complete, order)
     for out in places:  # also what failed in a launcher's workers
         if out not in failed and not (out / "result.json").exists() and (out / "error.txt").exists():
             failed[out] = (out / "error.txt").read_text().splitlines()[0]
@@ -213,19 +215,20 @@ def one_by_one(
     places: Sequence[Path],
     failed: dict[Path, str],
     complete: Sequence[bool],
+    order: Sequence[int],
 ) -> None:
-    """The runs of a sweep in this process, with a line for each."""
+    """The runs of a sweep in this process, in this order, with a line for each."""
     common = set.intersection(*map(set, runs)) if len(runs) > 1 else set()
-    for i, (choice, cfg, out, done) in enumerate(zip(runs, configs, places, complete, strict=True), 1):
-        start = time.monotonic()
-        if done:
+    for n, i in enumerate(order, 1):
+        start, out = time.monotonic(), places[i]
+        if complete[i]:
             state = "complete, nothing to compute"
-        elif attempt(cfg, out, failed):
+        elif attempt(configs[i], out, failed):
             state = f"done in {time.monotonic() - start:.0f} s"
         else:
             state = "failed" if out in failed else "running in another process, left to it"
-        named = " ".join(o for o in choice if o not in common) or out.name
-        log.info("%d of %d: %s: %s", i, len(runs), named, state)
+        named = " ".join(o for o in runs[i] if o not in common) or out.name
+        log.info("%d of %d: %s: %s", n, len(runs), named, state)
 
 
 def again(overrides: Sequence[str]) -> list[str]:

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from advanchor.core import BadInput, Head, Positive, Texts, option
+from advanchor.core import BadInput, Head, Texts, option
 from advanchor.naming import fill, mentions, same, slots, whole
-from advanchor.prompts import MOST, Prompt, once, rows
-
-
-@option("sample")
-class Sample:
-    """How images are drawn for measuring.
-
-    Attributes:
-        steps: denoising steps, up to the thousand that Stable Diffusion was trained on.
-        guidance: classifier-free guidance scale; 1 is none.
-        scheduler: own, the model's; ddim; or lms, as the released evaluation of AdvAnchor. What methods learn from is
-            drawn with the model's own.
-        erase, keep: images for each prompt of the erased concept, of the kept ones.
-    """
-
-    steps: Annotated[int, Field(ge=1, le=1000)]
-    guidance: Annotated[float, Field(ge=1)]
-    scheduler: Literal["own", "ddim", "lms"]
-    erase: Positive
-    keep: Positive
-
-    @property
-    def looks(self) -> dict[str, Any]:
-        """What an image depends on beside model, prompt and seed."""
-        return {"steps": self.steps, "guidance": self.guidance, "scheduler": self.scheduler}
+from advanchor.prompts import Prompt, Sample, few_enough, once, rows
 
 
 @option("concept")
@@ -67,6 +44,8 @@ class Concept:
         phrase: what fills `{}` in a template: "a fox", "a blob emoji". Contains `name` as words of their own.
         superclass: the phrase without the concept's attributes: "an animal", "an emoji".
         siblings, unrelated: other names, for anchors; synonyms: more of its own, which nothing reads yet.
+        attributes: phrase -> weight of what defines the concept, each with one attribute in it or alone ("a red rose",
+            "impasto painting"): what `anchor.attributes` takes as further references.
         templates: sentences with one `{}` used while erasing.
         evaluate: sentences with one `{}` (the phrase) or `{name}`, used for measuring the erased and the kept concepts
             of its kind.
@@ -76,6 +55,9 @@ class Concept:
             unless given.
         keep_cross: name -> phrase of concepts of the other kind that must stay.
         evaluate_cross: the sentences for `keep_cross`, with a slot each as those of `evaluate`.
+        near: name -> phrase of the concept's nearest neighbours of its kind, which are the hardest to keep and are
+            measured by themselves, on other seeds than `keep` (scripts/neighbours.py finds those of the emoji world).
+        evaluate_near: the sentences for `near`; those of `evaluate` unless given.
         prompts_csv: a CSV file whose column `prompt` has the sentences for the erased concept instead of `evaluate`,
             see `rows`; it belongs to the run like any setting, so name another file after a change.
     """
@@ -87,19 +69,22 @@ class Concept:
     siblings: tuple[str, ...] = ()
     unrelated: str | None = None
     synonyms: tuple[str, ...] = ()
+    attributes: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     templates: Texts
     evaluate: Texts
     keep: dict[str, str]
     preserve: dict[str, str] = Field(default_factory=dict)
     keep_cross: dict[str, str] = Field(default_factory=dict)
     evaluate_cross: tuple[str, ...] = ()
+    near: dict[str, str] = Field(default_factory=dict)
+    evaluate_near: tuple[str, ...] = ()
     prompts_csv: str | None = None
 
     def __post_init__(self) -> None:
-        listed = {"keep": self.keep, "preserve": self.preserve, "keep_cross": self.keep_cross}
+        listed = {"keep": self.keep, "preserve": self.preserve, "keep_cross": self.keep_cross, "near": self.near}
         words = {
             "name": [self.name], "phrase": [self.phrase], "superclass": [self.superclass],
-            "siblings": self.siblings, "synonyms": self.synonyms,
+            "siblings": self.siblings, "synonyms": self.synonyms, "attributes": self.attributes,
             "unrelated": [] if self.unrelated is None else [self.unrelated],
             **{setting: [*names, *names.values()] for setting, names in listed.items()},
         }  # fmt: skip
@@ -112,7 +97,12 @@ class Concept:
         for template in self.templates:
             if slots(template) != ["{}"]:
                 raise ValueError(f"template '{template}' must contain exactly one {{}} and no other braces")
-        for setting, sentences in (("evaluate", self.evaluate), ("evaluate_cross", self.evaluate_cross)):
+        measured = {
+            "evaluate": self.evaluate,
+            "evaluate_cross": self.evaluate_cross,
+            "evaluate_near": self.evaluate_near,
+        }
+        for setting, sentences in measured.items():
             for sentence in sentences:
                 if slots(sentence) not in (["{}"], ["{name}"]):
                     rule = "must contain exactly one slot, {} (the phrase) or {name}, and no other braces"
@@ -136,38 +126,55 @@ class Concept:
         return (self,)
 
     def prompts(self, sample: Sample) -> dict[str, list[Prompt]]:
-        """{"erase": ..., "keep": ...}: every image to draw, the same for every run on this concept.
+        """{"erase": ..., "keep": ..., "near": ...}: every image to draw, the same for every run on this concept. "near"
+        is empty for a concept without neighbours.
 
         Raises:
             BadInput: `prompts_csv` cannot be read; more than MOST images of a side; no prompt for a kept concept; two
                 kept names with the same words.
         """
-        own = [(fill(sentence, self.name, self.phrase), 0) for sentence in self.evaluate]
-        asked = own if self.prompts_csv is None else rows(self.prompts_csv)
+        bare = re.sub("^(an?|the) ", "", self.superclass)  # what stands for {name}
+        if self.prompts_csv is None:
+            asked = [
+                (fill(sentence, self.name, self.phrase), 0, fill(sentence, bare, self.superclass))
+                for sentence in self.evaluate
+            ]
+        else:
+            phrase = whole(self.phrase)
+            given = rows(self.prompts_csv)
+            asked = [
+                (text, first, phrase.sub(self.superclass, text) if phrase.search(text) else "") for text, first in given
+            ]
         other: Head = "style" if self.kind == "object" else "object"
-        places: tuple[tuple[Literal["in", "cross"], Head, dict[str, str], tuple[str, ...]], ...] = (
+        places: tuple[tuple[Literal["in", "cross", "near"], Head, dict[str, str], tuple[str, ...]], ...] = (
             ("in", self.kind, self.keep, self.evaluate),
             ("cross", other, self.keep_cross, self.evaluate_cross),
+            ("near", self.kind, self.near, self.evaluate_near or self.evaluate),
         )
-        texts = []
-        for where, head, names, sentences in places:
-            for name, phrase in names.items():
-                for text in (fill(sentence, name, phrase) for sentence in sentences):
-                    # "a noto emoji of a fox" tests no style once foxes are gone
-                    if not same(name, self.name) and not mentions(text, self.name, name):
-                        texts.append((text, head, name, where))
-        for side, prompts, images in (("erase", len(asked), sample.erase), ("keep", len(texts), sample.keep)):
-            if prompts * images > MOST:
-                asks = f"sample.{side}={images} asks for {prompts * images:,} images of {prompts:,} prompts"
-                raise BadInput(f"{asks}, and {MOST:,} are the most: lower it, or ask for fewer prompts.")
-        if not texts:
+        texts = {
+            where: [
+                (text, head, name, where)
+                for name, phrase in names.items()
+                for text in (fill(sentence, name, phrase) for sentence in sentences)
+                # "a noto emoji of a fox" tests no style once foxes are gone
+                if not same(name, self.name) and not mentions(text, self.name, name)
+            ]
+            for where, head, names, sentences in places
+        }
+        kept = texts["in"] + texts["cross"]
+        counts = {"erase": (len(asked), sample.erase), "keep": (len(kept), sample.keep)}
+        few_enough({**counts, "near": (len(texts["near"]), sample.near)})
+        if not kept:
             missing = f"concept {self.name} has no prompts for kept concepts"
             raise BadInput(f"{missing}: fill `keep` in its yaml, or damage cannot be seen.")
-        seeded = [(text, first + i) for text, first in asked for i in range(sample.erase)]
-        erase = once(Prompt(text, seed, self.kind, self.name) for text, seed in seeded)
-        again = [(one, seed) for one in texts for seed in range(sample.keep)]
-        keep = once(Prompt(text, seed, head, name, where) for (text, head, name, where), seed in again)
-        return {"erase": erase, "keep": keep}
+        seeded = [(text, first + i, instead) for text, first, instead in asked for i in range(sample.erase)]
+        again = [(one, seed) for one in kept for seed in range(sample.keep)]
+        further = [(one, sample.keep + seed) for one in texts["near"] for seed in range(sample.near)]
+        return {
+            "erase": once(Prompt(text, seed, self.kind, self.name, instead=said) for text, seed, said in seeded),
+            "keep": once(Prompt(text, seed, head, name, where) for (text, head, name, where), seed in again),
+            "near": once(Prompt(text, seed, head, name, where) for (text, head, name, where), seed in further),
+        }
 
 
 @option("concept")
@@ -199,7 +206,9 @@ class Concepts:
             return {name: phrase for name, phrase in names.items() if not any(same(name, other) for other in gone)}
 
         def alone(one: Concept) -> Concept:
-            return replace(one, keep=rest(one.keep), preserve=rest(one.preserve), keep_cross=rest(one.keep_cross))
+            kept = {"keep": one.keep, "preserve": one.preserve, "keep_cross": one.keep_cross, "near": one.near}
+            left: dict[str, Any] = {setting: rest(names) for setting, names in kept.items()}
+            return replace(one, **left)
 
         return tuple(alone(concept) for concept in self.several.values())
 
@@ -213,11 +222,15 @@ class Concepts:
         """
         each = [concept.prompts(sample) for concept in self.parts]
         gone = [concept.name for concept in self.several.values()]
-        kept = (p for prompts in each for p in prompts["keep"])
-        keep = once(p for p in kept if not any(mentions(p.text, name, p.label) for name in gone))
-        if not keep:
+
+        def left(which: str) -> list[Prompt]:
+            every = (p for prompts in each for p in prompts[which])
+            return once(p for p in every if not any(mentions(p.text, name, p.label) for name in gone))
+
+        found = {"erase": [p for one in each for p in one["erase"]], "keep": left("keep"), "near": left("near")}
+        if not found["keep"]:
             raise BadInput(f"concept {self.name} has no prompts for kept concepts: all of them name an erased one.")
-        return {"erase": [p for prompts in each for p in prompts["erase"]], "keep": keep}
+        return found
 
 
 def kept(concept: Concept) -> list[str]:

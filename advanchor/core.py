@@ -56,9 +56,10 @@ NOTHING = "nothing"  # what a detector with a reject class answers for a smear, 
 class Score(TypedDict, total=False):
     """A number that can stand alone: value, count, direction, and a 95 % interval where one makes sense.
 
-    `values` are those of the single images, in the order of their prompts, where the score is their mean; `texts` are
-    their prompts' where they are not those of a whole set; `code` is what measured it (machine.py). All three stay in
-    the run's metrics folder.
+    `values` are those of the single images, in the order of their prompts, where the score is their mean, and `share`
+    says that each is 0 or 1; `texts` are their prompts' where they are not those of a whole set; `code` is what
+    measured it (machine.py). All four stay in the run's metrics folder. A metric sets no interval: units.py
+    does, from `values`.
     """
 
     value: float
@@ -68,6 +69,7 @@ class Score(TypedDict, total=False):
     better: Literal["higher", "lower"]
     extractor: str
     values: list[float]
+    share: bool
     texts: list[str]
     code: str
 
@@ -77,26 +79,10 @@ Log = Callable[..., None]  # log(step, loss=..., anchor_loss=...)
 
 
 def share(found: Sequence[bool], better: Literal["higher", "lower"]) -> Score:
-    """A proportion with its 95 % Wilson interval (Wilson 1927), which stays inside [0, 1] at 0 and n."""
-    n = len(found)
-    z, p = 1.959964, sum(found) / n
-    middle, half = (
-        (p + z * z / (2 * n)) / (1 + z * z / n),
-        z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n),
-    )
-    return {
-        "value": p,
-        "n": n,
-        "low": max(0.0, middle - half),
-        "high": min(1.0, middle + half),
-        "better": better,
-        "values": [float(f) for f in found],
-    }
+    """A proportion of images."""
+    return {**mean([float(f) for f in found], better), "share": True}
 
 
 def mean(values: Sequence[float], better: Literal["higher", "lower"]) -> Score:
-    """A mean with its normal 95 % interval."""
-    n = len(values)
-    m = math.fsum(values) / n
-    half = 1.959964 * math.sqrt(math.fsum((v - m) ** 2 for v in values) / max(1, n - 1) / n)
-    return {"value": m, "n": n, "low": m - half, "high": m + half, "better": better, "values": list(values)}
+    """A mean over images."""
+    return {"value": math.fsum(values) / len(values), "n": len(values), "better": better, "values": list(values)}

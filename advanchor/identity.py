@@ -116,4 +116,11 @@ def run_id(_root_: DictConfig) -> str:
     return key(*(_root_[group] for group in IDENTITY), memory=Path(_root_.root) / "store" / "weights.json")
 
 
+def trained_as(cfg: DictConfig, memory: Path | None = None) -> str:
+    """Digest of all that decides how a run trains, but for the number of steps."""
+    method: Any = OmegaConf.to_container(cfg.method, resolve=True)
+    kind = {name: value for name, value in method.items() if name != "steps"}
+    return key(cfg.model, cfg.concept, cfg.anchor, kind, cfg.seed, memory=memory)
+
+
 OmegaConf.register_new_resolver("run_id", run_id, replace=True)

@@ -4,27 +4,58 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from advanchor.core import BadInput, Head
+from pydantic import Field
+
+from advanchor.core import BadInput, Head, Positive, option
 from advanchor.store import slug
 
 MOST = 200_000  # images that a run may ask for on each side; the field's largest sets have 30,000 prompts
 SEEDS = ("evaluation_seed", "sd_seed", "seed")  # columns of a CSV file that hold seeds, the first that is there
 
 
+@option("sample")
+class Sample:
+    """How images are drawn for measuring.
+
+    Attributes:
+        steps: denoising steps, up to the thousand that Stable Diffusion was trained on.
+        guidance: classifier-free guidance scale; 1 is none.
+        scheduler: own, the model's; ddim; or lms, as the released evaluation of AdvAnchor. What methods learn from is
+            drawn with the model's own.
+        erase, keep, near: images for each prompt of the erased concept, of the kept ones, of its neighbours.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    guidance: Annotated[float, Field(ge=1)]
+    scheduler: Literal["own", "ddim", "lms"]
+    erase: Positive
+    keep: Positive
+    near: Positive
+
+    @property
+    def looks(self) -> dict[str, Any]:
+        """What an image depends on beside model, prompt and seed."""
+        return {"steps": self.steps, "guidance": self.guidance, "scheduler": self.scheduler}
+
+
 @dataclass(frozen=True)
 class Prompt:
-    """One image to draw; (text, seed) decide it completely. `head` and `label` say what a detector should find."""
+    """One image to draw; (text, seed) decide it completely. `head` and `label` say what a detector should find, `kept`
+    why: "" is the erased concept, `in` a kept one of its kind, `cross` of the other kind, `near` a neighbour. `instead`
+    is the sentence with the superclass in the erased concept's place, "" where it has none.
+    """
 
     text: str
     seed: int
     head: Head = "object"
     label: str = ""
-    kept: Literal["", "in", "cross"] = ""  # "": the erased concept; same kind; other kind
+    kept: Literal["", "in", "cross", "near"] = ""
+    instead: str = ""
 
     @property
     def file(self) -> str:
@@ -48,6 +79,22 @@ def once(prompts: Iterable[Prompt]) -> list[Prompt]:
             raise BadInput(f"{both}: give each of them a phrase of its own.")
         found[p.text, p.seed] = p
     return list(found.values())
+
+
+def few_enough(asked: Mapping[str, tuple[int, int]]) -> None:
+    """Raise BadInput if a side, name -> (prompts, images of each), has more than MOST images."""
+    for side, (prompts, images) in asked.items():
+        if prompts * images > MOST:
+            asks = f"sample.{side}={images} asks for {prompts * images:,} images of {prompts:,} prompts"
+            raise BadInput(f"{asks}, and {MOST:,} are the most: lower it, or ask for fewer prompts.")
+
+
+def reseeded(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The same prompts on other seeds, as many: for each text those that follow its highest."""
+    last: dict[str, int] = {}
+    for p in prompts:
+        last[p.text] = max(p.seed, last.get(p.text, 0))
+    return [replace(p, seed=p.seed + last[p.text] + 1) for p in prompts]
 
 
 def rows(file: str) -> list[tuple[str, int]]:

@@ -139,7 +139,9 @@ class Method(Protocol):
     """How the weights get there.
 
     `targets` are the concepts to erase, at least one, each with its anchor. `folder` is the method's to leave
-    checkpoints in; a second call resumes from them.
+    checkpoints in; a second call resumes from them. A class with `open_ended = True` promises that this holds also for
+    checkpoints of an erasure with fewer `steps`: no rate, weight or draw of its depends on how many steps there will
+    be. Then an edit of more steps goes on from one of fewer (trails.py).
     """
 
     name: str
@@ -151,7 +153,7 @@ class Judge(Protocol):
     """What measures a model's images. Lists of PIL images in, CPU tensors or labels out. `extractor` names its
     features, `perceptual` its distance, `embedder` what `embed` looks through, `judges` its detectors, the main one
     first; `find` asks one of them, the first if `by` is empty. With `rejects` each of them answers NOTHING (core.py)
-    for an image that shows nothing it knows.
+    for an image that shows nothing it knows. `labels` of a head that it does not have are none.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from advanchor.core import Scores
 from advanchor.images import Images
 from advanchor.prompts import Prompt
 from advanchor.store import finish, part_of
+from advanchor.units import SPREAD
 
 ARROW = {"higher": "↑", "lower": "↓"}
+SMEARS = 0.2  # share of pictures of nothing above which the table says so before all else
 
 
 def cell(scores: Scores, name: str) -> str:
@@ -19,59 +22,95 @@ def cell(scores: Scores, name: str) -> str:
     score = scores.get(name)
     if score is None:
         return "—"
-    digits = 2 if name.startswith(("clip/", "fid/", "kid/", "cmmd/", "released_fid/")) else 3
-    value, *bounds = (f"{round(score[k], digits) + 0.0:.{digits}f}" for k in ("value", "low", "high") if k in score)
+    value, *bounds = (number(name, score[k]) for k in ("value", "low", "high") if k in score)
     return f"{value} [{', '.join(bounds)}]" if bounds else value
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """The closing table of a run, from its result.json alone."""
-    scores: Scores = result["scores"]
-    concept = result["config"]["concept"]["name"]
-    both = {
-        "erasure/hit": f"{concept}: detector finds it",
-        **{
-            name: f"  {name.partition(':')[2]}"
-            for name in scores
-            if name.startswith("erasure/hit:") and "@" not in name
-        },
+def number(name: str, value: float) -> str:
+    digits = 2 if name.startswith(("clip/", "content/clip", "fid/", "kid/", "cmmd/", "released_fid/")) else 3
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def second(name: str) -> str:
+    """What a score of the first detector is called when the second gives it: keep/hit2_in for keep/hit_in."""
+    return re.sub(r"(/[a-z]+)", r"\g<1>2", name, count=1)
+
+
+def titled(scores: Scores, concept: str) -> dict[str, str]:
+    """The lines of the closing table: a score and what it is called."""
+    labels = [name for name in scores if name.startswith("erasure/hit:") and "@" not in name]
+    known = {
+        "erasure/hit": f"{concept}: found",
+        **{name: f"  {name.partition(':')[2]}" for name in labels},
+        "content/hit": f"{concept}: rest of the sentence found",
+        "content/clip": f"{concept}: CLIP score of the rest",
         "keep/hit": "kept: own concept found",
         "keep/hit_in": "  same kind",
         "keep/hit_cross": "  other kind",
+        "keep/hit_near": "neighbours: own concept found",
+        "broken/erase": f"{concept}: no picture of anything",
+        "broken/keep": "kept: no picture of anything",
+        "erasure/agree": f"{concept}: judges agree",
+        "content/agree": "rest of the sentence: judges agree",
+        "keep/agree": "kept: judges agree",
         "clip/erase": f"{concept}: CLIP score",
         "clip/keep": "kept: CLIP score",
-    }
-    alone = {
         "fid/erase": f"{concept}: FID to before",
         "fid/keep": "kept: FID to before",
         "kid/erase": f"{concept}: KID to before x 1000",
         "kid/keep": "kept: KID to before x 1000",
         "erasure/rate": "erasure rate, 1 - after/before",
-        "anchor/hit": f"unedited model under the anchor: {concept} found",
+        "anchor/hit": f"under the anchor: {concept} found",
+        "anchor/content": "under the anchor: rest found",
+        "anchor/broken": "under the anchor: no picture",
+        "anchor/agree": "under the anchor: judges agree",
     }
-    titles = {name: title for name, title in (both | alone).items() if name in scores}
-    said = ("erasure/", "keep/hit", "clip/", "fid/", "kid/", "anchor/hit")
-    for name in scores:  # of metrics that have no words of their own here: as they are called
-        if not name.startswith(said) and ":" not in name and "@" not in name:
-            titles[name] = name
-    rows = [("", "images", "before", "after")]
-    for name, title in titles.items():
+    said = {*known, *map(second, known)}
+    own = {
+        name: name for name in scores if name not in said and ":" not in name and "@" not in name
+    }  # as they are called
+    return {name: title for name, title in (known | own).items() if name in scores}
+
+
+def lines_of(scores: Scores, concept: str) -> list[str]:
+    """The scores before and after, by both of the judge's detectors where it has two."""
+    two = any(second(name) in scores for name in scores)
+    heads = ("before, judge 1 / 2", "after, judge 1", "after, judge 2") if two else ("before", "after")
+    rows: list[tuple[str, ...]] = [("", "images", *heads)]
+    for name, title in titled(scores, concept).items():
         arrow = f" {ARROW[scores[name]['better']]}" if "better" in scores[name] else ""
-        unedited = name in both or (name not in alone and f"{name}@base" in scores)
-        before = cell(scores, f"{name}@base") if unedited else ""
-        rows.append((title + arrow, str(scores[name]["n"]), before, cell(scores, name)))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        base, floor, other = f"{name}@base", f"{name}@floor", second(name)
+        if other in scores and base in scores:
+            before = f"{number(name, scores[base]['value'])} / {number(name, scores[other + '@base']['value'])}"
+        else:
+            before = cell(scores, base) if base in scores else f"floor {cell(scores, floor)}" if floor in scores else ""
+        after = [cell(scores, name), *([cell(scores, other) if other in scores else ""] if two else [])]
+        rows.append((title + arrow, str(scores[name]["n"]), before, *after))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
         for row in rows
     ]
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The closing table of a run, from its result.json alone."""
+    scores: Scores = result["scores"]
+    concept, judge = result["config"]["concept"]["name"], result["config"]["judge"]["name"]
+    lines = lines_of(scores, concept)
+    lines.insert(1, "-" * max(map(len, lines)))
+    broken = max((scores[name]["value"] for name in ("broken/erase", "broken/erase2") if name in scores), default=0.0)
+    if broken > SMEARS:
+        said = f"{broken:.0%} of the pictures asked for {concept} are no picture of anything"
+        lines = [f"{said.replace('%', ' %')}: look at grid.png before calling this an erasure.", "", *lines]
     anchor = {k.split("/")[1]: v for k, v in result["diagnostics"].items() if k.startswith("anchor/")}
-    costs = (f"{stage} {c['seconds']:.0f} s / {c['peak_mb']:.0f} MB" for stage, c in result["stages"].items())
-    lines.insert(1, "-" * len(lines[0]))
+    costs = [f"{stage} {c['seconds']:.0f} s / {c['peak_mb']:.0f} MB" for stage, c in result["stages"].items()]
+    if shared := result["diagnostics"].get("cost/steps_shared"):
+        steps = result["config"]["method"]["steps"]
+        costs.append(f"{shared:.0f} of the {steps} steps of erasing made before, by a shorter training")
     lines += [
         "",
-        "interval [low, high] is 95 % over the images of this one training; "
-        "how far other seeds' trainings differ is unknown",
+        SPREAD.replace("; ", ";\n"),  # no line of a closing table is longer than 120
         "",
         f"anchor   {result['config']['anchor']['name']}" + "".join(f", {k} {v:.4g}" for k, v in anchor.items()),
         f"cost     {', '.join(costs)}",
@@ -79,20 +118,32 @@ def table(result: Mapping[str, Any]) -> str:
         f"pictures {result['grid']}",
         f"tracker  {result['tracker']}",
     ]
-    if result["unmeasured"]:
-        lines.append(f"note     {result['unmeasured']}")
+    notes = (
+        [result["unmeasured"]] if result["unmeasured"] else missing(scores, result["config"].get("metric", {}), judge)
+    )
+    lines += [f"note     {note}" for note in notes]
     return "\n".join(lines)
 
 
+def missing(scores: Scores, metrics: Mapping[str, Any], judge: str) -> list[str]:
+    """What was asked for and cannot be measured here."""
+    why = {
+        "content": f"no sentence names anything else that judge={judge} could find: content is not measured.",
+        "broken": f"judge={judge} cannot tell that an image is no picture of anything: look at grid.png.",
+    }
+    return [said for name, said in why.items() if name in metrics and not any(s.startswith(f"{name}/") for s in scores)]
+
+
 def grid(images: Mapping[str, Images], concept: str, path: Path) -> None:
-    """The same prompts and seeds before and after, in pairs of rows: erased concept, kept concepts of its kind, of the
-    other kind.
+    """The same prompts and seeds before and after, in pairs of rows: erased concept, its neighbours, kept concepts of
+    its kind, of the other kind.
     """
     from PIL import Image, ImageDraw
 
     kept = {where: [p for p in images["keep"].prompts if p.kept == where] for where in ("in", "cross")}
     bands = [
         (f"erased: {concept}", "erase", spread(list(images["erase"].prompts), 12)),
+        ("kept: nearest neighbours", "near", spread(list(images["near"].prompts), 12)),
         ("kept: same kind", "keep", spread(kept["in"], 12)),
         ("kept: other kind", "keep", spread(kept["cross"], 12)),
     ]

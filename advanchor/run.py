@@ -14,18 +14,20 @@ from omegaconf import DictConfig
 
 from advanchor import report
 from advanchor.build import build, check, sample_of
-from advanchor.concept import Concept, Concepts, Sample
-from advanchor.core import BadInput, Score, Scores
+from advanchor.concept import Concept, Concepts
+from advanchor.core import BadInput, Scores
 from advanchor.erasing import erased
 from advanchor.identity import file_digest, key, plain, run_id
 from advanchor.images import Images, draw
 from advanchor.machine import device, environment, stage
 from advanchor.metrics.sound import enough
-from advanchor.naming import fill, mentions
-from advanchor.prompts import Prompt
+from advanchor.naming import mentions
+from advanchor.prompts import Prompt, reseeded
 from advanchor.protocols import Judge, Metric, Model, Tracker
 from advanchor.provenance import code
-from advanchor.store import read_json, read_tensors, write_json
+from advanchor.shown import Shown, drawn_under
+from advanchor.store import read_json, write_json
+from advanchor.units import with_interval
 
 log = logging.getLogger(__name__)
 UNMEASURED = "judge=none: the pictures are drawn, no score is computed; judge=sd measures images of Stable Diffusion."
@@ -140,7 +142,14 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
             with stage("draw@anchor", stages, out, where):
                 return seen(drawn_under(file, model, concept, sample, store / "samples" / place, cfg.batch))
 
-        images = Shown(anchor=under_anchor)
+        def floor(name: str) -> Images:
+            """The unedited model's images of the same prompts and other seeds, of the same number."""
+            with stage("draw@floor", stages, out, where):
+                paint = partial(model.draw, **sample.looks)
+                return seen(draw(paint, reseeded(prompts[name]), folders["@base"], batch=cfg.batch, label="floor"))
+
+        later: dict[str, Callable[[], Images]] = {f"{name}@floor": partial(floor, name) for name in prompts}
+        images = Shown({**later, "anchor": under_anchor})
         for which, folder in folders.items():
             with stage(f"draw{which}", stages, out, where), model.edited({} if which else edit):
                 for name, wanted in prompts.items():
@@ -160,7 +169,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                     measured_by = key(code(type(metric).__module__, type(judge).__module__), seen_by)[:10]
                     write_json(kept, {k: {**s, "code": measured_by} for k, s in metric(judge, shown).items()})
             for score, whole in read_json(kept).items():
-                scores[score] = cast(Score, {k: v for k, v in whole.items() if k not in ("values", "texts", "code")})
+                scores[score] = with_interval(prompts, score, whole)
 
         # Show.
         picture = out / "grid.png"
@@ -207,39 +216,3 @@ def too_long(model: Model, prompts: Mapping[str, Sequence[Prompt]]) -> int:
         said = "%d prompts are longer than the text encoder, and their last words are not drawn: '%s...' is one."
         log.warning(said, len(cut), min(cut, key=len)[:60])
     return len(cut)
-
-
-def drawn_under(
-    file: Path, model: Model, concept: Concept | Concepts, sample: Sample, folder: Path, batch: int
-) -> Images:
-    """What the unedited model draws under the finished anchors in `file`, for each concept's own sentences.
-
-    It is shared by all runs that have the same anchors.
-    """
-    import torch
-
-    conditions = read_tensors(file)
-    wanted: list[Prompt] = []
-    under = {}
-    for one in concept.parts:
-        for i, template in enumerate(one.templates):
-            text = fill(template, "", one.phrase)
-            under[text] = conditions[one.name][i]
-            wanted += [Prompt(text, seed, one.kind, one.name) for seed in range(sample.erase)]
-
-    def paint(group: Sequence[Prompt]) -> list[Any]:
-        return model.draw(group, cond=torch.stack([under[p.text] for p in group]), **sample.looks)
-
-    return draw(paint, wanted, folder, batch=batch, label="anchor")
-
-
-class Shown(dict[str, Images]):
-    """Sets of images by name; one that is rarely wanted is drawn when it is asked for."""
-
-    def __init__(self, **later: Callable[[], Images]) -> None:
-        super().__init__()
-        self.later = later
-
-    def __missing__(self, name: str) -> Images:
-        self[name] = self.later[name]()
-        return self[name]

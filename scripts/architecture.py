@@ -20,7 +20,7 @@ WIDTH, HEIGHT, GAP, RISE = 150, 44, 22, 58  # of a box, between boxes, between f
 COLUMNS = {
     "__init__": 2, "cli": 3, "run": 2, "results": 4, "methods": 0, "metrics": 1, "machine": 2, "trackers": 2,
     "models": 3, "judges": 1, "images": 4, "prompts": 4, "naming": 1, "provenance": 0, "compose": 6, "build": 5,
-    "report": 4,
+    "report": 4, "units": 5, "intervals": 5,
 }  # fmt: skip
 MIDDLE, LAST = 3, 6
 SHIMS = ("lazy", "torchvision_ops")  # how a library is imported is no part of the structure
@@ -32,8 +32,9 @@ ABOUT = {
     "training": "loop, pools, masks", "images": "drawn once, checked", "concept": "what, and its prompts",
     "store": "names, locks, sums", "core": "option, score, BadInput", "protocols": "what each kind must do",
     "machine": "devices, costs", "provenance": "which code made it", "identity": "what a run is called",
-    "build": "what a config may build", "erasing": "the edit of a run",
+    "build": "what a config may build", "erasing": "the edit of a run", "trails": "ends of trainings",
     "naming": "names in sentences", "prompts": "the images to draw", "report": "one run, shown",
+    "intervals": "how sure a mean is", "units": "what a score is of", "shown": "drawn when asked for",
 }  # fmt: skip
 
 

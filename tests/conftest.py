@@ -27,6 +27,7 @@ TINY = [
     "~concept.keep",
     "+concept.keep={wolf: a wolf, car: a car}",
     "concept.evaluate_cross=['{} of a castle']",
+    "+concept.evaluate_near=['{}']",
     "batch=6",
 ]
 TEMPLATES = ("{}", "an emoji of {}", "a picture of {}")

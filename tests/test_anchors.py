@@ -10,13 +10,16 @@ from conftest import TEMPLATES
 from test_advanchor import ANCHOR
 from torch import Tensor
 
+from advanchor.anchors.adversarial import Adversarial
 from advanchor.anchors.embeddings import Interpolate, Project, Random
 from advanchor.anchors.learned import Learned, nearest
 from advanchor.anchors.noise import Noise
 from advanchor.anchors.similarity import similarity
 from advanchor.anchors.words import Empty, Sibling, Superclass, Text, Unrelated
+from advanchor.build import check
 from advanchor.compose import compose
 from advanchor.core import BadInput
+from advanchor.protocols import Step
 
 FIELDS = {k: v for k, v in vars(ANCHOR).items() if k in ANCHOR.__dataclass_fields__}  # type: ignore[attr-defined]
 LEARNED = Learned(
@@ -243,3 +246,95 @@ def test_the_last_update_of_an_anchor_is_looked_at_though_no_loss_follows_it(
 def test_a_number_that_no_run_could_use_is_refused_before_anything_is_loaded(setting: str) -> None:
     with pytest.raises(BadInput, match=rf"{setting.split()[-1].partition('=')[0]}=.* will not do"):
         compose(["model=random", *setting.split()])
+
+
+# --- the similarity term, references, and a search that is finished ahead -----------------------------------------
+
+
+def similar(**changes: Any) -> Any:
+    fields = {**FIELDS, "loss": "similarity", "past": -1.0, "similarity": 0.3, "stop": 0.0, **changes}
+    return Adversarial(**fields)
+
+
+def a_step(model: Any, concept: Any, n: int = 3) -> Step:
+    g = torch.Generator().manual_seed(5)
+    x = torch.randn(n, 4, 8, 8, generator=g)
+    return Step(model, concept, x, torch.tensor([100, 400, 800])[:n], TEMPLATES[:n])
+
+
+def test_the_similarity_loss_is_the_formula_written_out(model: Any, concept: Any) -> None:
+    search = similar().start(model, concept, 0)
+    with torch.no_grad():
+        search.parameter.normal_(generator=torch.Generator().manual_seed(1))
+    step = a_step(model, concept)
+    e_a = model.eps(step.x, step.t, search.condition(step.templates))
+    e_c, e_b = step.frozen(concept.phrase), step.frozen(concept.superclass)
+    each = []
+    for image in range(len(step.x)):
+        d, u = e_c[image] - e_b[image], e_a[image] - e_b[image]
+        a = (u * d).sum() / (d * d).sum()
+        each.append(max(float(a) + 1.0, 0.0) ** 2 * (d * d).mean() + 0.3 * (u * u).mean())
+    assert search.loss(step).item() == pytest.approx(float(sum(each) / len(each)), rel=1e-4)
+
+
+def test_the_similarity_loss_moves_the_anchor_down_the_concepts_direction_and_its_weight_holds_it_at_the_superclass(
+    model: Any, concept: Any
+) -> None:
+    step = a_step(model, concept)
+    e_b = step.frozen(concept.superclass)
+    d = step.frozen(concept.phrase) - e_b
+
+    def found(**changes: Any) -> tuple[float, float]:
+        search = similar(lr=1e-2, **changes).start(model, concept, 0)
+        search.descend(step, 200)
+        u = model.eps(step.x, step.t, search.condition(step.templates)) - e_b
+        return float((u * d).sum() / (d * d).sum()), float(u.square().mean())
+
+    (free, far), (_, near) = found(similarity=0.0), found(similarity=30.0)
+    assert free < 0.5
+    assert near < far
+
+
+def test_a_loss_over_attributes_is_the_weighted_mean_of_its_references(model: Any, concept: Any) -> None:
+    concept = replace(concept, attributes={"a red fox": 3.0, "a wild bee": 1.0})
+    step = a_step(model, concept)
+    for kind in ("direction", "product"):
+        anchor = Adversarial(**{**FIELDS, "loss": kind, "attributes": 0.5})
+        search = anchor.start(model, concept, 0)
+        e_a, e_b = model.eps(step.x, step.t, search.condition(step.templates)), step.frozen(concept.superclass)
+
+        def term(phrase: str, kind: str = kind, e_a: Tensor = e_a, e_b: Tensor = e_b) -> Tensor:
+            e_r = step.frozen(phrase)
+            return (e_a * e_r).mean() if kind == "product" else ((e_a - e_b) * (e_r - e_b)).mean()
+
+        mean = 0.5 * term(concept.phrase) + 0.375 * term("a red fox") + 0.125 * term("a wild bee")
+        assert search.loss(step).item() == pytest.approx(float(mean), rel=1e-4, abs=1e-9)
+
+
+def test_attributes_that_a_concept_does_not_name_are_refused_before_a_model_is_loaded() -> None:
+    with pytest.raises(BadInput, match=r"anchor.attributes=0.5, and concept car has none: name some in its yaml"):
+        check(compose(["concept=emoji/car", "anchor.attributes=0.5"]))
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        (["anchor=adversarial", "anchor.past=-1"], "loss=direction has no past and no similarity"),
+        (["anchor=adversarial", "anchor.batches=3"], "schedule=alternating will not do with batches=3"),
+        (["anchor=similarity", "anchor.batches=0"], "schedule=ahead will not do with batches=0"),
+    ],
+)
+def test_a_setting_that_a_loss_or_schedule_would_not_look_at_is_refused(setting: list[str], sentence: str) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        check(compose(setting))
+
+
+def test_ahead_learns_on_so_many_batches_before_the_weights_and_is_fixed_afterwards(model: Any, concept: Any) -> None:
+    search = similar(schedule="ahead", batches=4, steps=2).start(model, concept, 0)
+    assert [search.rehearsals(steps) for steps in (0, 7, 500)] == [4, 4, 4]
+    step = a_step(model, concept)
+    search.rehearse(step)
+    assert search.taken == 2
+    learned = search.parameter.detach().clone()
+    search.embed(step)
+    assert torch.equal(search.parameter, learned)

@@ -18,10 +18,10 @@ from advanchor.anchors.slot import Slot
 from advanchor.anchors.words import phrase_of
 from advanchor.build import build, sample_of
 from advanchor.compose import CONF, compose
-from advanchor.concept import Concept, Concepts, Sample
+from advanchor.concept import Concept, Concepts
 from advanchor.core import BadInput
 from advanchor.naming import mentions
-from advanchor.prompts import MOST, rows
+from advanchor.prompts import MOST, Sample, rows
 
 FOX = {
     "_target_": "advanchor.concept.Concept", "name": "fox", "kind": "object", "phrase": "a fox",
@@ -29,7 +29,7 @@ FOX = {
     "evaluate": ["{}", "an emoji of {}"], "keep": {"wolf": "a wolf",
     "dog": "a dog"}, "keep_cross": {"noto": "a noto emoji"}, "evaluate_cross": ["{} of a moon"],
 }  # fmt: skip
-ONE = Sample(steps=1, guidance=1, scheduler="own", erase=1, keep=1)
+ONE = Sample(steps=1, guidance=1, scheduler="own", erase=1, keep=1, near=1)
 
 
 def concept_of(**changes: Any) -> Concept:
@@ -122,10 +122,10 @@ def test_the_shipped_concepts_ask_for_exactly_what_they_asked_for() -> None:
         "fox_and_twemoji": "424a755cbbe85f8b",
     }
     for option, digest in digests.items():
-        cfg = compose(["model=random", f"concept=emoji/{option}"])
+        cfg = compose(["model=random", f"concept=emoji/{option}", "sample.erase=20"])
         prompts = build(cfg.concept, "concept").prompts(sample_of(cfg))
         listed = {}
-        for side, group in prompts.items():
+        for side, group in ((side, prompts[side]) for side in ("erase", "keep")):
             listed[side] = [(p.text, p.seed, p.head, p.label, p.kept, p.file) for p in group]
         assert hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16] == digest, option
 
@@ -267,13 +267,39 @@ def test_an_image_is_asked_for_once() -> None:
     assert len({(p.text, p.seed) for p in prompts["keep"]}) == len(prompts["keep"]) == (2 * 2 + 1) * 2
 
 
-@pytest.mark.parametrize("side", ["erase", "keep"])
+@pytest.mark.parametrize("side", ["erase", "keep", "near"])
 def test_more_images_than_anybody_draws_are_refused_with_their_number_before_they_are_listed(side: str) -> None:
     with pytest.raises(
         BadInput,
         match=rf"sample\.{side}=1000000000000 asks for \d,000,000,000,000 images of \d prompts, and 200,000",
     ):
-        concept_of().prompts(replace(ONE, **{side: 10**12}))
+        concept_of(near={"dog": "a dog"}).prompts(replace(ONE, **{side: 10**12}))
+
+
+def test_neighbours_are_asked_for_by_themselves_on_seeds_of_their_own_and_never_as_what_is_erased() -> None:
+    near = {"wolf": "a wolf", "Foxes": "some foxes", "cat": "a cat"}
+    concept = concept_of(near=near, evaluate_near=["a red {name}", "{} beside a fox"])
+    prompts = concept.prompts(replace(ONE, keep=2, near=3))
+    assert [(p.text, p.seed) for p in prompts["near"]] == [
+        (text, seed) for text in ("a red wolf", "a red cat") for seed in (2, 3, 4)
+    ]
+    assert {(p.head, p.kept) for p in prompts["near"]} == {("object", "near")}
+    assert {p.kept for p in prompts["keep"]} == {"in", "cross"}
+    plain = concept_of(near={"wolf": "a wolf"}).prompts(ONE)["near"]
+    assert [p.text for p in plain] == ["a wolf", "an emoji of a wolf"]
+    assert concept_of().prompts(ONE)["near"] == []
+    car = concept_of(name="car", phrase="a car", near={"fox": "a fox", "bus": "a bus"}, evaluate=["{}", "{} and a fox"])
+    both = Concepts(name="two", several={"a": concept, "b": car}).prompts(ONE)["near"]
+    assert [p.text for p in both] == ["a red wolf", "a red cat", "a bus"]
+
+
+def test_an_erased_prompt_knows_its_sentence_with_the_superclass_instead(tmp_path: Path) -> None:
+    concept = concept_of(evaluate=["{} in noto style", "two {name} toys"])
+    assert [p.instead for p in concept.prompts(ONE)["erase"]] == ["an animal in noto style", "two animal toys"]
+    assert not any(p.instead for p in concept.prompts(ONE)["keep"])
+    (tmp_path / "p.csv").write_text("prompt\nA FOX by night\nfoxes\na fox\n")
+    written = concept_of(prompts_csv=str(tmp_path / "p.csv")).prompts(ONE)["erase"]
+    assert [p.instead for p in written] == ["an animal by night", "", "an animal"]
 
 
 # --- prompts from a file ----------------------------------------------------------------------------------------

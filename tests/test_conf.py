@@ -69,11 +69,12 @@ def test_every_concept_asks_for_what_it_erases_and_keeps_it_out_of_what_it_keeps
 
 
 @pytest.mark.parametrize("option", [o for o in options("concept") if o.startswith("emoji/")])
-def test_every_emoji_concept_is_measured_on_at_least_200_images_a_side(option: str) -> None:
+def test_every_emoji_concept_is_measured_on_100_images_200_kept_ones_and_300_of_its_neighbours(option: str) -> None:
     cfg = compose(["model=random", "judge=none", f"concept={option}"])
     prompts = build(cfg.concept, "concept").prompts(sample_of(cfg))
-    assert len(prompts["erase"]) >= 200
+    assert len(prompts["erase"]) >= 100
     assert len(prompts["keep"]) >= 200
+    assert len(prompts["near"]) >= 300
 
 
 @pytest.mark.parametrize("name", [o for o in options("experiment") if o != "base"])
@@ -148,7 +149,7 @@ def test_a_mistake_gets_one_sentence_before_anything_is_loaded(mistake: str, mon
     "name",
     [
         "advanchor.machine.subprocess.Popen", "subprocess.Popen", "os.system", "advanchor.run.run", "advanchor", "",
-        "advanchor.core.BadInput", "advanchor.prompts.Prompt", "advanchor.concept.Sample", "advanchor.nope.X",
+        "advanchor.core.BadInput", "advanchor.prompts.Prompt", "advanchor.prompts.Sample", "advanchor.nope.X",
         "advanchor.trackers.os.system", "advanchor..x", "advanchor.judges.emoji_classifier.EmojiClassifier",
     ],
 )  # fmt: skip

@@ -27,21 +27,11 @@ from advanchor.prompts import Prompt
 from advanchor.store import finish, part_of
 
 
-def test_a_share_has_wilsons_interval() -> None:
-    none, half = (
-        share([False] * 10, "lower"),
-        share([True, False] * 10, "higher"),
-    )  # values: Newcombe 1998 and any table of the score interval
-    assert (none["value"], none["low"], none["n"]) == (0, 0, 10)
-    assert none["high"] == pytest.approx(0.27753, abs=1e-5)
-    assert (half["low"], half["high"]) == pytest.approx((0.29930, 0.70070), abs=1e-5)
-    assert share([True] * 10, "higher")["high"] == pytest.approx(1)
-
-
-def test_a_mean_has_its_normal_interval() -> None:
-    score = mean([1.0, 2.0, 3.0, 4.0], "higher")
-    assert score["value"] == 2.5
-    assert score["high"] - score["value"] == pytest.approx(1.959964 * np.std([1, 2, 3, 4], ddof=1) / 2)
+def test_a_share_and_a_mean_carry_every_images_value_and_leave_their_interval_to_one_place() -> None:
+    assert share([True, False, False, False], "lower") == {
+        "value": 0.25, "n": 4, "better": "lower", "values": [1.0, 0.0, 0.0, 0.0], "share": True,
+    }  # fmt: skip
+    assert mean([1.0, 2.0, 6.0], "higher") == {"value": 3.0, "n": 3, "better": "higher", "values": [1.0, 2.0, 6.0]}
 
 
 class Reader:
@@ -50,7 +40,7 @@ class Reader:
     """
 
     name = extractor = embedder = "pixels"
-    judges, rejects = ("pixels",), False
+    judges, rejects = ("eye",), False
     names = ("fox", "wolf", "noto")
 
     def labels(self, head: str) -> tuple[str, ...]:
@@ -70,7 +60,7 @@ class Reader:
 
 
 def painted(root: Path, prompts: list[Prompt], colours: list[tuple[int, ...]]) -> Images:
-    root.mkdir(exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     for prompt, colour in zip(prompts, colours, strict=True):
         Image.new("RGB", (2, 2), colour).save(part_of(root / prompt.file), format="PNG")
     finish(*(root / prompt.file for prompt in prompts))
@@ -96,6 +86,10 @@ def images(tmp_path: Path) -> dict[str, Images]:
         "erase": painted(tmp_path / "a", ERASE, [wolf, fox, wolf, wolf]),
         "keep@base": painted(tmp_path / "b", KEEP, [wolf, wolf, wolf]),
         "keep": painted(tmp_path / "a", KEEP, [fox, wolf, wolf]),
+        "erase@floor": painted(tmp_path / "f", ERASE, [fox] * 4),
+        "keep@floor": painted(tmp_path / "f", KEEP, [wolf, wolf, wolf]),
+        "near": Images(tmp_path / "a", []),
+        "near@base": Images(tmp_path / "b", []),
     }
 
 
@@ -147,7 +141,8 @@ def scattered(root: Path, n: int, seed: int, shift: int) -> Images:
 
 def sets(tmp_path: Path, n: int = 60) -> dict[str, Images]:
     before, after = scattered(tmp_path / "b", n, 0, 0), scattered(tmp_path / "a", n, 1, 80)
-    return {"erase@base": before, "erase": after, "keep@base": before, "keep": before}
+    floors = {f"{name}@floor": scattered(tmp_path / "f", n, 2, 0) for name in ("erase", "keep")}
+    return {"erase@base": before, "erase": after, "keep@base": before, "keep": before, **floors}
 
 
 def test_fid_equals_the_frechet_distance_of_two_gaussians(tmp_path: Path) -> None:
@@ -277,7 +272,14 @@ class Points:
 def clouds(tmp_path: Path, before: list[tuple[int, ...]], after: list[tuple[int, ...]]) -> dict[str, Images]:
     prompts = [Prompt("fox", i, "object", "fox") for i in range(len(before))]
     base, edited = painted(tmp_path / "b", prompts, before), painted(tmp_path / "a", prompts, after)
-    return {"erase@base": base, "keep@base": base, "erase": edited, "keep": edited}
+    return {
+        "erase@base": base,
+        "keep@base": base,
+        "erase": edited,
+        "keep": edited,
+        "erase@floor": base,
+        "keep@floor": base,
+    }
 
 
 def test_unlearncanvas_counts_over_all_images(images: dict[str, Images]) -> None:
@@ -337,7 +339,7 @@ class Seer(Reader):
 
     def find(self, images: list[Image.Image], heads: list[str], by: str = "") -> dict[str, list[str]]:
         self.asked.append("find")
-        return {head: found for head, found in super().find(images, heads).items() if head in heads}
+        return {head: found for head, found in super().find(images, heads, by).items() if head in heads}
 
     def features(self, images: list[Image.Image]) -> Tensor:
         self.asked.append("features")
@@ -398,10 +400,11 @@ def test_what_a_judge_sees_in_images_is_kept_for_every_metric_and_run_that_shows
     assert first.asked
     assert Released(name="released")(second, watched) == fresh  # type: ignore[arg-type]
     Fid(name="fid")(second, watched)  # type: ignore[arg-type]
-    assert second.asked == []
+    assert second.asked == ["features"] * 2  # of the floors, which were not looked at
+    second.asked.clear()
     fewer = {k: replace(v, prompts=v.prompts[:1]) for k, v in watched.items()}  # another set is looked at anew
     Erasure(name="erasure")(second, fewer)  # type: ignore[arg-type]
-    assert second.asked == ["find"] * 4
+    assert second.asked == ["find"] * 4  # erased and kept, before and after; there are no neighbours
 
 
 def test_precision_falls_with_images_outside_and_recall_with_images_that_are_missing(tmp_path: Path) -> None:

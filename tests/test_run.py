@@ -140,7 +140,7 @@ def test_another_metric_on_a_finished_run_draws_nothing_and_keeps_the_other_scor
 ) -> None:
     first = tiny("metric=[erasure]")
     monkeypatch.setattr("advanchor.models.latent_diffusion.LatentDiffusion._denoise", None)
-    second = tiny("metric=[erasure,kid]")
+    second = tiny("metric=[erasure,lpips]")
     assert second["scores"].keys() > first["scores"].keys()
     assert all(second["scores"][k] == v for k, v in first["scores"].items())
 
@@ -408,7 +408,9 @@ def test_a_single_other_metric_loses_no_score_and_another_judge_measures_anew(ti
     assert not unmeasured["scores"]
     first = tiny("metric=[erasure]")
     second = tiny("metric=[kid]")
-    assert second["scores"].keys() == first["scores"].keys() | {"kid/erase", "kid/keep"}
+    assert second["scores"].keys() == first["scores"].keys() | {
+        f"kid/{which}{at}" for which in ("erase", "keep") for at in ("", "@floor")
+    }
     assert set(second["config"]["metric"]) == {"erasure", "kid"}
 
 
@@ -645,8 +647,12 @@ def test_the_command_ends_with_a_table_of_before_and_after(tmp_path: Path) -> No
     done = command(tmp_path, *TINY)
     assert done.returncode == 0, done.stderr
     for words in (
-        "detector finds it",
+        "fox: found",
+        "fox: rest of the sentence found",
         "kept: own concept found",
+        "neighbours: own concept found",
+        "no picture of anything",
+        "judges agree",
         "CLIP score",
         "FID",
         "cost",

@@ -10,17 +10,18 @@ from advanchor.provenance import SOURCES
 
 # The lowest first. A module may import what is in its own layer or below, for type checking and inside functions too.
 LAYERS = (
-    ("core", "lazy", "provenance", "torchvision_ops"),
+    ("core", "intervals", "lazy", "provenance", "torchvision_ops"),
     ("store",),
     ("identity", "machine"),
-    ("naming", "prompts", "concept"),
+    ("trails",),
+    ("naming", "prompts", "units", "concept"),
     ("images",),
     ("protocols",),
     ("models", "judges", "trackers"),
     ("anchors",),
     ("training",),
     ("methods", "metrics"),
-    ("build", "erasing", "report", "results.progress"),
+    ("build", "erasing", "report", "shown", "results.progress"),
     ("run",),
     ("compose",),
     ("results",),

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import random
 import re
 import shlex
 import shutil
@@ -11,7 +10,6 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import TINY
 from omegaconf import OmegaConf
@@ -26,9 +24,8 @@ from advanchor.results import painters, points
 from advanchor.results.cells import Cell, Value
 from advanchor.results.correlations import correlations
 from advanchor.results.forms import clean, latex
-from advanchor.results.intervals import above, by_prompt, interval
 from advanchor.results.sweep import Sweep, check, label
-from advanchor.results.tables import main, marked, notes
+from advanchor.results.tables import main, notes
 from advanchor.store import write_json
 
 SWEEP = ["anchor=superclass,empty", "seed=0,1", "table.cells=[clip/keep]"]
@@ -55,7 +52,7 @@ def swept(
 
 def test_seeds_are_averaged_with_their_deviation_and_a_missing_run_leaves_the_others(swept: Any) -> None:
     overrides, scores = swept
-    head, line, first, second, _, note, spread, deviation = main(overrides).splitlines()
+    head, line, first, second, _, note, spread, why, deviation = main(overrides).splitlines()
     assert head == "| method | anchor | fox clip/keep ↑ |"
     assert set(line) <= set("| -")
     both = [scores["superclass", 0], scores["superclass", 1]]
@@ -63,6 +60,7 @@ def test_seeds_are_averaged_with_their_deviation_and_a_missing_run_leaves_the_ot
     assert second.startswith(f"| ac | empty | {scores['empty', 0]:.3f} [")  # one seed has an interval
     assert note.startswith("3 of 4 runs; images: clip/keep 12; code: erased by ")
     assert re.search(r"over the prompts of one training .* other seeds' trainings differ is unknown", spread)
+    assert why == "Nothing is marked best or second where a row has one seed."
     assert deviation == "± is the standard deviation over seeds."
 
 
@@ -78,6 +76,8 @@ def test_csv_and_json_have_a_line_for_every_score_with_its_interval(swept: Any) 
         assert float(line["mean"]) == pytest.approx(statistics.mean(own))
         assert float(line["low"]) < float(line["mean"]) < float(line["high"])
         assert same["low"] == pytest.approx(float(line["low"]))
+        assert same["df_seeds"] == (1 if len(own) == 2 else None)
+        assert same["df_prompts"] == 5
     assert len(read["missing"]) == 1
 
 
@@ -293,83 +293,6 @@ def test_what_is_not_of_a_whole_set_has_an_interval_too(tiny: Any, tmp_path: Pat
     assert all(one["low"] <= one["mean"] <= one["high"] and one["low"] < one["high"] for one in found)
 
 
-def cell(*seeds: list[float], better: str = "higher") -> Cell:
-    prompts = [f"prompt {i // 2}" for i in range(len(seeds[0]))]
-    return Cell([Value(statistics.mean(s), i, "fox", s, prompts) for i, s in enumerate(seeds)], better=better)
-
-
-def test_best_and_second_are_marked_only_where_the_paired_difference_is_sure() -> None:
-    rng = random.Random(0)
-    hard = [rng.random() for _ in range(40)]  # prompts differ far more than methods: only pairs can tell
-    rows = {
-        "a": cell([h + 0.2 for h in hard]),
-        "b": cell([h + 0.1 for h in hard]),
-        "c": cell(hard),
-        "d": cell([h + rng.uniform(-0.05, 0.05) for h in hard]),
-    }
-    one = Sweep([(r,) for r in rows], [("x",)], {((r,), ("x",), "s"): c for r, c in rows.items()}, 4, [], {})
-    assert marked(one, ("x",), "s") == {}  # of a single training nobody knows how far another would be
-    rows = {r: cell(*[list(c.runs[0].images)] * 2) for r, c in rows.items()}
-    sweep = Sweep([(r,) for r in rows], [("x",)], {((r,), ("x",), "s"): c for r, c in rows.items()}, 4, [], {})
-    assert marked(sweep, ("x",), "s") == {(("a",), ("x",), "s"): "best", (("b",), ("x",), "s"): "second"}
-    del rows["a"], rows["b"]
-    sweep = Sweep([(r,) for r in rows], [("x",)], {((r,), ("x",), "s"): c for r, c in rows.items()}, 2, [], {})
-    assert marked(sweep, ("x",), "s") == {}
-    down = {r: cell(*[list(c.runs[0].images)] * 2, better="lower") for r, c in rows.items()} | {
-        "e": cell(*[[h - 0.3 for h in hard]] * 2, better="lower")
-    }
-    sweep = Sweep([(r,) for r in down], [("x",)], {((r,), ("x",), "s"): c for r, c in down.items()}, 3, [], {})
-    assert marked(sweep, ("x",), "s") == {(("e",), ("x",), "s"): "best"}
-
-
-def test_an_interval_covers_the_truth_in_about_95_of_100_experiments_and_resamples_whole_prompts() -> None:
-    rng = np.random.default_rng(1)
-    covered = 0
-    for _ in range(300):
-        effects = rng.normal(0.5, 0.2, 30)
-        means = by_prompt([np.repeat(effects, 4) + rng.normal(0, 0.1, 120)], [f"p{i // 4}" for i in range(120)])
-        low, high = interval(means)
-        covered += low <= 0.5 <= high
-    assert 0.90 <= covered / 300 <= 0.98
-    few = 0
-    for _ in range(300):  # rates of ten prompts, most of them 0: the plain percentile interval covers 86 of 100
-        rates = (rng.random(10) < 0.3) * rng.random(10)
-        low, high = interval(rates)
-        few += low <= 0.15 <= high
-    assert few / 300 >= 0.88
-    alike = by_prompt([[0.0, 0.0, 1.0, 1.0]], ["a", "a", "b", "b"])
-    assert alike.tolist() == [0.0, 1.0]
-
-
-def test_a_cell_of_several_concepts_has_the_deviation_of_its_seeds_and_not_of_its_concepts() -> None:
-    runs = [
-        Value(v, seed, concept)
-        for concept, values in (("fox", (0.1, 0.3)), ("car", (0.7, 0.9)))
-        for seed, v in enumerate(values)
-    ]
-    assert Cell(runs).text() == "0.500 ± 0.141"
-    assert Cell([runs[0], runs[3]], wanted=4).text() == "0.500 (2 of 4 runs)"  # no seed has both concepts
-    assert (
-        Cell(runs[:3]).text() == "0.400"
-    )  # the second seed of the car is missing, so the two seeds are not means of the same
-    assert Cell(runs[:3]).mean == pytest.approx(1.1 / 3)
-
-
-def test_units_of_an_interval_are_the_prompts_of_each_concept_or_single_images_where_there_is_one_prompt() -> None:
-    many, one = [f"a {i}" for i in range(10) for _ in range(2)], ["a fox"] * 20
-    values = [float(i % 4 == 0) for i in range(20)]
-    prompts = Cell(
-        [Value(0.25, 0, "fox", values, many), Value(0.25, 1, "fox", values, many), Value(0.25, 0, "car", values, many)]
-    )
-    assert {concept: len(means) for concept, means in prompts.units.items()} == {"fox": 10, "car": 10}
-    assert set(prompts.units["fox"].values()) == {0.0, 0.5}
-    images = Cell([Value(0.25, 0, "fox", values, one)])
-    assert len(images.units["fox"]) == 20
-    low, high = images.bounds or (0.0, 0.0)
-    assert 0.05 <= low < 0.25 < high < 0.5
-    assert Cell([Value(0.25, 0, "fox", values, one), Value(0.25, 1, "fox")]).bounds is None
-
-
 def test_any_setting_can_be_a_row_and_a_wrong_one_is_refused(swept: Any) -> None:
     overrides, _ = swept
     assert "| 0 | superclass |" in main([*overrides, "table.rows=[seed,anchor]"])
@@ -502,12 +425,14 @@ def test_correlations_are_within_concepts_and_leave_out_the_concept_itself() -> 
     )
     assert found["drawn_erased/all"]["rho"] == pytest.approx(1, abs=1e-5)
     assert "similarity_fid/all" not in found  # nothing was measured there
+    assert found["similarity_keeping/all"]["high"] < 0
     for anchor in ("a", "b", "c"):
         cells[(anchor,), ("car",), "keep/hit"] = Cell([Value(0.5)])
     found = correlations(Sweep([(a,) for a in ("a", "b", "c", "itself")], [("fox",), ("car",)], cells, 8, [], {}))
     assert found["similarity_keeping/all"]["each"] == [
         pytest.approx(-1, abs=1e-5)
     ]  # one that is the same under every anchor has no rank
+    assert found["similarity_keeping/all"]["low"] is None  # of one concept nobody knows how far others are
 
 
 def test_a_sweep_of_one_number_at_a_time_has_a_centre_and_a_panel_for_each_setting_and_a_grid_has_none(
@@ -555,26 +480,6 @@ def test_a_setting_in_a_row_is_written_in_its_shortest_form() -> None:
     assert [
         label(cfg, name) for name in ("anchor.lr", "method.preserve", "anchor.bound", "anchor.steps", "anchor")
     ] == ["0.02", "10", "none", "10", "adversarial"]
-
-
-def test_an_interval_of_several_concepts_is_around_the_mean_of_their_means_and_one_of_equal_images_has_width() -> None:
-    low, high = interval(
-        np.full(50, 0.9) + np.linspace(-0.05, 0.05, 50), np.array([0.0, 0.2])
-    )  # 0.9 and 0.1, however many prompts each has
-    assert low < 0.5 < high
-    prompts = [f"prompt {i // 2}" for i in range(20)]
-    none = Cell([Value(0.0, 0, "fox", [0.0] * 20, prompts, width=0.16)])
-    assert none.bounds == pytest.approx((0.0, 0.1611), abs=1e-4)  # Wilson, 20 images
-    assert (
-        Cell([Value(-1e-9, 0, "fox", [0.0] * 20, prompts)]).text() == "0.000 [0.000, 0.000]"
-    )  # a distance of nothing, which is no share
-
-
-def test_a_mark_follows_the_mean_and_needs_the_whole_interval_on_its_side() -> None:
-    a, b = [np.array([0.1, 0.2, 0.3, 0.2])], [np.array([0.3, 0.4, 0.6, 0.3])]
-    assert above(b, a)
-    assert not above(a, b)
-    assert not above([np.array([0.0, 0.9])], [np.array([0.1, 0.2])])
 
 
 def test_a_finished_run_that_another_code_measures_says_so_and_one_that_another_code_draws_is_measured_anew(

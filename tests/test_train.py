@@ -8,6 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
+
+from advanchor.build import build
+from advanchor.compose import compose
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts/train_emoji.py"
 
@@ -113,3 +117,21 @@ def test_the_taxonomy_is_what_it_promises(script: Any) -> None:
     share = sum(map(len, held.values())) / (8 * len(objects))
     assert 0.09 < share < 0.11
     assert {n for names in held.values() for n in names} <= set(objects)
+
+
+def test_the_neighbours_of_every_concept_are_those_that_the_rule_finds(script: Any) -> None:
+    import neighbours
+
+    model = build(compose([]).model, "model").open("cpu")
+    named = neighbours.concepts()
+    assert len(named) > 30
+    for name, file in named.items():
+        found = {other: neighbours.phrase(other) for other in neighbours.neighbours(model, name)}
+        assert yaml.safe_load(file.read_text())["near"] == found, "run scripts/neighbours.py"
+        assert name not in found
+        assert len(found) == (neighbours.OF_STYLES if name in script.STYLES else neighbours.OBJECTS)
+    near_fox = neighbours.neighbours(model, "fox")
+    animals = [script.TAXONOMY["objects"][other]["superclass"] == "animal" for other in near_fox]
+    assert animals[: neighbours.KIN] == [True] * neighbours.KIN
+    assert "wolf" in near_fox[:2]
+    assert not all(animals)

@@ -3,8 +3,7 @@
 A perturbation delta (s, d) of the embeddings of the concept's tokens, one for all images, that makes the frozen model
 predict noise unlike the concept's; losses and schedules are those of search.py. Where the released code leaves a choice
 open or holds a slip, the option says so; conf/anchor/adversarial_faithful.yaml keeps them all. The release also halves
-its loss (which Adam does not see) and has an option, `--att_size`, that takes several named attributes with weights as
-references beside the concept: not here.
+its loss, which Adam does not see.
 """
 
 from __future__ import annotations
@@ -26,10 +25,12 @@ class Adversarial:
     """Settings of the anchor's optimisation.
 
     Attributes:
-        loss: see search.py. Product stays near E[eps^2] and hardly ever stops; direction reaches 0.
+        loss: see search.py. Product stays near E[eps^2] and hardly ever stops; direction reaches 0; similarity is ours.
         schedule: alternating (for each batch up to `steps` on delta, then one on the weights, same z_t and t),
             sequential (one pass over all batches for delta, then one with fresh noise for the weights), cyclical
-            (`steps` passes with one delta step a batch, then the weights).
+            (`steps` passes with one delta step a batch, then the weights), or, ours, ahead (`batches` batches for
+            delta, however long the weights are trained afterwards).
+        batches: how many those are; other schedules do not look at it.
         place: delta is added to the text encoder's output (the paper's figure) or to its input token embeddings.
         steps: K, at most this many updates of delta per batch.
         lr: Adam's learning rate for delta.
@@ -42,6 +43,11 @@ class Adversarial:
         span: tokens (all BPE pieces of the name) or words (one position per space-separated word, the released code's
             slip).
         suffix: appended to the name in the anchor's sentences; the released code has "'s".
+        past: m of the similarity loss: how far along the concept's direction the anchor may stay, 0 at the superclass,
+            below it past the superclass. Other losses do not look at it.
+        similarity: w, the weight of that loss's second term.
+        attributes: share of the loss's first term that the concept's named attributes have as references beside the
+            concept itself (`--att_size` of the release); 0 is the concept alone.
     """
 
     name: str
@@ -57,7 +63,24 @@ class Adversarial:
     zero_grad: bool = True
     span: Literal["tokens", "words"] = "tokens"
     suffix: str = ""
+    batches: Annotated[int, Field(ge=0)] = 0
+    past: float = 0.0
+    similarity: Annotated[float, Field(ge=0)] = 0.0
+    attributes: Annotated[float, Field(ge=0, le=1)] = 0.0
     version: int = 1
+
+    def __post_init__(self) -> None:
+        if self.loss != "similarity" and (self.past != 0 or self.similarity != 0):
+            raise ValueError(f"loss={self.loss} has no past and no similarity: set both to 0, or loss=similarity")
+        if (self.schedule == "ahead") != (self.batches > 0):
+            remedy = "set batches above 0 with schedule=ahead, to 0 with another"
+            raise ValueError(f"schedule={self.schedule} will not do with batches={self.batches}: {remedy}")
+
+    def suits(self, concept: Concept) -> None:
+        """Raise BadInput if attributes are asked for and the concept names none: known before a model is loaded."""
+        if self.attributes > 0 and not concept.attributes:
+            remedy = "name some in its yaml, or set anchor.attributes=0"
+            raise BadInput(f"anchor.attributes={self.attributes:g}, and concept {concept.name} has none: {remedy}.")
 
     def start(self, model: Model, concept: Concept, seed: int) -> Search:
         slot = Slot(model, concept, self.suffix, self.span)
@@ -90,4 +113,16 @@ class Adversarial:
             stop=self.stop,
             keep_optimiser=self.keep_optimiser,
             zero_grad=self.zero_grad,
+            batches=self.batches,
+            past=self.past,
+            similarity=self.similarity,
+            references=references(concept, self.attributes),
         )
+
+
+def references(concept: Concept, share: float) -> dict[str, float]:
+    """phrase -> weight, 1 in all: `share` of it for the concept's attributes in the proportion of their weights."""
+    if share == 0:
+        return {concept.phrase: 1.0}
+    whole = sum(concept.attributes.values())
+    return {concept.phrase: 1 - share} | {phrase: share * w / whole for phrase, w in concept.attributes.items()}

@@ -51,8 +51,12 @@ def hydra_main(words: Sequence[str]) -> None:
     hydra.main(version_base="1.3", config_path=CONF, config_name="config")(job)()
 
 
-def launched(overrides: Sequence[str], root: str) -> str:
-    """The runs of a sweep by the launcher that the command names; returns what is to be said if it failed."""
+def launched(overrides: Sequence[str], root: str, longest: int) -> str:
+    """The runs of a sweep by the launcher that the command names; returns what is to be said if it failed.
+
+    Args:
+        longest: the most `method.steps` that a shorter training of the sweep is gone on with to; 0 for none.
+    """
     from advanchor.compose.by_hydra import hydras
     from advanchor.compose.sweeps import experiments, sweep
     from advanchor.compose.writing import quoted
@@ -62,9 +66,13 @@ def launched(overrides: Sequence[str], root: str) -> str:
         lines: list[str] = []
         for values in sweep(one):
             name = values[0].partition("=")[0]
+            if name == "method.steps" and longest:
+                values = sorted(values, key=lambda value: float(value.partition("=")[2]))
             several = f"{name}={','.join(value.partition('=')[2] for value in values)}"
             lines.append(values[0] if len(values) == 1 else several)
         lines = [line for line in lines if not line.startswith("root=")]
+        if longest and not any(line.startswith("longest=") for line in lines):
+            lines.append(f"longest={longest}")
         try:
             hydra_main(["-m", *hydras(lines), f"root={quoted(root)}"])
         except Exception as error:

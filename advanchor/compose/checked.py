@@ -16,7 +16,12 @@ from advanchor.compose.sentences import known_keys, sentences
 from advanchor.compose.writing import quoted, shell
 from advanchor.core import BadInput, show
 
-MERGED = ("concept.keep", "concept.preserve", "concept.keep_cross")  # where another value would be added to the first
+MERGED = (
+    "concept.keep",
+    "concept.preserve",
+    "concept.keep_cross",
+    "concept.near",
+)  # where another value would be added to the first
 NAMES = re.compile(r"(model|judge|concept|anchor|method|tracker|metric\.\w+)\.(name|_target_)")
 PARTS = (
     *("model", "judge", "concept", "anchor", "method", "tracker", "sample", "seed", "batch", "device", "root"),

@@ -90,7 +90,7 @@ class EmojiJudge:
     def suits(self, concept: Concept) -> None:
         """Raise BadInput if the concept names what the detectors cannot tell: known before a model is loaded."""
         other: Head = "style" if concept.kind == "object" else "object"
-        for name in (concept.name, *concept.keep):
+        for name in (concept.name, *concept.keep, *concept.near):
             self.knows(concept.kind, name)
         for name in concept.keep_cross:
             self.knows(other, name)

@@ -78,6 +78,8 @@ class StableDiffusionJudge:
         for what, load in networks.MEASURES.items():
             networks.loaded(what, partial(load, self.device))
         for head in dict.fromkeys(p.head for p in prompts):
+            if head == "style":
+                self.head()
             known, wanted = self.labels(head), dict.fromkeys(p.label for p in prompts if p.head == head)
             if unknown := [label for label in wanted if label not in known]:
                 where = {"object": "ImageNet's 1000 classes", "nudity": "nudity"}
@@ -88,13 +90,13 @@ class StableDiffusionJudge:
                 )
 
     def labels(self, head: Head) -> list[str]:
-        """What a head can find."""
+        """What a head can find: no styles where no head was trained."""
         if head == "object":
             return list(networks.loaded("objects (ResNet-50)", lambda: networks.resnet50(self.device))[2])
         if head == "nudity":
             networks.loaded("nudity (NudeNet)", networks.nudenet)
             return ["nudity"]
-        return self.head()[0]
+        return self.head()[0] if self.styles is not None else []
 
     def head(self) -> tuple[list[str], Tensor, Tensor]:
         """The style head: names, weight (names, 512), bias (names,).

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -40,6 +40,7 @@ class AblatingConcepts:
             AdvAnchor code does.
     """
 
+    open_ended: ClassVar = True
     name: str
     scope: Scope
     steps: Annotated[int, Field(ge=0)]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -45,6 +45,7 @@ class ErasedStableDiffusion:
         pool_steps, pool_guidance: how they are drawn.
     """
 
+    open_ended: ClassVar = True
     name: str
     scope: Scope
     steps: Annotated[int, Field(ge=0)]

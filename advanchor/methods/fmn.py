@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -41,6 +41,7 @@ class ForgetMeNot:
         pool: images of the concept that the frozen model draws once; pool_steps, pool_guidance: how.
     """
 
+    open_ended: ClassVar = True
     name: str
     scope: Scope
     steps: Annotated[int, Field(ge=0)]

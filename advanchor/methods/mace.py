@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -67,6 +67,7 @@ class MassConceptErasure:
         anchor_steps: batches on which an anchor that learns learns first; not used by other anchors.
     """
 
+    open_ended: ClassVar = True
     name: str
     rank: Positive
     steps: Annotated[int, Field(ge=0)]

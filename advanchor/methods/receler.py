@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -50,6 +50,7 @@ class RobustEraser:
         pool: how many runs or images are drawn; not used by denoise. pool_steps, pool_guidance: how.
     """
 
+    open_ended: ClassVar = True
     name: str
     rank: Positive
     steps: Annotated[int, Field(ge=0)]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -46,6 +46,7 @@ class SelectiveAmnesia:
             the surrogates; not used by other anchors.
     """
 
+    open_ended: ClassVar = True
     name: str
     scope: Scope
     steps: Annotated[int, Field(ge=0)]

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -46,6 +46,7 @@ class SaliencyUnlearning:
             how.
     """
 
+    open_ended: ClassVar = True
     name: str
     scope: Scope
     steps: Annotated[int, Field(ge=0)]

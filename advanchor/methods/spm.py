@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -58,6 +58,7 @@ class SemiPermeableMembrane:
         pool: how many runs or images are drawn; not used by denoise and training. pool_steps, pool_guidance: how.
     """
 
+    open_ended: ClassVar = True
     name: str
     scope: UNetScope
     rank: Positive

@@ -1,5 +1,6 @@
 """Distances between the edited and the unedited model's images of the same prompts and seeds: FID, KID, CMMD, precision
-and recall.
+and recall. `@floor` is the same distance between the unedited model's images and its own of other seeds, same prompts
+and same number: what is left where nothing was done, and one set's sampling alone differs.
 
 torchmetrics computes FID; the judge's features go through an identity where it would run Inception. The others are
 written out. All in float64.
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 1024  # rows of a kernel matrix at a time
+COMPARED = ("erase", "keep", "erase@floor", "keep@floor")  # each with the unedited model's images of the same prompts
+SETS = (*COMPARED, "erase@base", "keep@base")
 
 
 def fid(before: Tensor, after: Tensor) -> float:
@@ -76,28 +79,28 @@ def kid(before: Tensor, after: Tensor) -> float:
 
 
 def pairs(metric: str, judge: Judge, images: Mapping[str, Images]) -> dict[str, tuple[Tensor, Tensor]]:
-    """{"erase", "keep"}: features (n, d) of the unedited and the edited model's images, in the order of the prompts.
+    """{"erase", "keep"}: features (n, d) of the unedited and the edited model's images, in the order of the prompts;
+    {"erase@floor", "keep@floor"}: of the unedited model's and of its own on other seeds, to which nothing was done.
 
     Raises:
         BadInput: one of them is not finite.
     """
     seen = {
-        name: finite(images[name].seen("features", judge.features), metric, f"features of `{name}`")
-        for name in ("erase@base", "keep@base", "erase", "keep")
+        name: finite(images[name].seen("features", judge.features), metric, f"features of `{name}`") for name in SETS
     }
-    return {name: (seen[f"{name}@base"], seen[name]) for name in ("erase", "keep")}
+    return {name: (seen[f"{name.partition('@')[0]}@base"], seen[name]) for name in COMPARED}
 
 
 @option("metric")
 class Fid:
-    """`fid/erase`, `fid/keep` (Heusel et al. 2017, arXiv 1706.08500). With n below the feature dimension the covariance
-    is singular; n is in the score.
+    """`fid/erase`, `fid/keep`, each also `@floor` (Heusel et al. 2017, arXiv 1706.08500). With n below the feature
+    dimension the covariance is singular; n is in the score.
     """
 
-    sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
+    sets: ClassVar = SETS
     fewest: ClassVar = 2
     name: str
-    version: int = 1
+    version: int = 2
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         scores: Scores = {}
@@ -108,14 +111,14 @@ class Fid:
 
 @option("metric")
 class Kid:
-    """`kid/erase`, `kid/keep`, times 1000 (Binkowski et al. 2018, arXiv 1801.01401), between images of the same prompts
-    and seeds: unbiased, so usable at small n.
+    """`kid/erase`, `kid/keep`, each also `@floor`, times 1000 (Binkowski et al. 2018, arXiv 1801.01401), between images
+    of the same prompts and seeds: unbiased, so usable at small n.
     """
 
-    sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
+    sets: ClassVar = SETS
     fewest: ClassVar = 2
     name: str
-    version: int = 2
+    version: int = 3
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         scores: Scores = {}
@@ -126,22 +129,22 @@ class Kid:
 
 @option("metric")
 class Cmmd:
-    """`cmmd/erase`, `cmmd/keep`: maximum mean discrepancy of the judge's embeddings of length 1 under a Gaussian kernel
-    of width 10, times 1000 (Jayasumana et al. 2024, arXiv 2401.09603). Theirs are CLIP's, as judge=sd's are; the emoji
-    judge's are those of its feature network, which never saw a label. The score names them.
+    """`cmmd/erase`, `cmmd/keep`, each also `@floor`: maximum mean discrepancy of the judge's embeddings of length 1
+    under a Gaussian kernel of width 10, times 1000 (Jayasumana et al. 2024, arXiv 2401.09603). Theirs are CLIP's, as
+    judge=sd's are; the emoji judge's are those of its feature network, which never saw a label. The score names them.
     """
 
-    sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
+    sets: ClassVar = SETS
     name: str
     sigma: Rate = 10.0
-    version: int = 2
+    version: int = 3
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         scores: Scores = {}
-        for name in ("erase", "keep"):
+        for name in COMPARED:
             x, y = (
                 finite(images[n].seen("embed", judge.embed), self.name, f"embeddings of `{n}`").double()
-                for n in (f"{name}@base", name)
+                for n in (f"{name.partition('@')[0]}@base", name)
             )
             xx, yy, xy = (
                 (-torch.cdist(a, b).square() / (2 * self.sigma**2)).exp().mean() for a, b in ((x, x), (y, y), (x, y))
@@ -155,16 +158,16 @@ class Cmmd:
 
 @option("metric")
 class PrecisionRecall:
-    """`precision/keep`, `recall/keep` and the same for `erase` (Kynkaanniemi et al. 2019, arXiv 1904.06991): the share
-    of the edited model's images inside the manifold of the unedited model's, and the other way round; the manifold is
-    the union of balls around the features that reach to the `neighbours`-th nearest other.
+    """`precision/keep`, `recall/keep` and the same for `erase`, each also `@floor` (Kynkaanniemi et al. 2019, arXiv
+    1904.06991): the share of the edited model's images inside the manifold of the unedited model's, and the other way
+    round; the manifold is the union of balls around the features that reach to the `neighbours`-th nearest other.
     """
 
-    sets: ClassVar = ("erase", "keep", "erase@base", "keep@base")
+    sets: ClassVar = SETS
     fewest: ClassVar = 2
     name: str
     neighbours: Positive = 3
-    version: int = 1
+    version: int = 2
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         scores: Scores = {}
@@ -173,7 +176,7 @@ class PrecisionRecall:
                 radii = torch.cdist(real.double(), real.double()).sort(1).values[:, min(self.neighbours, len(real) - 1)]
                 inside = (torch.cdist(other.double(), real.double()) <= radii).any(1)
                 scores[f"{kind}/{name}"] = {
-                    **share(inside.tolist(), "lower" if name == "erase" else "higher"),
+                    **share(inside.tolist(), "lower" if name.startswith("erase") else "higher"),
                     "extractor": judge.extractor,
                 }
         return scores
@@ -181,4 +184,9 @@ class PrecisionRecall:
 
 def _score(value: float, name: str, n: int, judge: Judge) -> Score:
     """Erasing should move the erased concept's images and leave the kept ones where they were."""
-    return {"value": value, "n": n, "better": "higher" if name == "erase" else "lower", "extractor": judge.extractor}
+    return {
+        "value": value,
+        "n": n,
+        "better": "higher" if name.startswith("erase") else "lower",
+        "extractor": judge.extractor,
+    }

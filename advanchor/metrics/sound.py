@@ -22,12 +22,12 @@ def enough(metric: Metric, prompts: Mapping[str, Sequence[Prompt]]) -> None:
     concept of a set; one that has neither needs one.
 
     Args:
-        prompts: {"erase": ..., "keep": ...}, as a concept has them.
+        prompts: {"erase": ..., "keep": ..., "near": ...}, as a concept has them; a concept need have no neighbours.
 
     Raises:
         BadInput: one of the sets that it looks at has too few, or one concept of it.
     """
-    for which in (name for name in metric.sets if name in prompts):
+    for which in (name for name in metric.sets if prompts.get(name)):
         counts = [("", len(prompts[which])), *Counter(p.label for p in prompts[which]).items()]
         for label, n in counts:
             fewest = getattr(metric, "fewest_each" if label else "fewest", 1)

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 
 from advanchor.core import Head, Scores, option, share
 from advanchor.images import Images
-from advanchor.naming import mentions
+from advanchor.metrics.detectors import known, other
 from advanchor.prompts import Prompt
 from advanchor.protocols import Judge
 
@@ -24,31 +24,28 @@ class Asked(NamedTuple):
     label: str
 
 
-def asked(prompts: Mapping[str, Sequence[Prompt]], known: Mapping[Head, Sequence[str]]) -> dict[str, list[Asked]]:
+def asked(prompts: Mapping[str, Sequence[Prompt]], labels: Mapping[Head, Sequence[str]]) -> dict[str, list[Asked]]:
     """What each accuracy counts: {"ua", "ira", "cra"}, some of which may be empty.
 
     UnlearnCanvas draws every style with every object, and each accuracy of a domain is over all images
     (machine_unlearning/evaluation/quantitative/accuracy.py): that of a style over its images of all objects, of an
     object over its images in all styles, the erased one's among them. So an image counts twice if its sentence names
     two things: "a fox in noto style" for foxes and for noto. A prompt has one label; the other thing is the one word of
-    `known` of the other domain that stands in its sentence and is not erased. A sentence with none, or several, is
-    asked for its own alone. Every pair has as many images there, so of each sentence /ira and /cra take the first ones,
-    as many as the sentence with the fewest has: sample.erase alone would decide /cra otherwise.
+    `labels` of the other domain that stands in its sentence and is not erased (detectors.other). A sentence with none,
+    or several, is asked for its own alone. Every pair has as many images there, so of each sentence /ira and /cra take
+    the first ones, as many as the sentence with the fewest has: sample.erase alone would decide /cra otherwise.
 
     Args:
-        known: what the judge can find by each of the heads that are measured.
+        labels: what the judge can find by each of the heads that are measured.
     """
     erased = {(p.head, p.label) for p in prompts["erase"]}
     found: dict[str, list[Asked]] = {"ua": [], "ira": [], "cra": []}
     for which in ("erase", "keep"):
         for place, p in enumerate(prompts[which]):
-            own, other = ("cra", "ira") if p.kept == "cross" else ("ira", "cra")
+            own, rest = ("cra", "ira") if p.kept == "cross" else ("ira", "cra")
             found["ua" if which == "erase" else own].append(Asked(which, place, p.text, p.head, p.label))
-            also = [
-                (head, label) for head in known for label in known[head] if head != p.head and mentions(p.text, label)
-            ]
-            if len(also) == 1 and also[0] not in erased:
-                found[other].append(Asked(which, place, p.text, *also[0]))
+            if (also := other(p, labels, erased)) is not None:
+                found[rest].append(Asked(which, place, p.text, *also))
     return {name: ones if name == "ua" else balanced(ones) for name, ones in found.items()}
 
 
@@ -63,7 +60,7 @@ def balanced(ones: Sequence[Asked]) -> list[Asked]:
 
 @option("metric")
 class UnlearnCanvas:
-    """UnlearnCanvas' accuracies; `asked` says what is counted. Each has Wilson's 95 % interval.
+    """UnlearnCanvas' accuracies; `asked` says what is counted.
 
     `unlearncanvas/ua`: unlearning accuracy, share of images of the erased concept in which the judge finds another of
     its domain. `/ira`: in-domain retain accuracy, share of images of other concepts of its domain in which it finds
@@ -81,9 +78,8 @@ class UnlearnCanvas:
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         heads = sorted({p.head for name in self.sets for p in images[name].prompts})
         found = {name: images[name].found(judge, heads) for name in self.sets}
-        known = {head: judge.labels(head) for head in heads}
         scores: Scores = {}
-        for name, ones in asked({name: images[name].prompts for name in self.sets}, known).items():
+        for name, ones in asked({name: images[name].prompts for name in self.sets}, known(judge, heads)).items():
             right = [found[one.which][one.head][one.place] == one.label for one in ones]
             if right:
                 score = share([ok != (name == "ua") for ok in right], "higher")

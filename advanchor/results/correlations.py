@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from advanchor.intervals import Table, bounds, spread
 from advanchor.lazy import torch
-from advanchor.results.intervals import interval
 from advanchor.results.points import COSINE, DRAWN, ERASED, KEPT, MOVED, mean
 from advanchor.results.sweep import Sweep
 
@@ -19,7 +19,8 @@ def correlations(sweep: Sweep) -> dict[str, Any]:
     """Spearman's rho of the pairs of numbers that the analysis of anchors is about, over rows within each column, mean
     over columns (concepts).
 
-    Its 95 % interval is from drawing whole columns again, since the cells of one concept are not independent. An anchor
+    Its 95 % interval is Student's t over columns, since the cells of one concept are not independent: of one column it
+    has none. An anchor
     that is the concept itself is left out: it keeps and leaves everything by construction. `erasing` counts only
     anchors that take at least half of the concept away: whatever erases nothing keeps all.
     """
@@ -28,7 +29,8 @@ def correlations(sweep: Sweep) -> dict[str, Any]:
         for which, most in (("all", 1.0), ("erasing", 0.5)):
             each = [rho for column in sweep.columns if (rho := spearman(sweep, column, x, y, most)) is not None]
             if each:
-                low, high = interval(np.array(each))
+                reach = bounds(spread([Table(np.array(each)[:, None], np.ones(1))]))
+                low, high = (float(np.clip(end, -1, 1)) for end in reach) if reach else (None, None)
                 rho = statistics.mean(each)
                 found[f"{name}/{which}"] = {"rho": rho, "low": low, "high": high, "concepts": len(each), "each": each}
     return found

@@ -2,7 +2,8 @@
 
     advanchor plot experiment=methods --to=docs/results/methods
 
-trade-off.*        erased against kept hit rate, a point for each row of the table; the front that no other row beats
+trade-off.*        erased against kept hit rate, and against content where it was measured, a point for each row of the
+                   table; the front that no other row beats
 similarity.*       the anchor's cosine to its concept against the kept hit rate, a point for each cell
 lacking.*          how often the unedited model draws the concept under the anchor against the erased hit rate
 settings.*         erased and kept hit rate against the value of each setting that a sweep varies alone
@@ -26,7 +27,7 @@ from tqdm import tqdm
 from advanchor.core import BadInput
 from advanchor.results.correlations import correlations
 from advanchor.results.painters import ABREAST, concepts, interference, scatter, settings, trade_off
-from advanchor.results.points import BEFORE, COSINE, DRAWN, ERASED, KEPT, MOVED, mean, varied
+from advanchor.results.points import BEFORE, CONTENT, COSINE, DRAWN, ERASED, KEPT, MOVED, mean, varied
 from advanchor.results.sweep import Sweep, read
 from advanchor.results.tables import parted
 from advanchor.store import slug
@@ -63,7 +64,8 @@ def main(args: Sequence[str]) -> str:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    sweep, cfg = read([*overrides, f"table.cells=[{','.join([ERASED, KEPT, COSINE, DRAWN, MOVED, *BEFORE.values()])}]"])
+    cells = [ERASED, KEPT, CONTENT, COSINE, DRAWN, MOVED, *BEFORE.values()]
+    sweep, cfg = read([*overrides, f"table.cells=[{','.join(cells)}]"])
     if not {ERASED, KEPT} <= sweep.scores:
         raise BadInput(
             f"figures show {ERASED} and {KEPT}, and no run of this sweep has them: "
@@ -96,7 +98,7 @@ def figures(sweep: Sweep) -> list[Figure]:
     legend = max(5.5, 0.5 + 0.16 * (rows + columns))
     bands, panels = math.ceil(columns / ABREAST), len(varied(sweep))
     lines = rows * len({(column, run.concept) for (_, column, _), cell in sweep.cells.items() for run in cell.runs})
-    found: list[Figure] = [("trade-off", trade_off, (7.5, legend))]
+    found: list[Figure] = [("trade-off", trade_off, (12 if CONTENT in sweep.scores else 7.5, legend))]
     for name, x, y in (("similarity", COSINE, KEPT), ("lacking", DRAWN, ERASED)):
         if any(mean(sweep, row, column, x) is not None for row in sweep.rows for column in sweep.columns):
             found.append((name, partial(scatter, x=x, y=y), (7.5, legend)))

@@ -9,10 +9,11 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from advanchor.results.cells import SPREAD
-from advanchor.results.sweep import Sweep
+from advanchor.results.sweep import Place, Sweep
+from advanchor.units import SPREAD
 
 FORMS = ("markdown", "latex", "csv", "json")
+SEVERAL = "[low, high] is 95 % over seeds and prompts."
 SIGNS = {
     "markdown": {"\\": "\\\\", "|": "\\|", "*": "\\*", "`": "\\`", "<": "&lt;", "\n": " "},
     "latex": {
@@ -46,22 +47,27 @@ def latex(heads: Sequence[str], lines: Sequence[Sequence[str]], names: int) -> s
     return "\n".join([begin, "\\toprule", rows[0], "\\midrule", *rows[1:], "\\bottomrule", "\\end{tabular}"])
 
 
-def long(sweep: Sweep, spec: Any, form: str, paper: Sequence[Mapping[str, Any]]) -> str:
-    """A line for every score: where it stands, mean, standard deviation over seeds, 95 % interval, counts, direction
-    and what made it.
+def long(sweep: Sweep, spec: Any, form: str, paper: Sequence[Mapping[str, Any]], marks: Mapping[Place, str]) -> str:
+    """A line for every score: where it stands, mean, standard deviation over seeds, 95 % interval with the degrees of
+    freedom of its parts, mark, counts, direction and what made it.
     """
     lines = []
-    for (row, column, name), cell in sweep.cells.items():
+    for place, cell in sweep.cells.items():
+        row, column, name = place
         low, high = cell.bounds or (None, None)
+        df = {part: round(float(df), 2) for part, (_, df) in cell.spread.parts.items()} if cell.spread else {}
         lines.append(
             {
                 **dict(zip(spec.rows, row, strict=True)),
                 **dict(zip(spec.columns, column, strict=True)),
                 "score": name,
-                "mean": statistics.mean(cell.seeds or [cell.mean]) if cell.mean is not None else None,
+                "mean": cell.mean,
                 "sd": statistics.stdev(cell.seeds) if len(cell.seeds) > 1 else None,
                 "low": low,
                 "high": high,
+                "df_seeds": df.get("seeds"),
+                "df_prompts": df.get("prompts"),
+                "mark": marks.get(place),
                 "n": min((f["n"] for f in cell.facts.values()), default=None),
                 "runs": len(cell.runs),
                 "wanted": cell.wanted,
@@ -77,7 +83,7 @@ def long(sweep: Sweep, spec: Any, form: str, paper: Sequence[Mapping[str, Any]])
             "runs": sweep.runs,
             "missing": sweep.missing,
             "code": code,
-            "interval": SPREAD,
+            "interval": {"several seeds": SEVERAL, "one seed": SPREAD},
             "scores": lines,
             **({"paper": list(paper)} if paper else {}),
         }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advanchor.results.cells import Cell
-from advanchor.results.points import BEFORE, COSINE, DRAWN, ERASED, KEPT, centre, group, label, mean, varied
+from advanchor.results.points import BEFORE, CONTENT, COSINE, DRAWN, ERASED, KEPT, centre, group, label, mean, varied
 from advanchor.results.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TITLES = {
     ERASED: "erased concept still found (lower is better)",
     KEPT: "kept concepts found (higher is better)",
+    CONTENT: "rest of the erased prompts found (higher is better)",
     COSINE: "cosine of anchor and concept on the concept's tokens",
     DRAWN: "concept found in what the unedited model draws under the anchor",
 }
@@ -30,12 +31,24 @@ SHAPES = "osD^vP*XhHpd<>8"
 
 
 def trade_off(figure: Any, sweep: Sweep) -> None:
-    """Means over the columns; thin lines reach from the lowest to the highest column."""
-    axes = figure.add_subplot()
+    """What is kept, and beside it what is left of the rest of the erased prompts' pictures, against what is erased."""
+    measured = [name for name in (KEPT, CONTENT) if name in sweep.scores]
+    panels = figure.subplots(1, len(measured), squeeze=False).flatten()
+    for axes, name in zip(panels, measured, strict=True):
+        against(axes, sweep, name)
+    handles, labels = panels[0].get_legend_handles_labels()
+    numbered = [f"{[label(sweep, r) for r in sweep.rows].index(text) + 1}  {text}" for text in labels]
+    panels[-1].legend(handles, numbered, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+
+
+def against(axes: Axes, sweep: Sweep, name: str) -> None:
+    """One score against the erased one: means over the columns; thin lines reach from the lowest to the highest
+    column.
+    """
     points = []
     for i, row in enumerate(sweep.rows):
-        erased, kept = ([mean(sweep, row, column, name) for column in sweep.columns] for name in (ERASED, KEPT))
-        across, up = ([value for value in values if value is not None] for values in (erased, kept))
+        erased, left = ([mean(sweep, row, column, one) for column in sweep.columns] for one in (ERASED, name))
+        across, up = ([value for value in values if value is not None] for values in (erased, left))
         if min(len(across), len(up)) < len(sweep.columns):
             continue  # a mean over other concepts would not be comparable
         x, y = statistics.mean(across), statistics.mean(up)
@@ -55,10 +68,7 @@ def trade_off(figure: Any, sweep: Sweep) -> None:
     dashed = {"color": "0.6", "linewidth": 1, "linestyle": "--", "zorder": 1}
     axes.step([p[0] for p in front], [p[1] for p in front], where="post", **dashed)
     axes.set_xlabel(TITLES[ERASED])
-    axes.set_ylabel(TITLES[KEPT])
-    handles, labels = axes.get_legend_handles_labels()
-    numbered = [f"{[label(sweep, r) for r in sweep.rows].index(text) + 1}  {text}" for text in labels]
-    axes.legend(handles, numbered, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    axes.set_ylabel(TITLES[name])
     axes.grid(alpha=0.25)
 
 
@@ -106,23 +116,25 @@ def settings(figure: Any, sweep: Sweep) -> None:
 
 
 def concepts(figure: Any, sweep: Sweep) -> None:
-    """Erased (lower is better) and kept hit rate side by side."""
+    """Erased (lower is better) and kept hit rate side by side, with their 95 % intervals."""
     panels = panels_of(figure, len(sweep.columns))
-    places = range(len(sweep.rows))
     for axes, column in zip(panels, sweep.columns, strict=False):
         for offset, name, colour in ((-0.2, ERASED, COLOURS[1]), (0.2, KEPT, COLOURS[0])):
-            found = [mean(sweep, row, column, name) for row in sweep.rows]
-            there = [(p + offset, v) for p, v in zip(places, found, strict=True) if v is not None]
+            cells = [sweep.cells.get((row, column, name), Cell()) for row in sweep.rows]
+            there = [
+                (p + offset, c.mean, c.bounds or (c.mean, c.mean)) for p, c in enumerate(cells) if c.mean is not None
+            ]
             key = {ERASED: "erased concept found", KEPT: "kept concepts found"}[name]
-            axes.barh([p for p, _ in there], [v for _, v in there], 0.38, color=colour, label=key)
-            for place, value in there:  # a missing run has no number, a zero has one
-                axes.text(value + 0.01, place, rate(value), va="center", fontsize=6)
+            axes.barh([p for p, _, _ in there], [v for _, v, _ in there], 0.38, color=colour, label=key)
+            for place, value, (low, high) in there:  # a missing run has no number, a zero has one
+                axes.hlines(place, low, high, color="0.25", linewidth=0.8)
+                axes.text(high + 0.01, place, rate(value), va="center", fontsize=6)
         axes.set_title(" + ".join(column), fontsize=9)
         axes.tick_params(axis="y", labelsize=7)
         axes.set_xlim(0, 1.15)
         axes.set_xticks([0, 0.5, 1])
         axes.grid(axis="x", alpha=0.25)
-    panels[0].set_yticks(list(places), [label(sweep, row) for row in sweep.rows], fontsize=7)
+    panels[0].set_yticks(range(len(sweep.rows)), [label(sweep, row) for row in sweep.rows], fontsize=7)
     panels[0].invert_yaxis()
     known = panels[0].get_legend_handles_labels()
     figure.legend(*known, loc="outside upper center", ncols=2, fontsize=8, frameon=False)

@@ -9,7 +9,8 @@ import statistics
 from advanchor.results.cells import Cell
 from advanchor.results.sweep import Sweep
 
-ERASED, KEPT, COSINE, DRAWN, MOVED = "erasure/hit", "keep/hit", "anchor/cosine_span", "anchor/hit", "fid/keep"
+ERASED, CONTENT, KEPT = "erasure/hit", "content/hit", "keep/hit"
+COSINE, DRAWN, MOVED = "anchor/cosine_span", "anchor/hit", "fid/keep"
 BEFORE = {ERASED: f"{ERASED}@base", KEPT: f"{KEPT}@base"}
 
 

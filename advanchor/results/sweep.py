@@ -17,10 +17,10 @@ from advanchor.build import build, sample_of
 from advanchor.compose import compose_all, expand, validate
 from advanchor.core import BadInput, Score
 from advanchor.identity import plain, run_id
-from advanchor.prompts import Prompt
 from advanchor.results.cells import Cell, Value
 from advanchor.run import memo
 from advanchor.store import read_json
+from advanchor.units import prompts_of
 
 Place = tuple[tuple[str, ...], tuple[str, ...], str]  # row, column, score
 Made = dict[tuple[str, str], set[str]]  # stage, and of what -> the code that made it
@@ -115,8 +115,8 @@ def fill(cells: Mapping[str, Cell], place: str, file: Path, cfg: DictConfig, swe
         texts, labels = score.get("texts", [p.text for p in shown]), [p.label for p in shown]
         if len(values) != len(texts):
             values, texts, labels = [], [], []
-        width = score.get("high", 0.0) - score.get("low", 0.0)
-        cell.runs.append(Value(score["value"], cfg.seed, cfg.concept.name, values, texts, labels, width))
+        share = score.get("share", False)
+        cell.runs.append(Value(score["value"], cfg.seed, cfg.concept.name, values, texts, labels, share))
 
 
 def agree(cell: Cell, concept: str, facts: Mapping[str, Any], what: str) -> None:
@@ -159,7 +159,7 @@ def check(spec: DictConfig, configs: Sequence[DictConfig]) -> None:
             has a meaning, the mean over all), or a setting that no run has, or that has no value of its own.
     """
     for name in ("rows", "columns", "cells"):
-        such = "[erasure/hit,keep/hit]" if name == "cells" else "[method,anchor]"
+        such = "[erasure/hit,content/hit,keep/hit]" if name == "cells" else "[method,anchor]"
         listed = isinstance(spec.get(name), ListConfig)
         if not listed or not all(isinstance(one, str) and one.strip() for one in spec[name]):
             raise BadInput(f"table.{name}={spec.get(name)} will not do: it must be a list of words, such as {such}.")
@@ -179,11 +179,10 @@ def check(spec: DictConfig, configs: Sequence[DictConfig]) -> None:
 
 def provenance(result: Mapping[str, Any], name: str, score: Score, seen: bool) -> dict[str, str]:
     """What was done to get a score, and the digest of the sources that did it. Where no images were `seen` that is the
-    erasing alone; anchor/hit looks at what is drawn under the anchor and at nothing else, and nothing else looks at
-    that.
+    erasing alone; metric=anchor looks at what is drawn under the anchor alone, and nothing else looks at that.
     """
     made = {stage: str(digest) for stage, digest in result["provenance"].items()}
-    under_anchor = name == "anchor/hit"
+    under_anchor = name.startswith("anchor/")
     stages = [s for s in made if s == "edit" or (seen and (s == "images@anchor") == under_anchor)]
     code = {MADE.get(stage, stage): made[stage] for stage in stages}
     return code | ({"measured": score["code"]} if "code" in score else {})
@@ -196,18 +195,6 @@ def whose(cfg: DictConfig, stage: str, name: str) -> str:
     if stage == "erased":
         return f"{cfg.model.name} with {cfg.method.name} + {cfg.anchor.name}"
     return str(cfg.model.name)
-
-
-def prompts_of(prompts: Mapping[str, Sequence[Prompt]], name: str) -> list[Prompt]:
-    """The prompts whose images a score is the mean of, in order; none for what is not a mean of a set's images."""
-    family, _, rest = name.removesuffix("@base").partition("/")
-    if family == "erasure" or rest.partition(":")[0] == "erase":
-        label = rest.partition(":")[2]
-        return [p for p in prompts["erase"] if not label or p.label == label]
-    if family != "keep" and rest.partition(":")[0] != "keep":
-        return []
-    label, kept = rest.partition(":")[2], rest.removeprefix("hit_") if rest.startswith("hit_") else ""
-    return [p for p in prompts["keep"] if (not label or p.label == label) and (not kept or p.kept == kept)]
 
 
 def scores(folder: Path, result: Mapping[str, Any], cfg: DictConfig) -> dict[str, tuple[dict[str, Any], Score]]:

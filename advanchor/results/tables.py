@@ -5,24 +5,26 @@
 
 Rows, columns and scores are `table.rows`, `table.columns` and `table.cells` of the config. What is in neither is
 averaged: mean ± standard deviation over seeds of the mean over all else. The interval of a single seed is over the
-prompts of that one training and says nothing about how far trainings differ. Bold is the best of a column and
-underlined the second, if both it and the next have several seeds and the paired bootstrap over prompts tells them apart
-(intervals.py).
+prompts of that one training and says nothing about how far trainings differ. Bold is a row that is better than every
+other of its column by the paired differences over the same seeds, prompts and concepts, underlined one that is better
+than all but that; every row needs the same several seeds (intervals.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from advanchor.compose import CONF
 from advanchor.core import BadInput
+from advanchor.intervals import ahead
 from advanchor.report import ARROW
-from advanchor.results.cells import SPREAD, arrays
 from advanchor.results.forms import FORMS, STYLE, clean, laid, long
-from advanchor.results.intervals import above
 from advanchor.results.sweep import Place, Sweep, read, shortest
+from advanchor.units import SPREAD
 
 HELP = """\
 advanchor table key=value ...   the runs of `advanchor -m key=value ...`, read back as a table; nothing is computed
@@ -56,6 +58,7 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
     """
     sweep, cfg = read(overrides)
     spec = cfg.table
+    leave_out(sweep, spec)
     if sweep.scores and (unknown := [name for name in spec.cells if name not in sweep.scores]):
         raise BadInput(
             f"no run of this sweep has the score '{unknown[0]}': correct table.cells, or add the metric that gives it; "
@@ -72,15 +75,18 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
             "add the metric that gives it and run the sweep again."
         )
     paper = published(sweep, cfg)
+    marks = dict[Place, str]()
+    for column in sweep.columns:
+        for name in spec.cells:
+            marks |= marked(sweep, column, name)
     if form in ("csv", "json"):
-        return long(sweep, spec, form, paper)
+        return long(sweep, spec, form, paper, marks)
     better = {name: cell.better for (_, _, name), cell in sweep.cells.items() if cell.better}
-    heads, marks = list(spec.rows), dict[Place, str]()
+    heads = list(spec.rows)
     for column in sweep.columns:
         for name in spec.cells:
             arrow = f" {ARROW[better[name]]}" if name in better else ""
             heads.append(" ".join([*column, name]) + arrow)
-            marks |= marked(sweep, column, name)
     lines = []
     for row in sweep.rows:
         line = [clean(form, one) for one in row]
@@ -102,6 +108,16 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
     return "\n".join(page)
 
 
+def leave_out(sweep: Sweep, spec: DictConfig) -> None:
+    """Of the scores that a table shows unless told otherwise, leave out those that no run of the sweep has: sentences
+    need not name anything else than the concept, and a metric need not be asked for.
+    """
+    usual = OmegaConf.load(Path(CONF) / "config.yaml").table.cells
+    if spec.cells == usual and sweep.scores & {*usual}:
+        spec.cells = [name for name in usual if name in sweep.scores]
+        sweep.cells = {place: cell for place, cell in sweep.cells.items() if place[2] in spec.cells}
+
+
 def notes(sweep: Sweep, spec: DictConfig) -> list[str]:
     """What stands below a table: how much of it is there, of how many images and by which code, and what its intervals
     are over.
@@ -117,35 +133,36 @@ def notes(sweep: Sweep, spec: DictConfig) -> list[str]:
     code = "; ".join(f"{stage} by {', '.join(sorted(by))}" for stage, by in sweep.code.items())
     found = [f"{sweep.runs - len(sweep.missing)} of {sweep.runs} runs; images: {', '.join(counts)}; code: {code}."]
     if any(len(cell.seeds) == 1 and cell.bounds for cell in sweep.cells.values()):
-        found.append(f"{SPREAD} Nothing is marked best or second by it.")
+        found.append(SPREAD)
+    if len(sweep.rows) > 1 and any(len(cell.seeds) == 1 and cell.better for cell in sweep.cells.values()):
+        found.append("Nothing is marked best or second where a row has one seed.")
     if any(len(cell.seeds) > 1 for cell in sweep.cells.values()):
         found.append("± is the standard deviation over seeds.")
     return found
 
 
 def marked(sweep: Sweep, column: tuple[str, ...], name: str) -> dict[Place, str]:
-    """Best and second of a column, each only if it differs from the next in rank, by the paired bootstrap over prompts,
-    and both have several seeds: nobody knows how far a single training would be from another.
+    """Best and second of a column: a row that is ahead of every other, and one that is ahead of all but that.
+
+    A row of which runs are missing is passed over. All others must have the same several seeds, prompts and concepts:
+    of a single training nobody knows how far another would be from it.
     """
     found = []
     for place in ((row, column, name) for row in sweep.rows):
         cell = sweep.cells.get(place)
         if cell and cell.runs and cell.better and len(cell.runs) >= cell.wanted:
-            found.append((place, cell, cell.units))
-    if (
-        len(found) < 2
-        or len({tuple((concept, *means) for concept, means in units.items()) for _, _, units in found}) > 1
-        or not found[0][2]
-    ):
+            found.append((place, cell))
+    alike = {(tuple(cell.whole), tuple(cell.tables), tuple(cell.texts.items())) for _, cell in found}
+    if len(found) < 2 or len(alike) > 1 or len(found[0][1].seeds) < 2:
         return {}
     up = found[0][1].better == "higher"
-    ranked = sorted(found, key=lambda f: f[1].mean or 0.0, reverse=up)
+    found.sort(key=lambda one: one[1].mean or 0.0, reverse=up)
+    rows = [list(cell.tables.values()) for _, cell in found]
     marks: dict[Place, str] = {}
-    for mark, (place, cell, units), (_, after, following) in zip(("best", "second"), ranked, ranked[1:], strict=False):
-        first, next_ = arrays(units), arrays(following)
-        if min(len(cell.seeds), len(after.seeds)) < 2 or not (above(first, next_) if up else above(next_, first)):
+    for i, mark in enumerate(("best", "second")[: len(found) - 1]):
+        if not ahead(rows[i], rows[i + 1 :], 1 if up else -1):
             break
-        marks[place] = mark
+        marks[found[i][0]] = mark
     return marks
 
 
