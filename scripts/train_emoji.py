@@ -130,8 +130,12 @@ def train(
     steps: int,
     lr: float,
     ema: float | None = None,
+    again: int = 0,
 ) -> nn.Module:
     """AdamW, 4 % linear warm-up then a cosine to zero; checkpoint each minute; returns the (averaged) network.
+
+    With `again` a second warm-up and cosine of so many steps follows (a warm restart, Loshchilov and Hutter 2017, arXiv
+    1608.03983).
 
     `loss(step)` must derive all randomness from the step, so that a resumed run equals an undisturbed one.
     """
@@ -151,10 +155,11 @@ def train(
     net.train()
     start = saved_at = time.monotonic()
     recent: list[float] = []
-    for step in range(first, steps):
+    for step in range(first, steps + again):
+        place, length = (step, steps) if step < steps else (step - steps, again)
         for group in optimiser.param_groups:
-            warm = min(1.0, (step + 1) / (0.04 * steps))
-            group["lr"] = lr * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+            warm = min(1.0, (place + 1) / (0.04 * length))
+            group["lr"] = lr * warm * 0.5 * (1 + math.cos(math.pi * place / length))
         value = loss(step)
         optimiser.zero_grad()
         value.backward()
@@ -169,8 +174,8 @@ def train(
                 average[k].lerp_(v, 1 - decay) if v.is_floating_point() else average[k].copy_(v)
         if step % 100 == 99:
             seconds = spent + time.monotonic() - start
-            print(f"{name} {step + 1}/{steps} loss {np.mean(recent):.4f} {seconds:.0f} s", flush=True)
-        if time.monotonic() - saved_at > CHECKPOINT_SECONDS or step == steps - 1:
+            print(f"{name} {step + 1}/{steps + again} loss {np.mean(recent):.4f} {seconds:.0f} s", flush=True)
+        if time.monotonic() - saved_at > CHECKPOINT_SECONDS or step == steps + again - 1:
             saved_at = time.monotonic()
             state = {
                 "net": net.state_dict(),
@@ -188,7 +193,7 @@ def train(
     (work / f"{name}.json").write_text(
         json.dumps(
             {
-                "steps": steps,
+                "steps": steps + again,
                 "loss": round(float(np.mean(recent)), 5),
                 "seconds": round(spent + time.monotonic() - start),
             }
@@ -568,6 +573,7 @@ def train_detector(
     stage: int,
     steps: int,
     lr: float,
+    again: int = 0,
 ) -> nn.Module:
     """Cross entropy of both heads on 64 emoji, half of them decoded by the VAE, and 24 pictures of nothing."""
     decoded, junk = decoded_bank(world, work, name), junk_bank(world, work, name)
@@ -585,7 +591,7 @@ def train_detector(
             thing, target[:, 1], label_smoothing=0.05
         )
 
-    return train(name, net, loss, work, steps=steps, lr=lr, ema=0.995)
+    return train(name, net, loss, work, steps=steps, lr=lr, ema=0.995, again=again)
 
 
 def view(x: Tensor, rng: np.random.Generator, g: torch.Generator) -> Tensor:
@@ -721,6 +727,7 @@ def main() -> None:
     parser.add_argument("--openclip-steps", type=int, default=1500)
     parser.add_argument("--resnet-steps", type=int, default=2000)
     parser.add_argument("--vit-steps", type=int, default=3000)
+    parser.add_argument("--vit-again", type=int, default=2500, help="steps of vit's second cosine")
     parser.add_argument("--features-steps", type=int, default=1500)
     args = parser.parse_args()
     stages = args.stages or list(STAGES)
@@ -761,7 +768,7 @@ def main() -> None:
         torch.manual_seed(world.seed + 5)
         net = EmojiTransformer(**classes)
         other = World(again, other_pairs(args.seed), args.seed + 1)
-        train_detector("vit", net, disturb_again, other, args.work, 8, args.vit_steps, 1e-3)
+        train_detector("vit", net, disturb_again, other, args.work, 8, args.vit_steps, 1e-3, args.vit_again)
         emoji_weights.save(net, classes, args.out / "judge/vit")
     if "features" in stages:
         net = train_features((world, World(again, seen_pairs(), args.seed)), args.work, args.features_steps)
