@@ -464,8 +464,10 @@ def test_the_jsonl_tracker_holds_every_step_also_of_an_edit_that_another_run_mad
     for overrides in ((), ("sample.steps=3",)):
         result = tiny("tracker=jsonl", *overrides)
         events = [json.loads(line) for line in Path(result["tracker"]).read_text().splitlines()]
-        assert [e["event"] for e in events] == ["start", "step", "step", "step", "finish"]
-        assert all("train/loss" in e and "anchor/loss" in e for e in events if e["event"] == "step")
+        assert [e["event"] for e in events] == ["start", *["step"] * 5, "finish"]
+        assert all("anchor/loss" in e for e in events if e["event"] == "step")
+        learned = ["train/loss" in e for e in events if e["event"] == "step"]
+        assert learned == [False, False, True, True, True]  # the anchor comes first
         assert events[-1]["scores"].keys() == result["scores"].keys()
 
 
@@ -504,8 +506,8 @@ def test_an_offline_wandb_run_reads_back_with_config_scalars_scores_and_picture(
     config = {i.key: json.loads(i.value_json) for i in run.config.update}
     assert config["concept"]["name"] == "fox"
     assert config["method"]["lr"] == result["config"]["method"]["lr"]
-    assert [h["train_step"] for h in history if "train/loss" in h] == [0, 1, 2]
-    assert all("anchor/norm" in h for h in history if "train/loss" in h)
+    assert [h["train_step"] for h in history if "anchor/norm" in h] == [0, 1, 2, 3, 4]
+    assert [h["train_step"] for h in history if "train/loss" in h] == [2, 3, 4]  # the anchor comes first
     pictures = [h["grid/path"] for h in history if "grid/path" in h]
     assert len(pictures) == 1
     assert (file.parent / "files" / pictures[0]).exists()
