@@ -103,7 +103,8 @@ def bounds(one: Spread, share: bool = False) -> tuple[Array, Array] | None:
     if not share:
         return p - reach, p + reach
     z = 1.959964
-    square = np.maximum(p * (1 - p), 0)
+    p = np.clip(p, 0, 1)  # all of them are 1, but for rounding
+    square = p * (1 - p)
     n = np.minimum(square / np.maximum(reach, 1e-9) ** 2, one.images / z**2)  # in units of the square of t
     n = np.where(square > 0, n, one.images / z**2)
     middle, side = (p + 0.5 / n) / (1 + 1 / n), np.sqrt(square / n + 0.25 / n**2) / (1 + 1 / n)

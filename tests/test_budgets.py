@@ -86,14 +86,16 @@ def test_also_of_two_concepts_whose_anchors_learn(method: str, learn: Learn) -> 
     assert on["cost/steps_shared"] == 2
 
 
-@pytest.mark.parametrize("schedule", ["", "sequential", "cyclical"])
-@pytest.mark.parametrize("anchor", [a for a in options("anchor") if a != "published"])
-def test_an_anchor_that_learns_before_the_first_step_is_trained_by_itself(
+LEARNING = [a for a in options("anchor") if a != "published" and "schedule" in compose([f"anchor={a}"]).anchor]
+SCHEDULES = [(a, s) for a in LEARNING for s in ("sequential", "cyclical")]
+
+
+@pytest.mark.parametrize(("anchor", "schedule"), [*((a, "") for a in options("anchor")), *SCHEDULES])
+def test_an_anchor_that_learns_the_longer_before_the_first_step_the_more_will_follow_is_trained_by_itself(
     anchor: str, schedule: str, learn: Learn, tmp_path: Path
 ) -> None:
-    if schedule and "schedule" not in compose([f"anchor={anchor}"]).anchor:
-        pytest.skip("it does not learn")
-    overrides = ["method=ac", f"anchor={anchor}", *([f"anchor.schedule={schedule}"] if schedule else [])]
+    of = [f"anchor.schedule={schedule}", *(["anchor.batches=0"] if anchor == "similarity" else [])]
+    overrides = ["method=ac", f"anchor={anchor}", *(of if schedule else [])]
     alone, on = both_ways(learn, *overrides)
     assert on["made"] == alone["made"]
     assert on.get("cost/steps_shared") == (None if schedule else 2)

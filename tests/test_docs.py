@@ -88,7 +88,7 @@ def test_every_example_of_what_can_be_added_runs_as_its_page_says(tmp_path: Path
     for (section, words), line in zip(asked, process.stdout.splitlines(), strict=True):
         answer = json.loads(line)
         assert answer["wrong"] is None, f"{section}: {words}: {answer['wrong']}"
-        assert re.search(r"finds it|erasure/hit", answer["printed"]), f"{section}: {answer['printed']}"
+        assert re.search(r"found ↓|erasure/hit", answer["printed"]), f"{section}: {answer['printed']}"
 
 
 def test_the_examples_read_as_the_code_of_the_package_does(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ table, its JSON and its figures alike.
 import importlib.util
 import json
 import random
+import re
 import statistics
 import sys
 from itertools import product
@@ -21,6 +22,7 @@ from advanchor.core import share
 from advanchor.intervals import Table, ahead, bounds, half, p_value, spread
 from advanchor.prompts import Prompt
 from advanchor.results.cells import Cell, Value
+from advanchor.results.differences import compared
 from advanchor.results.sweep import Sweep
 from advanchor.results.tables import main, marked
 from advanchor.units import table, with_interval
@@ -108,7 +110,7 @@ def test_an_interval_is_within_the_range_of_a_share_and_around_its_mean() -> Non
             texts = [f"p{i % prompts}" for i in range(60)]
             one = spread([table((rng.random((seeds, 60)) < rate).astype(float).tolist(), texts)])
             low, high = bounds(one, share=True) or (0.0, 0.0)
-            assert 0 <= low <= one.mean <= high <= 1
+            assert 0 <= low <= min(one.mean, 1) <= high <= 1
             assert low < high  # also where all images agree
 
 
@@ -137,7 +139,7 @@ def test_the_p_value_is_the_level_whose_interval_ends_at_0_and_students_where_th
 def test_rows_are_told_apart_together_and_not_one_by_one() -> None:
     """Holm: of three p-values of 0.03 each, none is below the level together with the others."""
     others = [[one(0.0, 0.0, 0.0, 0.0)]] * 3
-    first = [one(1.0, 2.0, 3.0, 0.55)]
+    first = [one(1.0, 2.0, 3.0, 0.8)]
     assert 0.0167 < float(p_value(spread(first))) < 0.05
     assert ahead(first, others[:1])
     assert not ahead(first, others)
@@ -254,6 +256,24 @@ def test_nothing_is_marked_where_rows_have_other_seeds_prompts_or_a_single_seed(
     numbers = Cell([Value(v, i) for i, v in enumerate((9.0, 9.1, 9.2))], better="lower")
     fewer = Cell([Value(v, i) for i, v in enumerate((1.0, 1.1, 1.3))], better="lower")
     assert marks(a=numbers, b=fewer) == {(("b",), ("x",), "s"): "best"}  # a distance, say
+
+
+def test_a_difference_is_over_the_same_seeds_and_prompts_and_starred_only_where_all_of_a_column_leave_out_0() -> None:
+    rng = random.Random(2)
+    hard = [rng.random() for _ in range(40)]
+    noise = [[rng.uniform(-0.02, 0.02) for _ in hard] for _ in range(3)]
+    first = cell(*[[h + n for h, n in zip(hard, each, strict=True)] for each in noise])
+    ahead_by = cell(*[[h + 0.1 + n for h, n in zip(hard, each, strict=True)] for each in reversed(noise)])
+    same = cell(*[[h + n for h, n in zip(hard, each, strict=True)] for each in reversed(noise)])
+    one_seed = cell([h + 0.1 for h in hard])
+    better, equal, fewer, missing = compared(first, [ahead_by, same, one_seed, None])
+    assert re.fullmatch(r"\+0\.100 \[\+0\.0\d+, \+0\.1\d+\] \*", better)
+    assert equal.startswith("0.000 [")
+    assert "*" not in equal
+    assert (fewer, missing) == ("—", "—")
+    (alone,) = compared(cell(hard), [one_seed])
+    assert alone.startswith("+0.100 [")
+    assert "*" not in alone  # of a single training nobody knows how far another would be
 
 
 def test_a_distance_of_nothing_has_no_width() -> None:

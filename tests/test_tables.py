@@ -23,6 +23,7 @@ from advanchor.results import figures as plots
 from advanchor.results import painters, points
 from advanchor.results.cells import Cell, Value
 from advanchor.results.correlations import correlations
+from advanchor.results.differences import signed
 from advanchor.results.forms import clean, latex
 from advanchor.results.sweep import Sweep, check, label
 from advanchor.results.tables import main, notes
@@ -64,6 +65,20 @@ def test_seeds_are_averaged_with_their_deviation_and_a_missing_run_leaves_the_ot
     assert deviation == "± is the standard deviation over seeds."
 
 
+def test_against_shows_how_far_each_other_row_is_from_one_and_refuses_what_is_no_row(swept: Any) -> None:
+    overrides, scores = swept
+    whole = [o if not o.startswith("seed=") else "seed=0" for o in overrides]
+    head, _, line, *rest = main([*whole, "--against=ac,superclass"]).splitlines()
+    assert head == "| method | anchor | fox clip/keep ↑ |"
+    apart = scores["empty", 0] - scores["superclass", 0]
+    assert line.startswith(f"| ac | empty | {signed(apart)} [")
+    assert any(text.startswith("Difference from ac,superclass") for text in rest)
+    with pytest.raises(BadInput, match="--against=ac is no row of this table: take one of ac,superclass; ac,empty"):
+        main([*whole, "--against=ac"])
+    with pytest.raises(BadInput, match="--against has no --format=csv"):
+        main([*whole, "--against=ac,superclass", "--format=csv"])
+
+
 def test_csv_and_json_have_a_line_for_every_score_with_its_interval(swept: Any) -> None:
     overrides, scores = swept
     lines = list(csv.DictReader(io.StringIO(main([*overrides, "--format=csv"]))))
@@ -77,7 +92,7 @@ def test_csv_and_json_have_a_line_for_every_score_with_its_interval(swept: Any) 
         assert float(line["low"]) < float(line["mean"]) < float(line["high"])
         assert same["low"] == pytest.approx(float(line["low"]))
         assert same["df_seeds"] == (1 if len(own) == 2 else None)
-        assert same["df_prompts"] == 5
+        assert same["df_prompts"] == 11
     assert len(read["missing"]) == 1
 
 
@@ -372,7 +387,7 @@ def test_the_labels_of_every_figure_of_few_and_of_many_rows_are_inside_it_and_no
         for column in columns
         for name in names
     }
-    sweep = Sweep(rows, columns, cells, n, [], {})
+    sweep = Sweep(rows, columns, cells, n, [], {}, scores={*names})
     drawn = []
     for name, paint, size in plots.figures(sweep):
         figure = pyplot.figure(figsize=size, layout="constrained")

@@ -22,6 +22,7 @@ from advanchor.compose import CONF
 from advanchor.core import BadInput
 from advanchor.intervals import ahead
 from advanchor.report import ARROW
+from advanchor.results.differences import NOTE, chosen, differences
 from advanchor.results.forms import FORMS, STYLE, clean, laid, long
 from advanchor.results.sweep import Place, Sweep, read, shortest
 from advanchor.units import SPREAD
@@ -33,6 +34,7 @@ advanchor table key=value ...   the runs of `advanchor -m key=value ...`, read b
 --format=latex                  a tabular for booktabs
 --format=csv                    a line for every score, with its interval, counts, direction and code
 --format=json                   the same, with the commands of missing runs
+--against=<row>                 each other row's difference from this one (similarity,60), paired, with its interval
 --strict                        a missing run or score is an error that names the command which makes it
 --help                          this text
 
@@ -45,16 +47,18 @@ table.cells=[erasure/hit,...]   scores, and what a run reports beside them (anch
 +paper.values=[<number>,...]    such as {row: [ac, empty], column: [fox], score: erasure/hit, value: 0.1}"""
 
 
-def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False) -> str:
+def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False, against: str = "") -> str:
     """The sweep's table; a missing run is an em dash.
 
     Args:
         form: markdown, latex (booktabs), csv or json; the last two have a line for every score, with its interval.
         strict: a missing run or score is an error.
+        against: a row, its values with commas between them; shown are the others' differences from it. Markdown and
+            latex only.
 
     Raises:
         BadInput: as `read`; a score that no run has; with `strict`, a missing run, with the command that makes it, or a
-            missing score.
+            missing score; `against` names no row, or another form is asked for.
     """
     sweep, cfg = read(overrides)
     spec = cfg.table
@@ -74,6 +78,8 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
             f"{' / '.join([*row, *column])}: {len(cell.runs)} of {cell.wanted} runs have {name}; "
             "add the metric that gives it and run the sweep again."
         )
+    if against and form in ("csv", "json"):
+        raise BadInput(f"--against has no --format={form}: csv and json have every score, take markdown or latex.")
     paper = published(sweep, cfg)
     marks = dict[Place, str]()
     for column in sweep.columns:
@@ -88,7 +94,10 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
             arrow = f" {ARROW[better[name]]}" if name in better else ""
             heads.append(" ".join([*column, name]) + arrow)
     lines = []
-    for row in sweep.rows:
+    if against:
+        row = chosen(sweep, against)
+        lines = [[clean(form, one) for one in line] for line in differences(sweep, row, spec.cells)]
+    for row in sweep.rows if not against else ():
         line = [clean(form, one) for one in row]
         for place in ((row, column, name) for column in sweep.columns for name in spec.cells):
             text = sweep.cells[place].text() if place in sweep.cells else "—"
@@ -96,8 +105,8 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
         lines.append(line)
     sign = "% " if form == "latex" else ""
     page = [laid(form, [clean(form, head) for head in heads], lines, len(spec.rows)), ""]
-    page += [sign + note for note in notes(sweep, spec)]
-    if paper:
+    page += [sign + note for note in notes(sweep, spec, against)]
+    if paper and not against:
         beside = []
         for entry in paper:
             difference = "—" if entry["difference"] is None else f"{entry['difference']:+.3f}"
@@ -118,7 +127,7 @@ def leave_out(sweep: Sweep, spec: DictConfig) -> None:
         sweep.cells = {place: cell for place, cell in sweep.cells.items() if place[2] in spec.cells}
 
 
-def notes(sweep: Sweep, spec: DictConfig) -> list[str]:
+def notes(sweep: Sweep, spec: DictConfig, against: str = "") -> list[str]:
     """What stands below a table: how much of it is there, of how many images and by which code, and what its intervals
     are over.
     """
@@ -132,6 +141,8 @@ def notes(sweep: Sweep, spec: DictConfig) -> list[str]:
         counts += [f"{name} {' and '.join(said)}"] if said else []
     code = "; ".join(f"{stage} by {', '.join(sorted(by))}" for stage, by in sweep.code.items())
     found = [f"{sweep.runs - len(sweep.missing)} of {sweep.runs} runs; images: {', '.join(counts)}; code: {code}."]
+    if against:
+        return [*found, NOTE.format(row=against)]
     if any(len(cell.seeds) == 1 and cell.bounds for cell in sweep.cells.values()):
         found.append(SPREAD)
     if len(sweep.rows) > 1 and any(len(cell.seeds) == 1 and cell.better for cell in sweep.cells.values()):
@@ -228,5 +239,9 @@ def parted(command: str, args: Sequence[str], known: Sequence[str]) -> tuple[dic
 
 def main(args: Sequence[str]) -> str:
     """The command's arguments -> the text to print."""
-    flags, overrides = parted("table", args, [*(f"--format={f}" for f in FORMS), "--strict", "--help"])
-    return HELP if "--help" in flags else table(overrides, flags.get("--format", "markdown"), "--strict" in flags)
+    flags, overrides = parted(
+        "table", args, [*(f"--format={f}" for f in FORMS), "--against=<row>", "--strict", "--help"]
+    )
+    if "--help" in flags:
+        return HELP
+    return table(overrides, flags.get("--format", "markdown"), "--strict" in flags, flags.get("--against", ""))
