@@ -22,7 +22,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -130,12 +130,12 @@ def train(
     steps: int,
     lr: float,
     ema: float | None = None,
-    again: Sequence[int] = (),
+    again: int = 0,
 ) -> nn.Module:
     """AdamW, 4 % linear warm-up then a cosine to zero; checkpoint each minute; returns the (averaged) network.
 
-    For each number in `again` another warm-up and cosine of so many steps follows (warm restarts, Loshchilov and Hutter
-    2017, arXiv 1608.03983).
+    With `again` a second warm-up and cosine of so many steps follows (a warm restart, Loshchilov and Hutter 2017, arXiv
+    1608.03983).
 
     `loss(step)` must derive all randomness from the step, so that a resumed run equals an undisturbed one.
     """
@@ -155,9 +155,8 @@ def train(
     net.train()
     start = saved_at = time.monotonic()
     recent: list[float] = []
-    cosines = [(place, length) for length in (steps, *again) for place in range(length)]
-    for step in range(first, len(cosines)):
-        place, length = cosines[step]
+    for step in range(first, steps + again):
+        place, length = (step, steps) if step < steps else (step - steps, again)
         for group in optimiser.param_groups:
             warm = min(1.0, (place + 1) / (0.04 * length))
             group["lr"] = lr * warm * 0.5 * (1 + math.cos(math.pi * place / length))
@@ -175,8 +174,8 @@ def train(
                 average[k].lerp_(v, 1 - decay) if v.is_floating_point() else average[k].copy_(v)
         if step % 100 == 99:
             seconds = spent + time.monotonic() - start
-            print(f"{name} {step + 1}/{len(cosines)} loss {np.mean(recent):.4f} {seconds:.0f} s", flush=True)
-        if time.monotonic() - saved_at > CHECKPOINT_SECONDS or step == len(cosines) - 1:
+            print(f"{name} {step + 1}/{steps + again} loss {np.mean(recent):.4f} {seconds:.0f} s", flush=True)
+        if time.monotonic() - saved_at > CHECKPOINT_SECONDS or step == steps + again - 1:
             saved_at = time.monotonic()
             state = {
                 "net": net.state_dict(),
@@ -194,7 +193,7 @@ def train(
     (work / f"{name}.json").write_text(
         json.dumps(
             {
-                "steps": len(cosines),
+                "steps": steps + again,
                 "loss": round(float(np.mean(recent)), 5),
                 "seconds": round(spent + time.monotonic() - start),
             }
@@ -536,13 +535,6 @@ def disturb_again(x: Tensor, rng: np.random.Generator, g: torch.Generator) -> Te
     return x.clamp(0, 1)
 
 
-def moved(x: Tensor, rng: np.random.Generator, far: int = 2) -> Tensor:
-    """Each picture moved by up to `far` pixels over white."""
-    page = F.pad(x, (far,) * 4, value=1.0)
-    places = rng.integers(2 * far + 1, size=(len(x), 2))
-    return torch.stack([one[:, a : a + PIXELS, b : b + PIXELS] for one, (a, b) in zip(page, places, strict=True)])
-
-
 def decoded_bank(world: World, work: Path, name: str) -> Tensor:
     """(pairs, 8, 3, 32, 32) uint8: what the bundled VAE makes of the renderings' latents, with up to 0.3 of noise: a
     detector that knew clean renderings alone could take the VAE's traces for a mark of pictures of nothing.
@@ -581,12 +573,9 @@ def train_detector(
     stage: int,
     steps: int,
     lr: float,
-    again: Sequence[int] = (),
+    again: int = 0,
 ) -> nn.Module:
-    """Cross entropy of both heads on 64 emoji, half of them decoded by the VAE, and 24 pictures of nothing.
-
-    In the last cosine of several all of them are moved by up to 2 px: by then the bank's variants are known by heart.
-    """
+    """Cross entropy of both heads on 64 emoji, half of them decoded by the VAE, and 24 pictures of nothing."""
     decoded, junk = decoded_bank(world, work, name), junk_bank(world, work, name)
     nothing = torch.tensor([[len(STYLES), len(OBJECTS)]]).expand(24, 2)
     place = {(s, o): i for i, (s, o) in enumerate(world.pairs.tolist())}
@@ -596,8 +585,6 @@ def train_detector(
         own = decoded[[place[s, o] for s, o in pairs[:32].tolist()], variants[:32] % decoded.shape[1]]
         junked = junk[rng.integers(len(junk), size=24)]
         x = torch.cat([own.float() / 255, world.pixels(pairs[32:], variants[32:]), junked.float() / 255])
-        if again and step >= steps + sum(again[:-1]):
-            x = moved(x, rng)
         style, thing = net(disturbed(x, rng, g))
         target = torch.cat([torch.from_numpy(pairs), nothing])
         return F.cross_entropy(style, target[:, 0], label_smoothing=0.05) + F.cross_entropy(
@@ -740,7 +727,7 @@ def main() -> None:
     parser.add_argument("--openclip-steps", type=int, default=1500)
     parser.add_argument("--resnet-steps", type=int, default=2000)
     parser.add_argument("--vit-steps", type=int, default=3000)
-    parser.add_argument("--vit-again", type=int, nargs="*", default=[2500, 2000], help="steps of vit's other cosines")
+    parser.add_argument("--vit-again", type=int, default=2500, help="steps of vit's second cosine")
     parser.add_argument("--features-steps", type=int, default=1500)
     args = parser.parse_args()
     stages = args.stages or list(STAGES)
