@@ -90,12 +90,11 @@ def test_the_judges_recognise_what_the_unedited_model_draws(emoji: Any, judge: A
 
 def test_the_model_card_reports_what_was_measured() -> None:
     card, measured = (ASSETS / "MODEL_CARD.md").read_text(), json.loads((ASSETS / "quality.json").read_text())
-    for number in (
-        measured["drawn"]["seen"]["object"],
-        measured["drawn"]["seen"]["style"],
-        measured["drawn"]["held_out"]["object"],
-    ):
-        assert f"{100 * number:.1f} %" in card
+    for by in ("resnet", "vit"):
+        for pairs in ("seen", "held_out"):
+            for what in ("object", "style", "rejected"):
+                assert f"{100 * measured['drawn'][pairs][by][what]:.1f} %" in card
+        assert f"{100 * measured['rejected'][by]['phases']:.1f} %" in card
 
 
 def test_the_snippet_in_the_readme_erases_the_default_concept_as_the_readme_says(
