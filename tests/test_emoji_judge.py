@@ -143,9 +143,10 @@ def test_a_record_of_what_was_seen_says_which_detector_saw_it(tmp_path: Path) ->
         def find(self, images: Sequence[Image.Image], heads: Sequence[str], by: str = "") -> dict[str, list[str]]:
             return {head: ["fox" if by == "one" else NOTHING] * len(images) for head in heads}
 
+    two: Any = Two()
     shown = Images(tmp_path, [prompt], tmp_path / "seen")
     for _ in range(2):  # the second time from the record
-        assert (shown.right(Two()), shown.right(Two(), "one"), shown.right(Two(), "two")) == ([True], [True], [False])  # type: ignore[arg-type]
-        assert shown.found(Two(), ["object"], "two") == {"object": [NOTHING]}  # type: ignore[arg-type]
+        assert (shown.right(two), shown.right(two, "one"), shown.right(two, "two")) == ([True], [True], [False])
+        assert shown.found(two, ["object"], "two") == {"object": [NOTHING]}
     records = sorted(f.name.rpartition("-")[0] for f in (tmp_path / "seen").glob("*.pt"))
     assert records == ["find-one", "find-two"]
