@@ -100,16 +100,20 @@ def test_the_model_card_reports_what_was_measured() -> None:
 def test_the_snippet_in_the_readme_erases_the_default_concept_as_the_readme_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The default run itself: n >= 200 a side, >= 90 % to <= 15 %, kept concepts within 5 points."""
+    """The default run itself: >= 90 % to <= 15 % by either judge, kept concepts within 5 points, and no smears."""
     monkeypatch.chdir(tmp_path)
     (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     names: dict[str, Any] = {}
     exec(snippet, names)
     scores = names["result"]["scores"]
-    assert scores["erasure/hit@base"]["value"] >= 0.90
-    assert scores["erasure/hit"]["value"] <= 0.15
-    assert scores["keep/hit"]["value"] >= scores["keep/hit@base"]["value"] - 0.05
-    assert min(scores["erasure/hit"]["n"], scores["keep/hit"]["n"]) >= 200
+    for by in ("", "2"):
+        assert scores[f"erasure/hit{by}@base"]["value"] >= 0.90
+        assert scores[f"erasure/hit{by}"]["value"] <= 0.15
+        assert scores[f"keep/hit{by}"]["value"] >= scores[f"keep/hit{by}@base"]["value"] - 0.05
+        assert scores[f"content/hit{by}"]["value"] >= 0.55
+        assert scores[f"broken/erase{by}"]["value"] <= 0.25
+    assert (scores["erasure/hit"]["n"], scores["keep/hit"]["n"]) == (100, 210)
+    assert scores["keep/hit_near"]["n"] == 320
     assert (tmp_path / "fox.png").exists()
 
 

@@ -179,7 +179,7 @@ def test_the_command_for_one_missing_run_makes_that_run_alone() -> None:
     (one,) = expand(["experiment=ablation_budget", "concept=emoji/fox", "anchor.steps=3", "seed=0", "sweeps=[]"])
     assert compose(one).anchor.steps == 3
     assert len(expand(["concept=emoji/fox", "sweeps=[{seed: '0,1'},{anchor: empty}]"])) == 3
-    assert expand(["anchor=glob(s*)"]) == [["anchor=sibling"], ["anchor=superclass"]]
+    assert expand(["anchor=glob(s*)"]) == [["anchor=sibling"], ["anchor=similarity"], ["anchor=superclass"]]
     with pytest.raises(BadInput, match=r"anchor=glob\(z\*\) matches no option"):
         expand(["anchor=glob(z*)"])
     assert expand(["sweeps=[{anchor.bound: null}]"]) == [["anchor.bound=null", "sweeps=[{anchor.bound: null}]"]]
