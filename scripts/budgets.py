@@ -1,6 +1,6 @@
 """What six budgets of one training cost, each going on from the one before, and each trained by itself.
 
-    python scripts/budgets.py /tmp/budgets
+    python scripts/budgets.py <empty folder>
 
 AC towards the superclass on the emoji model, 15 to 480 steps, few images. Both sweeps are made in this process, one
 after the other, in an empty folder. The images to learn from are drawn before, by a run of one step. Printed are the
