@@ -60,6 +60,8 @@ class Concept:
         evaluate_near: the sentences for `near`; those of `evaluate` unless given.
         prompts_csv: a CSV file whose column `prompt` has the sentences for the erased concept instead of `evaluate`,
             see `rows`; it belongs to the run like any setting, so name another file after a change.
+        half: `choose` or `report`, if all that is measured on it is to serve one of the two: `sample.half` must be the
+            same, or `all`.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Concept:
     near: dict[str, str] = Field(default_factory=dict)
     evaluate_near: tuple[str, ...] = ()
     prompts_csv: str | None = None
+    half: Literal["choose", "report"] | None = None
 
     def __post_init__(self) -> None:
         listed = {"keep": self.keep, "preserve": self.preserve, "keep_cross": self.keep_cross, "near": self.near}
@@ -130,13 +133,16 @@ class Concept:
         is empty for a concept without neighbours.
 
         Raises:
-            BadInput: `prompts_csv` cannot be read; more than MOST images of a side; no prompt for a kept concept; two
-                kept names with the same words.
+            BadInput: `prompts_csv` cannot be read; more than MOST images of a side; no prompt for a kept concept, or
+                none in the half that is asked for; a concept of the other half; two kept names with the same words.
         """
+        if sample.half != "all" and self.half not in (None, sample.half):
+            remedy = f"set sample.half={self.half}, or take another concept"
+            raise BadInput(f"{self.name} is a concept to {self.half} on, and sample.half={sample.half}: {remedy}.")
         bare = re.sub("^(an?|the) ", "", self.superclass)  # what stands for {name}
         if self.prompts_csv is None:
             asked = [
-                (fill(sentence, self.name, self.phrase), 0, fill(sentence, bare, self.superclass))
+                (fill(sentence, self.name, self.phrase), sample.first, fill(sentence, bare, self.superclass))
                 for sentence in self.evaluate
             ]
         else:
@@ -161,6 +167,9 @@ class Concept:
             ]
             for where, head, names, sentences in places
         }
+        asked, texts = sample.part(asked), {where: sample.part(each) for where, each in texts.items()}
+        if not asked:
+            raise BadInput(f"sample.half={sample.half} leaves no prompt of one for {self.name}: give it a second one.")
         kept = texts["in"] + texts["cross"]
         counts = {"erase": (len(asked), sample.erase), "keep": (len(kept), sample.keep)}
         few_enough({**counts, "near": (len(texts["near"]), sample.near)})
@@ -168,8 +177,8 @@ class Concept:
             missing = f"concept {self.name} has no prompts for kept concepts"
             raise BadInput(f"{missing}: fill `keep` in its yaml, or damage cannot be seen.")
         seeded = [(text, first + i, instead) for text, first, instead in asked for i in range(sample.erase)]
-        again = [(one, seed) for one in kept for seed in range(sample.keep)]
-        further = [(one, sample.keep + seed) for one in texts["near"] for seed in range(sample.near)]
+        again = [(one, sample.first + seed) for one in kept for seed in range(sample.keep)]
+        further = [(one, sample.first + sample.keep + seed) for one in texts["near"] for seed in range(sample.near)]
         return {
             "erase": once(Prompt(text, seed, self.kind, self.name, instead=said) for text, seed, said in seeded),
             "keep": once(Prompt(text, seed, head, name, where) for (text, head, name, where), seed in again),

@@ -15,6 +15,7 @@ from advanchor.core import BadInput, Head, Positive, option
 from advanchor.store import slug
 
 MOST = 200_000  # images that a run may ask for on each side; the field's largest sets have 30,000 prompts
+REPORTED = 1000
 SEEDS = ("evaluation_seed", "sd_seed", "seed")  # columns of a CSV file that hold seeds, the first that is there
 
 
@@ -28,6 +29,8 @@ class Sample:
         scheduler: own, the model's; ddim; or lms, as the released evaluation of AdvAnchor. What methods learn from is
             drawn with the model's own.
         erase, keep, near: images for each prompt of the erased concept, of the kept ones, of its neighbours.
+        half: of the prompts. `choose` takes the first, third, ... of each side, for settings to be chosen on; `report`
+            the others, with seeds from REPORTED on, for what is told of them; `all` every one.
     """
 
     steps: Annotated[int, Field(ge=1, le=1000)]
@@ -36,6 +39,16 @@ class Sample:
     erase: Positive
     keep: Positive
     near: Positive
+    half: Literal["all", "choose", "report"] = "all"
+
+    @property
+    def first(self) -> int:
+        """The seed of the first image of a prompt that has none of its own."""
+        return REPORTED if self.half == "report" else 0
+
+    def part(self, prompts: Sequence[Any]) -> list[Any]:
+        """Those of the half that is drawn."""
+        return list({"all": prompts, "choose": prompts[::2], "report": prompts[1::2]}[self.half])
 
     @property
     def looks(self) -> dict[str, Any]:
