@@ -19,7 +19,7 @@ from advanchor.machine import device
 from advanchor.prompts import Sample
 
 GROUPS: tuple[Kind, ...] = ("model", "judge", "concept", "anchor", "method", "tracker")
-TOP = ("metric", "sample", "seed", "batch", "device", "longest", "root", "study", "sweeps", "table", "paper")
+TOP = ("metric", "sample", "seed", "batch", "device", "longest", "root", "study", "sweeps", "table", "paper", "tune")
 SETTINGS = "settings, as conf/config.yaml has them"
 TYPES: dict[str, tuple[type, str]] = {  # of the settings that belong to no group, and how that is said
     "seed": (int, "a whole number"),
@@ -29,6 +29,7 @@ TYPES: dict[str, tuple[type, str]] = {  # of the settings that belong to no grou
     "study": (str, "a name"),
     "sample": (DictConfig, SETTINGS),
     "table": (DictConfig, SETTINGS),
+    "tune": (DictConfig, SETTINGS),
     "metric": (DictConfig, "metrics, such as metric=[erasure,fid]"),
 }
 

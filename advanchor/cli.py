@@ -6,6 +6,7 @@ whatever else is asked for stand on the standard output, the story of how they c
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import shlex
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from advanchor.commands.attempts import attempt, reason, writable
 from advanchor.commands.launch import PRINTING, launched, printed
 from advanchor.core import BadInput
+from advanchor.verbs import VERBS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -66,12 +68,12 @@ def command(words: Sequence[str]) -> str | None:
     Raises:
         BadInput: the words make no command, or a setting will not do.
     """
-    verb = words[0] if words[:1] in (["table"], ["plot"]) else ""
+    verb = words[0] if words and words[0] in VERBS else ""
     words, folder = configs_of(words[1:] if verb else words)
     flags, plain = [w for w in words if w.startswith("-")], [w for w in words if not w.startswith("-")]
     helped = bool({"-h", "--help"} & set(flags))  # which needs nothing else to be right
     if verb:
-        print(laid_out(verb, flags, [] if helped else [*folder, *plain]))
+        print(by_verb(verb, flags, [] if helped else [*folder, *plain]))
     elif helped:
         from advanchor.commands.help import help_text
         from advanchor.compose import read
@@ -102,17 +104,13 @@ def configs_of(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return rest, found
 
 
-def laid_out(verb: str, flags: Sequence[str], words: Sequence[str]) -> str:
-    """What `advanchor table` and `advanchor plot` print."""
+def by_verb(verb: str, flags: Sequence[str], words: Sequence[str]) -> str:
+    """What `advanchor table` and the like print."""
     from advanchor.compose import read
     from advanchor.results.progress import speak
 
-    speak(stages=True)
-    if verb == "table":
-        from advanchor.results.tables import main
-    else:
-        from advanchor.results.figures import main
-    return main([*flags, *read(words)])
+    speak(stages=verb != "tune")
+    return str(importlib.import_module(VERBS[verb]).main([*flags, *read(words)]))
 
 
 def runs_of(words: Sequence[str], many: bool) -> str | None:

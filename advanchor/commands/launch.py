@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from advanchor.core import BadInput
+from advanchor.verbs import VERBS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -98,7 +99,7 @@ def printed(words: Sequence[str], folder: Sequence[str]) -> None:
         raise BadInput(f"{flags[0]} says how --cfg prints: write --cfg job {flags[0]}.")
     if {"--shell-completion", "-sc"} & {w.partition("=")[0] for w in flags}:
         if line := os.environ.get("COMP_LINE"):  # `advanchor table conc` is completed as `advanchor conc`
-            os.environ["COMP_LINE"] = re.sub(r"^(\s*\S+\s+)(table|plot)\s+", r"\1", line)
+            os.environ["COMP_LINE"] = re.sub(rf"^(\s*\S+\s+)({'|'.join(VERBS)})\s+", r"\1", line)
         return hydra_main([*flags, *plain])
     for flag, value in itertools.pairwise([*(part for w in flags for part in w.split("=", 1)), ""]):
         if flag in ("--cfg", "-c") and value not in ("job", "hydra", "all"):

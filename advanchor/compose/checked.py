@@ -25,9 +25,14 @@ MERGED = (
 NAMES = re.compile(r"(model|judge|concept|anchor|method|tracker|metric\.\w+)\.(name|_target_)")
 PARTS = (
     *("model", "judge", "concept", "anchor", "method", "tracker", "sample", "seed", "batch", "device", "root"),
-    *("study", "table", "paper", "sweeps"),
+    *("study", "table", "paper", "sweeps", "tune"),
 )
-HOLD_SETTINGS = {"sample": "sample.steps=20", "table": "table.rows=[anchor]", "paper": "paper={}"}
+HOLD_SETTINGS = {
+    "sample": "sample.steps=20",
+    "table": "table.rows=[anchor]",
+    "paper": "paper={}",
+    "tune": "tune.trials=40",
+}
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

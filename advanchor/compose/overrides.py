@@ -15,6 +15,7 @@ from advanchor.compose.options import groups, names, own
 from advanchor.compose.sentences import sentences
 from advanchor.compose.writing import quoted
 from advanchor.core import BadInput
+from advanchor.verbs import VERBS
 
 
 def read(words: Sequence[str]) -> list[str]:
@@ -50,10 +51,10 @@ def written(word: str, words: Sequence[str]) -> str:
         )
     name, equals, value = word.partition("=")
     if not equals and not word.startswith("~"):
-        if word in ("table", "plot"):
+        if word in VERBS:
             rest = shlex.join(w for w in words if w != word)
             raise BadInput(f"{word} goes first: advanchor {word} {rest}".rstrip() + ".")
-        close = difflib.get_close_matches(word, ["table", "plot"], 1, 0.5)
+        close = difflib.get_close_matches(word, VERBS, 1, 0.5)
         remedy = f"did you mean {close[0]}?" if close else "`advanchor --help` lists what can be set."
         raise BadInput(f"'{word}' is not key=value: {remedy}")
     if not name.strip("+~ "):

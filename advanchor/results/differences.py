@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advanchor.core import BadInput
-from advanchor.intervals import LEVEL, Table, bounds, p_value, spread
+from advanchor.intervals import LEVEL, Spread, Table, bounds, p_value, spread
 from advanchor.results.cells import Cell, three
 from advanchor.results.sweep import Sweep
 
@@ -16,15 +16,15 @@ NOTE = (
 )
 
 
-def chosen(sweep: Sweep, against: str) -> tuple[str, ...]:
+def chosen(rows: Sequence[tuple[str, ...]], against: str) -> tuple[str, ...]:
     """The row that `against` names, its values with commas between them.
 
     Raises:
         BadInput: there is none.
     """
     row = tuple(part.strip() for part in against.split(","))
-    if row not in sweep.rows:
-        listed = "; ".join(",".join(one) for one in sweep.rows)
+    if row not in rows:
+        listed = "; ".join(",".join(one) for one in rows)
         raise BadInput(f"--against={against} is no row of this table: take one of {listed}.")
     return row
 
@@ -45,19 +45,32 @@ def differences(sweep: Sweep, row: tuple[str, ...], scores: Sequence[str]) -> li
 
 
 def compared(one: Cell | None, others: Sequence[Cell | None]) -> list[str]:
-    """Each other cell's difference from one, in words; the asterisks are for all of them together."""
-    texts, ps = ["—"] * len(others), dict[int, float]()
-    for i, other in enumerate(others):
+    """Each other cell's difference from one, in words."""
+    apart: list[Spread | None] = []
+    for other in others:
         if one is None or other is None or not one.whole or not alike(one, other):
+            apart.append(None)
+        else:
+            pairs = zip(other.tables.values(), one.tables.values(), strict=True)
+            apart.append(spread([Table(a.means - b.means, a.images) for a, b in pairs]))
+    return told(apart, one is not None and len(one.whole) > 1)
+
+
+def told(apart: Sequence[Spread | None], several: bool) -> list[str]:
+    """Differences in words, None as an em dash; the asterisks are for all of them together.
+
+    Args:
+        several: are they over several seeds? Without there is no asterisk.
+    """
+    texts, ps = ["—"] * len(apart), dict[int, float]()
+    for i, one in enumerate(apart):
+        if one is None:
             continue
-        pairs = zip(other.tables.values(), one.tables.values(), strict=True)
-        apart = spread([Table(a.means - b.means, a.images) for a, b in pairs])
-        reach = bounds(apart)
-        texts[i] = f"{signed(float(apart.mean))}" + (
-            f" [{signed(float(reach[0]))}, {signed(float(reach[1]))}]" if reach else ""
-        )
-        if len(one.whole) > 1:
-            ps[i] = float(p_value(apart))
+        reach = bounds(one)
+        between = f" [{signed(float(reach[0]))}, {signed(float(reach[1]))}]" if reach else ""
+        texts[i] = signed(float(one.mean)) + between
+        if several and reach:
+            ps[i] = float(p_value(one))
     ordered = sorted(ps, key=ps.__getitem__)
     for place, i in enumerate(ordered):
         if ps[i] > LEVEL / (len(ordered) - place):

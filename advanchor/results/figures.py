@@ -32,7 +32,7 @@ from advanchor.results.sweep import Sweep, read
 from advanchor.results.tables import parted
 from advanchor.store import slug
 
-Figure = tuple[str, Callable[[Any, Sweep], None], tuple[float, float]]  # name, painter, size in inches
+Figure = tuple[str, Callable[[Any], None], tuple[float, float]]  # name, painter, size in inches
 
 HELP = """\
 advanchor plot key=value ...   the runs of `advanchor -m key=value ...`, read back as figures; nothing is computed
@@ -50,20 +50,13 @@ def main(args: Sequence[str]) -> str:
     """Draw the figures and return what was written.
 
     Raises:
-        BadInput: matplotlib is not installed, a mistake in the arguments, or no run of the sweep is there.
+        BadInput: a mistake in the arguments, no run of the sweep is there, or as `folder_for` and `painted`.
     """
     flags, overrides = parted("plot", args, ["--to=<folder>", "--help"])
     if "--help" in flags:
         return HELP
     if chosen := [o for o in overrides if o.lstrip("+").startswith("table.cells=")]:
         raise BadInput(f"figures show {ERASED} and {KEPT}, whatever a table shows: leave {chosen[0]} out.")
-    try:
-        import matplotlib
-    except ImportError:
-        raise BadInput("plots need matplotlib: pip install 'advanchor[plot]'.") from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     cells = [ERASED, KEPT, CONTENT, COSINE, DRAWN, MOVED, *BEFORE.values()]
     sweep, cfg = read([*overrides, f"table.cells=[{','.join(cells)}]"])
     if not {ERASED, KEPT} <= sweep.scores:
@@ -72,24 +65,50 @@ def main(args: Sequence[str]) -> str:
             "add metric=[erasure] and run it again."
         )
     study = cfg.study if re.fullmatch(r"\w[\w-]{0,60}", cfg.study) else slug(cfg.study)
-    folder = Path(flags.get("--to", Path(cfg.root) / "figures" / study))
+    folder = folder_for(flags.get("--to", str(Path(cfg.root) / "figures" / study)))
+    written = painted(figures(sweep), folder)
+    (folder / "correlations.json").write_text(json.dumps(correlations(sweep), indent=1, allow_nan=False) + "\n")
+    written.append(str(folder / "correlations.json"))
+    return "\n".join(written)
+
+
+def folder_for(place: str) -> Path:
+    """The folder that figures go to.
+
+    Raises:
+        BadInput: it cannot be made.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(place).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(
-            f"figures cannot be written to {folder} ({error.strerror}): name another folder, --to=<folder>."
+            f"figures cannot be written to {place} ({error.strerror}): name another folder, --to=<folder>."
         ) from None
+    return Path(place)
+
+
+def painted(figures: Sequence[Figure], folder: Path) -> list[str]:
+    """Paint figures into a folder; returns what was written.
+
+    Raises:
+        BadInput: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise BadInput("plots need matplotlib: pip install 'advanchor[plot]'.") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
     written = []
-    for name, paint, size in tqdm(figures(sweep), desc="paint", unit="figure", leave=False, delay=1):
+    for name, paint, size in tqdm(figures, desc="paint", unit="figure", leave=False, delay=1):
         figure = plt.figure(figsize=size, layout="constrained")
-        paint(figure, sweep)
+        paint(figure)
         for ending, about in (("png", None), ("pdf", {"CreationDate": None})):
             figure.savefig(folder / f"{name}.{ending}", dpi=150, metadata=about)
             written.append(str(folder / f"{name}.{ending}"))
         plt.close(figure)
-    (folder / "correlations.json").write_text(json.dumps(correlations(sweep), indent=1, allow_nan=False) + "\n")
-    written.append(str(folder / "correlations.json"))
-    return "\n".join(written)
+    return written
 
 
 def figures(sweep: Sweep) -> list[Figure]:
@@ -98,11 +117,20 @@ def figures(sweep: Sweep) -> list[Figure]:
     legend = max(5.5, 0.5 + 0.16 * (rows + columns))
     bands, panels = math.ceil(columns / ABREAST), len(varied(sweep))
     lines = rows * len({(column, run.concept) for (_, column, _), cell in sweep.cells.items() for run in cell.runs})
-    found: list[Figure] = [("trade-off", trade_off, (12 if CONTENT in sweep.scores else 7.5, legend))]
+    width = 12 if CONTENT in sweep.scores else 7.5
+    found: list[Figure] = [("trade-off", partial(trade_off, sweep=sweep), (width, legend))]
     for name, x, y in (("similarity", COSINE, KEPT), ("lacking", DRAWN, ERASED)):
         if any(mean(sweep, row, column, x) is not None for row in sweep.rows for column in sweep.columns):
-            found.append((name, partial(scatter, x=x, y=y), (7.5, legend)))
+            found.append((name, partial(scatter, sweep=sweep, x=x, y=y), (7.5, legend)))
     if panels:
-        found.append(("settings", settings, (3 * min(ABREAST, panels) + 1, 2.7 * math.ceil(panels / ABREAST) + 0.4)))
-    found.append(("concepts", concepts, (max(5, 4 * min(ABREAST, columns)), (1.2 + 0.3 * rows) * bands)))
-    return [*found, ("interference", interference, (11, 2.5 + 0.18 * lines))]
+        found.append(
+            (
+                "settings",
+                partial(settings, sweep=sweep),
+                (3 * min(ABREAST, panels) + 1, 2.7 * math.ceil(panels / ABREAST) + 0.4),
+            )
+        )
+    found.append(
+        ("concepts", partial(concepts, sweep=sweep), (max(5, 4 * min(ABREAST, columns)), (1.2 + 0.3 * rows) * bands))
+    )
+    return [*found, ("interference", partial(interference, sweep=sweep), (11, 2.5 + 0.18 * lines))]

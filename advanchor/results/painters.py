@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advanchor.intervals import bounds
 from advanchor.results.cells import Cell
+from advanchor.results.curves import Front, Read
 from advanchor.results.points import BEFORE, CONTENT, COSINE, DRAWN, ERASED, KEPT, centre, group, label, mean, varied
 from advanchor.results.sweep import Sweep
 
@@ -194,6 +196,40 @@ def changed(
             names = column if len(erased) == 1 else (one,)
             lines.append((" + ".join([label(sweep, row), *names]), changes, set(after)))
     return lines
+
+
+def fronts_of(figure: Any, fronts: Sequence[Front], column: Sequence[str]) -> None:
+    """Scores against the erased one, a line of panels for each judge: the mean over trainings of what is read off each
+    curve, with its 95 % interval over seeds and concepts as a band, where all of them come so far; marks are the means
+    of the budgets.
+    """
+    levels = [i / 100 for i in range(101)]
+    widest = max(len(front.scores) for front in fronts)
+    panels = figure.subplots(len(fronts), widest, squeeze=False)
+    for line, front in zip(panels, fronts, strict=True):
+        rows = [row for row, at in front.curves if at == tuple(column)]
+        for axes in line[len(front.scores) :]:
+            axes.set_axis_off()
+        for axes, name in zip(line, front.scores, strict=False):
+            for i, row in enumerate(rows):
+                colour, shape = COLOURS[i % len(COLOURS)], SHAPES[i % len(SHAPES)]
+                curves = front.curves[row, tuple(column)]
+                read = [Read.of({unit: one.read(name, x) for unit, one in curves.items()}) for x in levels]
+                whole = [(x, one.spread) for x, one in zip(levels, read, strict=True) if one.spread]
+                axes.plot([x for x, _ in whole], [float(s.mean) for _, s in whole], color=colour, linewidth=1.2)
+                if spans := [(x, *reach) for x, s in whole if (reach := bounds(s))]:
+                    axes.fill_between(*np.array(spans, np.float64).T, color=colour, alpha=0.12, linewidth=0)
+                budgets = sorted({b for one in curves.values() for b in one.budgets})
+                each = [[one.at(b, name) for one in curves.values()] for b in budgets]
+                means = [np.mean([p for p in at if p], 0) for at in each if all(at)]
+                look = {"color": colour, "markerfacecolor": "white", "markersize": 5, "linestyle": "", **face(i)}
+                axes.plot([x for x, _ in means], [y for _, y in means], shape, label=" + ".join(row), **look)
+            axes.set_xlabel(f"{front.found}, {front.judge} (lower is better)", fontsize=8)
+            axes.set_ylabel(f"{name} ({front.better.get(name, '')} is better)", fontsize=8)
+            axes.set_xlim(-0.02, 1.02)
+            axes.grid(alpha=0.25)
+    known = panels[0][0].get_legend_handles_labels()
+    figure.legend(*known, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
 
 
 def face(i: int) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
             heads.append(" ".join([*column, name]) + arrow)
     lines = []
     if against:
-        row = chosen(sweep, against)
+        row = chosen(sweep.rows, against)
         lines = [[clean(form, one) for one in line] for line in differences(sweep, row, spec.cells)]
     for row in sweep.rows if not against else ():
         line = [clean(form, one) for one in row]
