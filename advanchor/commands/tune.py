@@ -45,12 +45,12 @@ def searches(overrides: Sequence[str]) -> tuple[list[Search], DictConfig]:
     if not any(o.startswith("sample.half=") for o in words):
         words = [*words, "sample.half=choose"]
     each = [[*words, *(f"{name}={show(value)}" for name, value in one.items())] for one in ends]
-    for lines in each:
-        validate(lines)
     configs = compose_all(expand(each[0]))
     cfg = configs[0]
-    if any(one.sample.half == "report" for one in configs):
+    if any(one.sample.get("half") == "report" for one in configs):
         raise BadInput("sample.half=report is what is reported on, and nothing is chosen there: take choose, or all.")
+    for lines in each:
+        validate(lines)
     asked = settings(cfg)
     if inside := [name for name in found if name in cfg.table.rows or name in cfg.table.columns]:
         raise BadInput(f"{inside[0]} is searched, and cannot tell rows apart: take it out of table.rows and columns.")
