@@ -1,6 +1,8 @@
 """What the tests share: the random model, a concept, and a run small enough for a second."""
 
+import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,3 +64,17 @@ def tiny(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         return run(cfg, out)
 
     return call
+
+
+def script(name: str) -> Any:
+    """A program of scripts/ as a module; they import each other by name."""
+    folder = Path(__file__).resolve().parents[1] / "scripts"
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    spec = importlib.util.spec_from_file_location(f"script_{name}", folder / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

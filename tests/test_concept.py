@@ -293,6 +293,44 @@ def test_neighbours_are_asked_for_by_themselves_on_seeds_of_their_own_and_never_
     assert [p.text for p in both] == ["a red wolf", "a red cat", "a bus"]
 
 
+def halves(concept: Concept) -> dict[str, dict[str, list[Any]]]:
+    return {half: concept.prompts(replace(ONE, half=half)) for half in ("all", "choose", "report")}
+
+
+def test_the_two_halves_are_all_prompts_share_none_and_have_seeds_of_their_own(tmp_path: Path) -> None:
+    shipped = {
+        name: build(compose([f"concept=emoji/{name}"]).concept, "concept") for name in ("owl", "fox_and_twemoji")
+    }
+    for one in (concept_of(near={"dog": "a dog"}), shipped["owl"]):
+        parts = halves(one)
+        for side in ("erase", "keep", "near"):
+            texts = {half: {p.text for p in prompts[side]} for half, prompts in parts.items()}
+            assert texts["choose"] | texts["report"] == texts["all"]
+            assert not texts["choose"] & texts["report"]
+            assert abs(len(texts["choose"]) - len(texts["report"])) <= 2  # an odd one of each kind
+            assert all(p.seed < 1000 for p in parts["choose"][side])
+            assert all(p.seed >= 1000 for p in parts["report"][side])
+    csv = tmp_path / "some.csv"
+    csv.write_text("prompt,seed\na fox,5\na red fox,6\n")
+    listed = halves(concept_of(prompts_csv=str(csv)))
+    assert [(p.text, p.seed) for p in listed["report"]["erase"]] == [("a red fox", 6)]  # its own seed
+
+
+def test_a_concept_of_one_half_is_refused_in_the_other_alone_and_in_a_set() -> None:
+    fox = concept_of(half="choose")
+    assert {len(fox.prompts(replace(ONE, half=half))["erase"]) for half in ("all", "choose")} == {1, 2}
+    with pytest.raises(
+        BadInput, match=r"fox is a concept to choose on, and sample\.half=report: set sample\.half=choose"
+    ):
+        fox.prompts(replace(ONE, half="report"))
+    with pytest.raises(BadInput, match="fox is a concept to choose on"):
+        Concepts(name="both", several={"a": fox, "b": concept_of(name="wolf", phrase="a wolf", keep={})}).prompts(
+            replace(ONE, half="report")
+        )
+    with pytest.raises(BadInput, match=r"sample\.half=report leaves no prompt of one for fox: give it a second one"):
+        concept_of(evaluate=["{}"]).prompts(replace(ONE, half="report"))
+
+
 def test_an_erased_prompt_knows_its_sentence_with_the_superclass_instead(tmp_path: Path) -> None:
     concept = concept_of(evaluate=["{} in noto style", "two {name} toys"])
     assert [p.instead for p in concept.prompts(ONE)["erase"]] == ["an animal in noto style", "two animal toys"]

@@ -1,6 +1,5 @@
 """The pages tell the truth: their examples run, their lists are whole, the picture is that of the imports."""
 
-import importlib.util
 import json
 import os
 import re
@@ -9,7 +8,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+
+from conftest import script
 
 ROOT = Path(__file__).resolve().parents[1]
 ADDING = (ROOT / "docs/adding.md").read_text()
@@ -115,17 +115,10 @@ def test_the_page_of_the_architecture_names_every_file_and_no_other() -> None:
     assert all((ROOT / name).exists() for name in named), sorted(n for n in named if not (ROOT / n).exists())
 
 
-def architecture() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("architecture", ROOT / "scripts/architecture.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_picture_of_the_architecture_is_that_of_the_imports() -> None:
-    assert (ROOT / "docs/architecture.svg").read_text() == architecture().picture(), "run scripts/architecture.py"
+    assert (ROOT / "docs/architecture.svg").read_text() == script("architecture").picture(), (
+        "run scripts/architecture.py"
+    )
 
 
 def test_the_readme_is_read_in_one_sitting_and_every_link_of_a_page_leads_somewhere() -> None:

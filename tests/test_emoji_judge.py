@@ -1,6 +1,5 @@
 """The emoji judge's two detectors know an emoji from a picture of nothing, and its features know no label."""
 
-import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import script
 from PIL import Image
 from torch import Tensor
 
@@ -44,13 +44,7 @@ def drawn(prompts: list[Prompt]) -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def junk() -> Any:
-    path = Path(__file__).parents[1] / "scripts/emoji_junk.py"
-    spec = importlib.util.spec_from_file_location("emoji_junk", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("emoji_junk")
 
 
 def as_images(pixels: Tensor) -> list[Image.Image]:

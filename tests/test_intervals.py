@@ -2,19 +2,17 @@
 table, its JSON and its figures alike.
 """
 
-import importlib.util
 import json
 import random
 import re
 import statistics
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, script
 from scipy import stats
 
 from advanchor import report
@@ -27,18 +25,10 @@ from advanchor.results.sweep import Sweep
 from advanchor.results.tables import main, marked
 from advanchor.units import table, with_interval
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts/coverage.py"
-
 
 @pytest.fixture(scope="module")
 def coverage() -> Any:
-    spec = importlib.util.spec_from_file_location("coverage_of_intervals", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["coverage_of_intervals"] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("coverage")
 
 
 def one(*values: float) -> Table:

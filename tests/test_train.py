@@ -1,6 +1,5 @@
 """Training the emoji world: what a killed stage resumes to, what captions are true of, and what is held out."""
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,29 +8,21 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import script
 
 from advanchor.build import build
 from advanchor.compose import compose
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts/train_emoji.py"
-
 
 @pytest.fixture(scope="module")
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("train_emoji", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["train_emoji"] = module
-    sys.path.append(str(SCRIPT.parent))  # scripts import each other by name
-    spec.loader.exec_module(module)
-    return module
+def program() -> Any:
+    return script("train_emoji")
 
 
 def test_a_killed_training_resumes_to_the_bits_of_an_undisturbed_one(
-    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(program, "CHECKPOINT_SECONDS", 0.0)
 
     def run(folder: Path, die_at: int | None) -> dict[str, Any]:
         folder.mkdir(exist_ok=True)
@@ -45,7 +36,7 @@ def test_a_killed_training_resumes_to_the_bits_of_an_undisturbed_one(
 
         return {
             k: v.clone()
-            for k, v in script.train("net", net, loss, folder, steps=9, lr=1e-2, ema=0.9).state_dict().items()
+            for k, v in program.train("net", net, loss, folder, steps=9, lr=1e-2, ema=0.9).state_dict().items()
         }
 
     undisturbed = run(tmp_path / "a", None)
@@ -55,14 +46,14 @@ def test_a_killed_training_resumes_to_the_bits_of_an_undisturbed_one(
     assert all(torch.equal(undisturbed[k], resumed[k]) for k in undisturbed)
 
 
-def test_a_batch_depends_on_its_step_alone_and_never_holds_a_held_out_pair(script: Any) -> None:
+def test_a_batch_depends_on_its_step_alone_and_never_holds_a_held_out_pair(program: Any) -> None:
     held = {
-        (script.STYLES.index(s), script.OBJECTS.index(o))
-        for s, names in script.TAXONOMY["held_out"].items()
+        (program.STYLES.index(s), program.OBJECTS.index(o))
+        for s, names in program.TAXONOMY["held_out"].items()
         for o in names
     }
-    pairs = np.array([(s, o) for s in range(8) for o in range(len(script.OBJECTS)) if (s, o) not in held])
-    world = script.World(torch.zeros(1), pairs, 0)
+    pairs = np.array([(s, o) for s in range(8) for o in range(len(program.OBJECTS)) if (s, o) not in held])
+    world = program.World(torch.zeros(1), pairs, 0)
     for step in range(20):
         drawn = world.batch(step, 64, 3)[0]
         assert (drawn == world.batch(step, 64, 3)[0]).all()
@@ -70,21 +61,21 @@ def test_a_batch_depends_on_its_step_alone_and_never_holds_a_held_out_pair(scrip
         assert len({tuple(p) for p in drawn.tolist()}) == 64
 
 
-def test_the_second_detector_is_trained_on_another_split_of_the_pairs(script: Any) -> None:
-    seen, other = ({tuple(pair) for pair in pairs.tolist()} for pairs in (script.seen_pairs(), script.other_pairs(0)))
+def test_the_second_detector_is_trained_on_another_split_of_the_pairs(program: Any) -> None:
+    seen, other = ({tuple(pair) for pair in pairs.tolist()} for pairs in (program.seen_pairs(), program.other_pairs(0)))
     assert len(seen) == 706
     assert len(other - seen) == 78  # the held-out pairs of all other stages
     left = seen - other
-    assert sorted(style for style, _ in left) == sorted([*range(8)] * script.SPLIT)
+    assert sorted(style for style, _ in left) == sorted([*range(8)] * program.SPLIT)
     assert len({thing for _, thing in left}) == len(left)
 
 
-def test_junk_is_the_same_for_the_same_seed_and_each_detector_is_kept_from_some_kinds(script: Any) -> None:
+def test_junk_is_the_same_for_the_same_seed_and_each_detector_is_kept_from_some_kinds(program: Any) -> None:
     junk = sys.modules["emoji_junk"]
-    images = torch.randint(256, (8, len(script.OBJECTS), 1, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    images = torch.randint(256, (8, len(program.OBJECTS), 1, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     images = images.byte()
     for kind in ("blobs", "averages", "blends", *junk.KEPT_BACK):
-        one, again, other = (junk.make(images, script.seen_pairs(), kind, 3, seed) for seed in (1, 1, 2))
+        one, again, other = (junk.make(images, program.seen_pairs(), kind, 3, seed) for seed in (1, 1, 2))
         assert one.shape == (3, 3, 32, 32)
         assert torch.equal(one, again)
         assert not torch.equal(one, other)
@@ -92,22 +83,22 @@ def test_junk_is_the_same_for_the_same_seed_and_each_detector_is_kept_from_some_
     assert set(junk.TRAINED["resnet"]) != set(junk.TRAINED["vit"])
 
 
-def test_a_caption_is_true_of_its_own_image_and_says_what_it_is_true_of(script: Any) -> None:
+def test_a_caption_is_true_of_its_own_image_and_says_what_it_is_true_of(program: Any) -> None:
     rng = np.random.default_rng(0)
     kinds = set()
     for _ in range(600):
-        style, thing = int(rng.integers(8)), int(rng.integers(len(script.OBJECTS)))
-        caption = script.draw_caption(style, thing, rng, empty=0.1)
+        style, thing = int(rng.integers(8)), int(rng.integers(len(program.OBJECTS)))
+        caption = program.draw_caption(style, thing, rng, empty=0.1)
         assert caption.true_of[style, thing]
-        named = [s for s in script.STYLES if f" {s} " in f" {caption.text} "]
-        assert named == ([script.STYLES[style]] if caption.true_of.any(1).sum() == 1 else [])
+        named = [s for s in program.STYLES if f" {s} " in f" {caption.text} "]
+        assert named == ([program.STYLES[style]] if caption.true_of.any(1).sum() == 1 else [])
         kinds.add((int(caption.true_of.any(1).sum()), caption.text == ""))
     assert kinds == {(1, False), (8, False), (8, True)}
 
 
-def test_the_taxonomy_is_what_it_promises(script: Any) -> None:
-    objects, held = script.TAXONOMY["objects"], script.TAXONOMY["held_out"]
-    assert len(script.STYLES) == 8
+def test_the_taxonomy_is_what_it_promises(program: Any) -> None:
+    objects, held = program.TAXONOMY["objects"], program.TAXONOMY["held_out"]
+    assert len(program.STYLES) == 8
     assert len(objects) >= 96
     for name, entry in objects.items():
         assert len(entry["siblings"]) == 2
@@ -119,7 +110,7 @@ def test_the_taxonomy_is_what_it_promises(script: Any) -> None:
     assert {n for names in held.values() for n in names} <= set(objects)
 
 
-def test_the_neighbours_of_every_concept_are_those_that_the_rule_finds(script: Any) -> None:
+def test_the_neighbours_of_every_concept_are_those_that_the_rule_finds(program: Any) -> None:
     import neighbours
 
     model = build(compose([]).model, "model").open("cpu")
@@ -129,9 +120,9 @@ def test_the_neighbours_of_every_concept_are_those_that_the_rule_finds(script: A
         found = {other: neighbours.phrase(other) for other in neighbours.neighbours(model, name)}
         assert yaml.safe_load(file.read_text())["near"] == found, "run scripts/neighbours.py"
         assert name not in found
-        assert len(found) == (neighbours.OF_STYLES if name in script.STYLES else neighbours.OBJECTS)
+        assert len(found) == (neighbours.OF_STYLES if name in program.STYLES else neighbours.OBJECTS)
     near_fox = neighbours.neighbours(model, "fox")
-    animals = [script.TAXONOMY["objects"][other]["superclass"] == "animal" for other in near_fox]
+    animals = [program.TAXONOMY["objects"][other]["superclass"] == "animal" for other in near_fox]
     assert animals[: neighbours.KIN] == [True] * neighbours.KIN
     assert "wolf" in near_fox[:2]
     assert not all(animals)

@@ -15,6 +15,8 @@ advanchor key=value ...                  one run
 advanchor key=value other=a,b,c ... -m   a sweep over some values; an experiment may be one by itself
 advanchor table key=value ...            what a sweep left, as a table; `advanchor table --help`
 advanchor plot key=value ...             and as figures; `advanchor plot --help`
+advanchor front key=value ...            and at equal erasure; `advanchor front --help`
+advanchor tune key=value ...             a search for settings; `advanchor tune --help`
 advanchor --config-dir=<folder> ...      with options of your own beside these, in a folder laid out like conf/
 advanchor --cfg job key=value ...        every setting of a run, without running
 advanchor -sc install=bash               completion of options and settings: eval "$(advanchor -sc install=bash)"
