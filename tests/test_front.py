@@ -97,7 +97,7 @@ def swept(found: dict[str, list[float]], kept: float = 0.5) -> Sweep:
 
 def front_of(sweep: Sweep) -> Front:
     front = Front("judge 1", "erasure/hit", ["keep/hit"])
-    collect(front, sweep, 1, {(row[0],): "method.steps" for row in sweep.rows}, ["method.steps"])
+    collect(front, sweep, 1, {((row[0],), ("fox",)): "method.steps" for row in sweep.rows}, ["method.steps"])
     return front
 
 
@@ -132,13 +132,15 @@ def test_a_rows_budget_is_the_one_setting_that_differs_within_it() -> None:
         "method=uce anchor=empty method.erase_scale=0.5", "method=uce anchor=empty method.erase_scale=1",
         "method=none anchor=concept",
     )  # fmt: skip
-    assert budgets_of(runs, ["method", "anchor"]) == {
+    assert {row: name for (row, _), name in budgets_of(runs, ["method", "anchor"], []).items()} == {
         ("ac", "empty"): "method.steps", ("uce", "empty"): "method.erase_scale", ("none", "concept"): "",
     }  # fmt: skip
-    with pytest.raises(BadInput, match=r"method\.steps and method\.lr differ within the row ac.* name the others in"):
-        budgets_of(configs("method.steps=1 method.lr=1e-4", "method.steps=2 method.lr=1e-3"), ["method"])
+    kinds = configs("concept=emoji/owl method.lr=1e-4", "concept=emoji/noto method.lr=1e-3")
+    assert {*budgets_of(kinds, ["method"], ["concept.kind"]).values()} == {""}  # each kind has settings of its own
+    with pytest.raises(BadInput, match=r"method\.steps and method\.lr differ within ac, .* name the others in"):
+        budgets_of(configs("method.steps=1 method.lr=1e-4", "method.steps=2 method.lr=1e-3"), ["method"], [])
     with pytest.raises(BadInput, match=r"method\.scope=attn2 is no budget, which is a number"):
-        budgets_of(configs("method.scope=attn2", "method.scope=attn2.kv"), ["method"])
+        budgets_of(configs("method.scope=attn2", "method.scope=attn2.kv"), ["method"], [])
 
 
 def test_front_reads_the_runs_back_with_every_seed_and_computes_nothing(

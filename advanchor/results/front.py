@@ -56,28 +56,29 @@ NOTES = (
 )
 
 
-def budgets_of(configs: Sequence[DictConfig], rows: Sequence[str]) -> dict[Names, str]:
-    """Row -> the setting of method or anchor that differs between its runs; "" where none does.
+def budgets_of(
+    configs: Sequence[DictConfig], rows: Sequence[str], columns: Sequence[str]
+) -> dict[tuple[Names, Names], str]:
+    """Row and column -> the setting of method or anchor that differs between its runs; "" where none does.
 
     Raises:
         BadInput: several do, or one that is no number.
     """
-    each: dict[Names, list[dict[str, Any]]] = {}
+    each: dict[tuple[Names, Names], list[dict[str, Any]]] = {}
     for cfg in configs:
         flat = flattened({part: OmegaConf.to_container(cfg[part], resolve=True) for part in ("method", "anchor")})
-        each.setdefault(tuple(label(cfg, name) for name in rows), []).append(flat)
+        row, column = (tuple(label(cfg, name) for name in names) for names in (rows, columns))
+        each.setdefault((row, column), []).append(flat)
     found = {}
-    for row, several in each.items():
-        names = [
-            n for n in dict.fromkeys(k for one in several for k in one) if len({repr(o.get(n)) for o in several}) > 1
-        ]
+    for (row, column), several in each.items():
+        names = [n for n in dict.fromkeys(k for o in several for k in o) if len({repr(o.get(n)) for o in several}) > 1]
         if len(names) > 1:
-            more = f"{' and '.join(names)} differ within the row {' / '.join(row)}"
+            more = f"{' and '.join(names)} differ within {' / '.join([*row, *column])}"
             raise BadInput(f"{more}, and one of them is its budget: name the others in table.rows.")
         values = [one[name] for one in several for name in names]
         if wrong := [v for v in values if isinstance(v, bool) or not isinstance(v, int | float)]:
             raise BadInput(f"{names[0]}={wrong[0]} is no budget, which is a number: name it in table.rows.")
-        found[row] = names[0] if names else ""
+        found[row, column] = names[0] if names else ""
     return found
 
 
@@ -108,7 +109,7 @@ def fronts(overrides: Sequence[str]) -> tuple[list[Front], Sweep]:
     if not judges or not rows:
         needs = "erasure/hit in table.cells, what to read there beside it, and in table.rows what tells curves apart"
         raise BadInput(f"front compares at equal erasure: name {needs}.")
-    budgets = budgets_of(configs, rows)
+    budgets = budgets_of(configs, rows, spec.columns)
     settings = [name for name in dict.fromkeys(budgets.values()) if name]
     cells = [name for one in judges for name in (one.found, *one.scores)]
     wide = [o for o in overrides if not re.match(r"\+*table\.(rows|cells)=", o)]
@@ -121,7 +122,9 @@ def fronts(overrides: Sequence[str]) -> tuple[list[Front], Sweep]:
     return judges, sweep
 
 
-def collect(front: Front, sweep: Sweep, names: int, budgets: Mapping[Names, str], settings: Sequence[str]) -> None:
+def collect(
+    front: Front, sweep: Sweep, names: int, budgets: Mapping[tuple[Names, Names], str], settings: Sequence[str]
+) -> None:
     """Put a sweep's runs on their curves.
 
     Args:
@@ -131,9 +134,10 @@ def collect(front: Front, sweep: Sweep, names: int, budgets: Mapping[Names, str]
     for (wide, column, name), cell in sweep.cells.items():
         row, score = wide[:names], name.removesuffix("@base")
         unedited = score != name
-        if score not in (front.found, *front.scores) or (unedited and budgets[row] != STEPS):
+        setting = budgets.get((row, column), "")
+        if score not in (front.found, *front.scores) or (unedited and setting != STEPS):
             continue
-        budget = 0.0 if unedited or not budgets[row] else float(wide[names + settings.index(budgets[row])])
+        budget = 0.0 if unedited or not setting else float(wide[names + settings.index(setting)])
         for run in cell.runs:
             trainings = points.setdefault((row, column), {})
             trainings.setdefault((run.seed, run.concept), {}).setdefault(budget, {})[score] = run.value
