@@ -190,3 +190,12 @@ def test_front_reads_the_runs_back_with_every_seed_and_computes_nothing(
 def test_what_front_cannot_do_is_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=sentence):
         main([*TINY, f"root={tmp_path}", *words])
+
+
+def test_an_interval_of_shares_stays_within_0_and_1_and_any_other_goes_where_it_must() -> None:
+    values = {
+        (s, c): y for (s, c), y in zip(itertools.product((0, 1), ("fox", "car")), (1.0, 0.6, 1.0, 0.9), strict=True)
+    }
+    low, high = Read.of(values, share=True).bounds or (0.0, 0.0)
+    assert low < 0.875 < high == 1
+    assert (Read.of(values).bounds or (0.0, 0.0))[1] > 1

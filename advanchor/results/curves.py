@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from advanchor.intervals import Spread, Table, spread
+from advanchor.intervals import Spread, Table, bounds, spread
 
 Array = NDArray[np.float64]
 Names = tuple[str, ...]
@@ -86,12 +86,13 @@ class Read:
     seeds: tuple[int, ...]
     concepts: tuple[str, ...]
     values: Array
+    share: bool = False
 
     @classmethod
-    def of(cls, values: dict[Unit, float | None]) -> Read:
+    def of(cls, values: dict[Unit, float | None], share: bool = False) -> Read:
         seeds, concepts = (tuple(dict.fromkeys(one)) for one in zip(*sorted(values), strict=True))
         found = [[values.get((seed, concept)) for concept in concepts] for seed in seeds]
-        return cls(seeds, concepts, np.array(found, np.float64))  # None becomes NaN
+        return cls(seeds, concepts, np.array(found, np.float64), share)  # None becomes NaN
 
     @property
     def there(self) -> Array:
@@ -104,6 +105,14 @@ class Read:
         far are the easy ones.
         """
         return over(self.values) if np.isfinite(self.values).all() else None
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The 95 % interval of the mean over all; of shares within [0, 1]."""
+        if self.spread is None or (reach := bounds(self.spread)) is None:
+            return None
+        low, high = map(float, reach)
+        return (max(low, 0.0), min(high, 1.0)) if self.share else (low, high)
 
     def minus(self, other: Read) -> tuple[Spread, int] | None:
         """The paired difference, over the concepts that both have for all seeds, and how many these are."""
@@ -128,7 +137,7 @@ class Front:
         judge: its name.
         found, scores: what is compared at, and what is read there.
         curves: row and column -> training -> its curve.
-        better: score -> direction.
+        better: score -> direction. `shares`: scores that are shares of images.
     """
 
     judge: str
@@ -136,10 +145,14 @@ class Front:
     scores: list[str]
     curves: dict[tuple[Names, Names], dict[Unit, Curve]] = field(default_factory=dict)
     better: dict[str, str] = field(default_factory=dict)
+    shares: set[str] = field(default_factory=set)
 
     def reads(self, row: Names, column: Names, levels: Sequence[float]) -> dict[str, Read]:
         """What is read off a row's curves, by name: every score at every level, and the volume."""
         curves = self.curves[row, column]
         names = {f"{score} at {at:g}": (score, at) for at in levels for score in self.scores}
-        found = {name: Read.of({unit: one.read(*what) for unit, one in curves.items()}) for name, what in names.items()}
-        return found | {"volume": Read.of({unit: one.volume() for unit, one in curves.items()})}
+        found = {
+            name: Read.of({unit: one.read(*what) for unit, one in curves.items()}, what[0] in self.shares)
+            for name, what in names.items()
+        }
+        return found | {"volume": Read.of({unit: one.volume() for unit, one in curves.items()}, share=True)}

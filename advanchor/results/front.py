@@ -20,7 +20,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from advanchor.compose import compose_all, expand, validate
 from advanchor.core import BadInput
-from advanchor.intervals import bounds
 from advanchor.report import ARROW
 from advanchor.results.cells import three
 from advanchor.results.curves import Curve, Front, Names, Read, Unit
@@ -142,6 +141,7 @@ def collect(
             trainings = points.setdefault((row, column), {})
             trainings.setdefault((run.seed, run.concept), {}).setdefault(budget, {})[score] = run.value
             front.better[score] = cell.better
+            front.shares |= {score} if run.share else set()
     for place, trainings in points.items():
         for unit, found in trainings.items():
             kept = [(budget, at) for budget, at in sorted(found.items()) if front.found in at]
@@ -183,8 +183,8 @@ def text(one: Read) -> str:
     if one.spread is None:
         mean = f"{three(float(one.there.mean()))} " if one.there.size else ""
         return f"{mean}({one.there.size} of {one.values.size})"
-    reach = bounds(one.spread)
-    return three(float(one.spread.mean)) + (f" [{three(float(reach[0]))}, {three(float(reach[1]))}]" if reach else "")
+    reach = one.bounds
+    return three(float(one.spread.mean)) + (f" [{three(reach[0])}, {three(reach[1])}]" if reach else "")
 
 
 def compared(one: Read, others: Sequence[Read]) -> list[str]:
@@ -206,11 +206,9 @@ def numbers(fronts: Sequence[Front], sweep: Sweep, levels: Sequence[float]) -> d
             ]
             means: dict[str, Any] = {}
             for name, one in front.reads(row, column, levels).items():
-                reach = bounds(one.spread) if one.spread else None
                 means[name] = {
                     "mean": float(one.spread.mean) if one.spread else None,
-                    "low": float(reach[0]) if reach else None,
-                    "high": float(reach[1]) if reach else None,
+                    "interval": one.bounds,
                     "seeds": one.seeds,
                     "concepts": one.concepts,
                     "values": [[None if v != v else float(v) for v in line] for line in one.values],

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advanchor.intervals import bounds
 from advanchor.results.cells import Cell
 from advanchor.results.curves import Front, Read
 from advanchor.results.points import BEFORE, CONTENT, COSINE, DRAWN, ERASED, KEPT, centre, group, label, mean, varied
@@ -214,10 +213,11 @@ def fronts_of(figure: Any, fronts: Sequence[Front], column: Sequence[str]) -> No
             for i, row in enumerate(rows):
                 colour, shape = COLOURS[i % len(COLOURS)], SHAPES[i % len(SHAPES)]
                 curves = front.curves[row, tuple(column)]
-                read = [Read.of({unit: one.read(name, x) for unit, one in curves.items()}) for x in levels]
-                whole = [(x, one.spread) for x, one in zip(levels, read, strict=True) if one.spread]
-                axes.plot([x for x, _ in whole], [float(s.mean) for _, s in whole], color=colour, linewidth=1.2)
-                if spans := [(x, *reach) for x, s in whole if (reach := bounds(s))]:
+                share = name in front.shares
+                read = [Read.of({unit: one.read(name, x) for unit, one in curves.items()}, share) for x in levels]
+                whole = [(x, one.spread.mean) for x, one in zip(levels, read, strict=True) if one.spread]
+                axes.plot([x for x, _ in whole], [float(mean) for _, mean in whole], color=colour, linewidth=1.2)
+                if spans := [(x, *one.bounds) for x, one in zip(levels, read, strict=True) if one.bounds]:
                     axes.fill_between(*np.array(spans, np.float64).T, color=colour, alpha=0.12, linewidth=0)
                 budgets = sorted({b for one in curves.values() for b in one.budgets})
                 each = [[one.at(b, name) for one in curves.values()] for b in budgets]
