@@ -21,6 +21,7 @@ from advanchor.protocols import Anchor, Edit, Method
 from advanchor.provenance import code
 from advanchor.store import SUMS, cached, read_json, read_tensors, write_json, write_tensors
 from advanchor.trails import END, Trail
+from advanchor.training.closeness import closeness
 from advanchor.training.loop import recorded
 
 LASTING = {"edit.safetensors", "edit.json", "anchor.safetensors", "train.jsonl", SUMS}
@@ -41,7 +42,7 @@ def erased(
     live: list[int] = []
     method, anchor = cast(Method, build(cfg.method, "method")), cast(Anchor, build(cfg.anchor, "anchor"))
     classes = (type(one).__module__ for one in (method, anchor))
-    own = code(model.made_by, *classes, "advanchor.anchors.similarity")
+    own = code(model.made_by, *classes, "advanchor.anchors.similarity", "advanchor.training.closeness")
     trail = Trail.of(cfg, folder, own, str(model.device.type), torch.__version__)
 
     def log_step(i: int, **scalars: float) -> None:
@@ -103,7 +104,7 @@ def learn(
     tensors = method.erase(model, targets, cfg.seed, part, log)
     seconds: float | None = time.monotonic() - start if fresh else None  # of a resumed erasure only a part was seen
 
-    each = [{**similarity(model, target), **target.report()} for target in targets]
+    each = [{**similarity(model, target), **closeness(model, target, part), **target.report()} for target in targets]
     means = {name: sum(one[name] for one in each) / len(each) for name in each[0]}  # over the concepts
     diagnostics = {name: value for name, value in means.items() if math.isfinite(value)}  # nobody trained: no loss
     if shared.exists():

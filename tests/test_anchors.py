@@ -1,6 +1,7 @@
 """Every anchor is what its name says: closed forms against plain tensors, controls against what they control for."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +17,11 @@ from advanchor.anchors.learned import Learned, nearest
 from advanchor.anchors.noise import Noise
 from advanchor.anchors.similarity import similarity
 from advanchor.anchors.words import Empty, Sibling, Superclass, Text, Unrelated
-from advanchor.build import check
+from advanchor.build import build, check
 from advanchor.compose import compose
 from advanchor.core import BadInput
 from advanchor.protocols import Step
+from advanchor.training.closeness import closeness
 
 FIELDS = {k: v for k, v in vars(ANCHOR).items() if k in ANCHOR.__dataclass_fields__}  # type: ignore[attr-defined]
 LEARNED = Learned(
@@ -338,3 +340,20 @@ def test_ahead_learns_on_so_many_batches_before_the_weights_and_is_fixed_afterwa
     learned = search.parameter.detach().clone()
     search.embed(step)
     assert torch.equal(search.parameter, learned)
+
+
+def test_where_an_anchor_is_in_the_predictions_is_measured_between_superclass_and_concept(
+    model: Any, concept: Any, tmp_path: Path
+) -> None:
+    found = {}
+    for name in ("concept", "superclass", "empty"):
+        anchor = build(compose(["model=random", "concept=emoji/butterfly", f"anchor={name}"]).anchor, "anchor")
+        found[name] = closeness(model, anchor.start(model, concept, 0), tmp_path)
+    names = ("anchor/predicted", "anchor/along", "anchor/across")
+    assert [found["concept"][n] for n in names] == pytest.approx([0, 1, 0], abs=1e-4)
+    assert [found["superclass"][n] for n in names] == pytest.approx([1, 0, 0], abs=1e-4)
+    far = found["empty"]
+    assert far["anchor/predicted"] > 0
+    assert far["anchor/across"] > 0
+    again = build(compose(["model=random", "anchor=empty"]).anchor, "anchor").start(model, concept, 5)
+    assert closeness(model, again, tmp_path / "elsewhere") == far  # the same images, whatever the run's seed

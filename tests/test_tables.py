@@ -419,6 +419,20 @@ def test_a_cell_knows_its_means_by_concept() -> None:
     assert one.by_label() == {"fox": 0.5, "car": 0.5}
 
 
+def test_what_is_erased_can_be_held_fixed_in_a_correlation() -> None:
+    erased, similar, kept = (0.0, 0.1, 0.2, 0.3, 0.4), (0.1, 0.3, 0.2, 0.5, 0.4), (0.2, 0.1, 0.4, 0.3, 0.5)
+    cells: dict[Any, Cell] = {}
+    for i, values in enumerate(zip(erased, similar, kept, strict=True)):
+        names = ("erasure/hit", "anchor/cosine_span", "keep/hit")
+        cells |= {((str(i),), ("fox",), name): Cell([Value(v)]) for name, v in zip(names, values, strict=True)}
+    found = correlations(Sweep([(str(i),) for i in range(5)], [("fox",)], cells, 5, [], {}))
+    xy, xz, yz = 0.3, 0.8, 0.8  # 1 - 6 sum d^2 / (n (n^2 - 1))
+    assert found["similarity_keeping/all"]["rho"] == pytest.approx(xy, abs=1e-6)
+    wanted = (xy - xz * yz) / ((1 - xz**2) * (1 - yz**2)) ** 0.5
+    assert found["similarity_keeping/given"]["rho"] == pytest.approx(wanted, abs=1e-4)  # torchmetrics adds a little to each variance
+    assert "drawn_erased/given" not in found
+
+
 def test_correlations_are_within_concepts_and_leave_out_the_concept_itself() -> None:
     cells: dict[Any, Cell] = {}
     for concept, start in (

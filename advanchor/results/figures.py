@@ -9,7 +9,8 @@ lacking.*          how often the unedited model draws the concept under the anch
 settings.*         erased and kept hit rate against the value of each setting that a sweep varies alone
 concepts.*         bars of erased and kept hit rate for each row, a panel for each column
 interference.*     hit rate after minus before of every measured concept, as a heat map: what each erasing did to it
-correlations.json  rank correlations of the pairs of `similarity` and `lacking`, and of cosine and FID of kept images
+correlations.json  rank correlations of the pairs of `similarity` and `lacking`, of other distances of an anchor from
+                   its concept with keeping, and of cosine and FID of kept images; also given what is erased
 """
 
 from __future__ import annotations
@@ -27,7 +28,19 @@ from tqdm import tqdm
 from advanchor.core import BadInput
 from advanchor.results.correlations import correlations
 from advanchor.results.painters import ABREAST, concepts, interference, scatter, settings, trade_off
-from advanchor.results.points import BEFORE, CONTENT, COSINE, DRAWN, ERASED, KEPT, MOVED, mean, varied
+from advanchor.results.points import (
+    BEFORE,
+    CONTENT,
+    COSINE,
+    DRAWN,
+    ERASED,
+    KEPT,
+    MOVED,
+    POOLED,
+    PREDICTED,
+    mean,
+    varied,
+)
 from advanchor.results.sweep import Sweep, read
 from advanchor.results.tables import parted
 from advanchor.store import slug
@@ -57,7 +70,7 @@ def main(args: Sequence[str]) -> str:
         return HELP
     if chosen := [o for o in overrides if o.lstrip("+").startswith("table.cells=")]:
         raise BadInput(f"figures show {ERASED} and {KEPT}, whatever a table shows: leave {chosen[0]} out.")
-    cells = [ERASED, KEPT, CONTENT, COSINE, DRAWN, MOVED, *BEFORE.values()]
+    cells = [ERASED, KEPT, CONTENT, COSINE, POOLED, PREDICTED, DRAWN, MOVED, *BEFORE.values()]
     sweep, cfg = read([*overrides, f"table.cells=[{','.join(cells)}]"])
     if not {ERASED, KEPT} <= sweep.scores:
         raise BadInput(

@@ -11,6 +11,7 @@ from advanchor.results.sweep import Sweep
 
 ERASED, CONTENT, KEPT = "erasure/hit", "content/hit", "keep/hit"
 COSINE, DRAWN, MOVED = "anchor/cosine_span", "anchor/hit", "fid/keep"
+POOLED, PREDICTED = "anchor/cosine_pooled", "anchor/predicted"
 BEFORE = {ERASED: f"{ERASED}@base", KEPT: f"{KEPT}@base"}
 
 
