@@ -429,7 +429,8 @@ def test_what_is_erased_can_be_held_fixed_in_a_correlation() -> None:
     xy, xz, yz = 0.3, 0.8, 0.8  # 1 - 6 sum d^2 / (n (n^2 - 1))
     assert found["similarity_keeping/all"]["rho"] == pytest.approx(xy, abs=1e-6)
     wanted = (xy - xz * yz) / ((1 - xz**2) * (1 - yz**2)) ** 0.5
-    assert found["similarity_keeping/given"]["rho"] == pytest.approx(wanted, abs=1e-4)  # torchmetrics adds a little to each variance
+    # torchmetrics adds a little to each variance
+    assert found["similarity_keeping/given"]["rho"] == pytest.approx(wanted, abs=1e-4)
     assert "drawn_erased/given" not in found
 
 
