@@ -109,28 +109,28 @@ def test_a_study_that_is_killed_goes_on_and_ends_like_one_that_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tune, "scored", fake)
-    assert tune.searched(of(tmp_path / "whole", "tune.trials=13")) is None
+    assert tune.made(of(tmp_path / "whole", "tune.trials=13")) is None
 
     def killed(search: Search, params: Mapping[str, Any]) -> Any:
         monkeypatch.setattr(tune, "scored", fake)
         raise KeyboardInterrupt
 
     for trials in (2, 5, 12):  # the last beyond those that are drawn at random
-        assert tune.searched(of(tmp_path / "killed", f"tune.trials={trials}")) is None
+        assert tune.made(of(tmp_path / "killed", f"tune.trials={trials}")) is None
         monkeypatch.setattr(tune, "scored", killed)
         with pytest.raises(KeyboardInterrupt):
-            tune.searched(of(tmp_path / "killed", "tune.trials=13"))
-    assert tune.searched(of(tmp_path / "killed", "tune.trials=13")) is None
+            tune.made(of(tmp_path / "killed", "tune.trials=13"))
+    assert tune.made(of(tmp_path / "killed", "tune.trials=13")) is None
     whole, again = told(of(tmp_path / "whole")), told(of(tmp_path / "killed"))
     assert [state for _, state, _, _ in whole] == ["COMPLETE"] * 13
     assert again == whole
     monkeypatch.setattr(tune, "scored", killed)
-    assert tune.searched(of(tmp_path / "whole", "tune.trials=13")) is None  # as many as are asked for are there
+    assert tune.made(of(tmp_path / "whole", "tune.trials=13")) is None  # as many as are asked for are there
 
 
 def share(root: Path) -> None:
     tune.scored = fake
-    assert tune.searched(of(root, "tune.trials=9")) is None
+    assert tune.made(of(root, "tune.trials=9")) is None
 
 
 def test_several_processes_share_a_study_and_make_no_trial_twice(tmp_path: Path) -> None:
@@ -149,10 +149,10 @@ def test_a_failed_trial_is_told_as_failed_and_replaced_but_not_for_ever(
     count = iter(range(100))
     monkeypatch.setattr(tune, "scored", lambda s, p: (None, "no memory") if next(count) == 1 else fake(s, p))
     search = of(tmp_path, "tune.trials=3")
-    assert tune.searched(search) is None
+    assert tune.made(search) is None
     assert [state for _, state, _, _ in told(search)] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     monkeypatch.setattr(tune, "scored", lambda s, p: (None, "no memory"))
-    why = tune.searched(of(tmp_path, "tune.trials=30"))
+    why = tune.made(of(tmp_path, "tune.trials=30"))
     assert why == "ac + empty: 3 trials failed one after the other; the last: no memory"
     assert len(told(search)) == 7
 
@@ -166,6 +166,22 @@ def test_a_study_belongs_to_its_row_space_scores_and_runs(tmp_path: Path) -> Non
     assert {search.row for search in several} == {(m, a) for m in ("ac", "esd") for a in ("empty", "superclass")}
     assert len({search.file for search in several}) == 4
     assert [len(search.runs({"method.lr": 1e-4, "method.steps": 1})) for search in several] == [1] * 4
+
+
+def test_an_experiments_half_and_seeds_are_its_own(tmp_path: Path) -> None:
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    for half in ("all", "report"):
+        (tmp_path / f"mine/experiment/{half}.yaml").write_text(
+            "# @package _global_\nhydra:\n  sweeper:\n    params: {seed: '4,5', method.steps: 'choice(1,2)'}\n"
+            f"sample: {{half: {half}}}\n"
+        )
+    words = ["model=random", "anchor=empty", f"root={tmp_path}", f"config_dir={tmp_path / 'mine'}"]
+    with pytest.raises(BadInput, match=r"sample\.half=report is what is reported on"):
+        tune.searches([*words, "experiment=report"])
+    (search,), cfg = tune.searches([*words, "experiment=all"])
+    assert cfg.sample.half == "choose"
+    assert [run.seed for run in search.runs({"method.steps": 1})] == [4, 5]
+    assert search.again({"method.steps": 1}, [5, 6])[-1] == "seed=4,5,6"
 
 
 def test_trials_are_runs_whose_scores_it_is_told_and_only_the_best_have_further_seeds(
@@ -204,7 +220,7 @@ def test_a_score_that_no_run_has_is_one_sentence(tmp_path: Path) -> None:
 def test_one_score_alone_has_its_figure_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "scored", lambda s, p: ([p["method.lr"]], ""))
     search = of(tmp_path / "runs", "tune.maximize=[]", "tune.trials=3")
-    assert tune.searched(search) is None
+    assert tune.made(search) is None
     monkeypatch.setattr(studies, "cells", lambda *a: {})
     written = studies.written([search], [], str(tmp_path / "to"))
     assert [Path(file).suffix for file in written] == [".png", ".pdf", ".json"]

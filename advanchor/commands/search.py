@@ -68,10 +68,9 @@ class Search:
 
     def again(self, params: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
         """A trial as overrides, with further seeds."""
-        lines = self.lines(params)
-        own = next((line.partition("=")[2] for line in reversed(lines) if line.startswith("seed=")), "0")
-        each = dict.fromkeys([*own.split(","), *map(str, seeds)])
-        return [*(line for line in lines if not line.startswith("seed=")), f"seed={','.join(each)}"]
+        each = dict.fromkeys([*(cfg.seed for cfg in self.runs(params)), *seeds])
+        lines = [line for line in self.lines(params) if not line.startswith("seed=")]
+        return [*lines, f"seed={','.join(map(str, each))}"]
 
     def runs(self, params: Mapping[str, Any]) -> list[DictConfig]:
         """The configs that a trial runs: those of its row."""

@@ -41,16 +41,16 @@ def searches(overrides: Sequence[str]) -> tuple[list[Search], DictConfig]:
         BadInput: a mistake in the command or its space; settings are to be chosen on the half to report on.
     """
     found, words = space(overrides)
-    ends = [{name: end(one, last) for name, one in found.items()} for last in (False, True)]
-    if not any(o.startswith("sample.half=") for o in words):
-        words = [*words, "sample.half=choose"]
-    each = [[*words, *(f"{name}={show(value)}" for name, value in one.items())] for one in ends]
-    configs = compose_all(expand(each[0]))
-    cfg = configs[0]
+    ends = [[f"{name}={show(end(one, last))}" for name, one in found.items()] for last in (False, True)]
+    configs = compose_all(expand([*words, *ends[0]]))
     if any(one.sample.get("half") == "report" for one in configs):
         raise BadInput("sample.half=report is what is reported on, and nothing is chosen there: take choose, or all.")
-    for lines in each:
-        validate(lines)
+    if not any(word.startswith("sample.half=") for word in words):
+        words = [*words, "sample.half=choose"]
+        configs = compose_all(expand([*words, *ends[0]]))
+    for values in ends:
+        validate([*words, *values])
+    cfg = configs[0]
     asked = settings(cfg)
     if inside := [name for name in found if name in cfg.table.rows or name in cfg.table.columns]:
         raise BadInput(f"{inside[0]} is searched, and cannot tell rows apart: take it out of table.rows and columns.")
@@ -132,7 +132,7 @@ def taken(search: Search) -> Iterator[tuple[optuna.Study, int, dict[str, Any]] |
             holding.__exit__(None, None, None)
 
 
-def searched(search: Search) -> str | None:
+def made(search: Search) -> str | None:
     """Make trials until as many as are asked for are finished; returns what is to be said if they fail."""
     from optuna.trial import TrialState
 
@@ -211,7 +211,7 @@ def main(args: Sequence[str]) -> str:
         raise BadInput("advanchor tune needs Optuna: pip install 'advanchor[tune]'.") from None
     each, cfg = searches(words)
     writable(Path(cfg.root))
-    failed = [why for search in each if (why := searched(search))]
+    failed = [why for search in each if (why := made(search))]
     for search in each if cfg.tune.replicas else ():
         failed += replicated(search, cfg.tune.replicas, Path(cfg.root))
     said = page(each, cfg.tune.replicas)
