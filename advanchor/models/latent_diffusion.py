@@ -59,7 +59,8 @@ class LatentDiffusion:
         """Text embeddings (b, L, d), with a gradient to `delta` and `weights` only.
 
         Args:
-            delta: (s, d), added to the encoder's *input* at each text's `spans` (b lists of s positions).
+            delta: (s, d), added to the encoder's *input* at each text's `spans` (b lists of s positions); or
+                (b * s, d), each text's own one after the other.
             weights: an edit; what it holds of the text encoder takes the place of the frozen tensors.
         """
         return self._sentences.encode(texts, delta, spans, part(weights or {}, "text_encoder."))
@@ -67,6 +68,18 @@ class LatentDiffusion:
     def cut(self, texts: Sequence[str]) -> list[str]:
         """Those of the texts that are longer than the text encoder."""
         return self._sentences.cut(texts)
+
+    def vocabulary(self, weights: Edit | None = None) -> Tensor:
+        """What the text encoder reads for each token, (V, d), under an edit."""
+        return self._sentences.vocabulary(part(weights or {}, "text_encoder."))
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text, without start and end."""
+        return self._sentences.ids(text)
+
+    def words(self, ids: Sequence[int]) -> str:
+        """Tokens as words."""
+        return self._sentences.words(ids)
 
     def end(self, text: str) -> int:
         """Position of the end token, at which the text encoder's output is the embedding of the whole sentence."""
@@ -175,6 +188,8 @@ class LatentDiffusion:
         guidance: float,
         scheduler: str = "own",
         cond: Tensor | None = None,
+        start: Tensor | None = None,
+        at: int = 0,
     ) -> list[Image]:
         """One image per prompt, under `cond` (b, L, d) if given. An image depends on its text, seed and condition
         alone, not on what is drawn beside it.
@@ -185,6 +200,8 @@ class LatentDiffusion:
         Args:
             steps: from 1 to the number of timesteps that the model was trained with.
             guidance: classifier-free guidance scale, at least 1, which is none.
+            start: (b, 4, h, w), from which step `at` goes on, the first being 0; of step 0 it is noise of unit
+                variance, of a later one what the U-Net is given there (`trajectory`).
             scheduler: own, the model's; ddim; or lms (linear multistep of order 4, from k-diffusion), its timesteps
                 spread evenly from the last to 0 as in AdvAnchor's released evaluation. Methods learn from the model's
                 own whatever is drawn with.
@@ -196,7 +213,7 @@ class LatentDiffusion:
         if not prompts:
             return []
         texts, seeds = [p.text for p in prompts], [p.seed for p in prompts]
-        latents, _ = self._denoise(texts, seeds, steps, guidance, solver, cond)
+        latents, _ = self._denoise(texts, seeds, steps, guidance, solver, cond, start=start, at=at)
         return sampling.decode(self.pipe, latents)
 
     @torch.no_grad()
@@ -229,6 +246,8 @@ class LatentDiffusion:
         cond: Tensor | None,
         seen: list[Tensor] | None = None,
         until: int | None = None,
+        start: Tensor | None = None,
+        at: int = 0,
     ) -> tuple[Tensor, Tensor]:
         """Latents (b, 4, h, w) and the timesteps (n,). What the U-Net is given at each step is appended to `seen`, and
         step `until` is not taken.
@@ -239,9 +258,10 @@ class LatentDiffusion:
         cond, empty = self.encode(texts) if cond is None else cond.to(self.device), self.encode([""] * len(texts))
         if "negative" in self._guidance:
             empty = self._guidance["negative"].expand_as(empty)
-        x, prompts = self._noise(texts, seeds), list(zip(texts, seeds, strict=True))
+        x = self._noise(texts, seeds) if start is None else start.to(self.device)
+        prompts = list(zip(texts, seeds, strict=True))
         with safety(self.unet, self._guidance, steps, guidance):
-            x = sampling.denoise(self.eps, x, scheduler, prompts, cond, empty, guidance, seen, until)
+            x = sampling.denoise(self.eps, x, scheduler, prompts, cond, empty, guidance, seen, until, at)
         if bad := [text for text, one in zip(texts, x, strict=True) if not torch.isfinite(one).all()]:
             half = " or model.autocast's float16 (bfloat16 has its range)" if self._autocast == "float16" else ""
             raise BadInput(

@@ -88,6 +88,7 @@ def denoise(
     guidance: float,
     seen: list[Tensor] | None = None,
     until: int | None = None,
+    at: int = 0,
 ) -> Tensor:
     """The loop: latents (b, 4, h, w) from start noise x (b, 4, h, w).
 
@@ -98,14 +99,17 @@ def denoise(
         cond, empty: embeddings (b, L, d) of the prompts, and of what stands for no prompt.
         seen: what the U-Net is given at each step, (b, 4, h, w), is appended to it.
         until: a step that is not taken, nor any after it.
+        at: the first step that is taken; x is then what the U-Net is given there, of a scheduler that does not scale.
     """
     both = torch.cat([empty, cond]) if guidance > 1 else cond
     settings = {}
     if "generator" in inspect.signature(scheduler.step).parameters:
         numbers = [image_seed(text, seed, "scheduler") for text, seed in prompts]
         settings["generator"] = [torch.Generator().manual_seed(number) for number in numbers]
-    x = x * scheduler.init_noise_sigma
+    x = x if at else x * scheduler.init_noise_sigma
     for i, t in enumerate(scheduler.timesteps):
+        if i < at:
+            continue
         given = scheduler.scale_model_input(torch.cat([x, x]) if guidance > 1 else x, t)
         if seen is not None:
             seen.append(given[: len(x)])
