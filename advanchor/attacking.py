@@ -110,8 +110,9 @@ class Assault:
     def shots(self) -> list[Shots]:
         """What the attack leaves, batch by batch."""
         found = []
+        edit = {name: tensor.to(self.model.device) for name, tensor in self.edit.items()}
         for part in self.concept.parts:
-            victim = Victim(self.model, self.edit, part, self.sample)
+            victim = Victim(self.model, edit, part, self.sample)
             own = [p for p in self.prompts() if p.label == part.name]
             size = self.attack.batch or len(own)
             for i in range(0, len(own), size):
@@ -167,9 +168,10 @@ def write(shots: Shots, folder: Path) -> None:
     names = [f.name for f in fields(Shot) if f.name not in ("kept", "instead")]
     tensors = {f"cond/{file}": cond for file, cond in shots.conds.items()}
     tensors |= {f"start/{file}": x for file, (x, _) in shots.starts.items()}
-    tensors |= {f"edit/{dose:g}/{name}": t for dose, edit in shots.edits.items() for name, t in edit.items()}
     if tensors:
         write_tensors(folder / "shots.safetensors", tensors)
+    for dose, edit in shots.edits.items():  # a file of its own for each, since they may share tensors
+        write_tensors(folder / f"edit_{dose:g}.safetensors", edit)
     write_json(
         folder / "shots.json",
         {
@@ -188,15 +190,12 @@ def read(folder: Path) -> Shots:
     about = read_json(folder / "shots.json")
     found = Shots([Shot(**one) for one in about["shots"]])
     tensors = read_tensors(folder / "shots.safetensors") if (folder / "shots.safetensors").exists() else {}
-    edits: dict[float, dict[str, Any]] = {}
     for name, tensor in tensors.items():
-        kind, _, rest = name.partition("/")
+        kind, _, file = name.partition("/")
         if kind == "cond":
-            found.conds[rest] = tensor
-        elif kind == "start":
-            found.starts[rest] = (tensor, about["at"][rest])
+            found.conds[file] = tensor
         else:
-            dose, _, parameter = rest.partition("/")
-            edits.setdefault(float(dose), {})[parameter] = tensor
-    found.edits = cast("dict[float, Edit]", edits)
+            found.starts[file] = (tensor, about["at"][file])
+    for dose in dict.fromkeys(shot.dose for shot in found.shots if shot.dose is not None):
+        found.edits[dose] = read_tensors(folder / f"edit_{dose:g}.safetensors")
     return found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
+from pydantic import Field
 from tqdm import tqdm
 
 from advanchor.attacks.shots import Asked, Shots, Victim
@@ -15,11 +17,9 @@ from advanchor.naming import fill
 from advanchor.prompts import Prompt
 
 
-@option("attack")
-class Relearn(Asked):
-    """Fine-tuning of the attacked network, by the loss that diffusion models are trained with, on `pictures` that the
-    unedited model draws of the concept in its own templates: what somebody with the weights and a few images would do.
-    A shot at each image after each of `doses` steps; Adam without weight decay.
+@dataclass(frozen=True, kw_only=True)
+class Training(Asked):
+    """What a further training of the attacked network is.
 
     Attributes:
         doses: numbers of updates, ascending; 0 is the attacked network itself.
@@ -27,12 +27,21 @@ class Relearn(Asked):
         scope: of the U-Net, what is trained; added networks and the text encoder stay as they are.
     """
 
-    access: ClassVar[str] = "weights"
-    doses: tuple[int, ...]
+    doses: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     pictures: Positive
     scope: UNetScope
     lr: Rate
     learn: Positive
+
+
+@option("attack")
+class Relearn(Training):
+    """Fine-tuning of the attacked network, by the loss that diffusion models are trained with, on `pictures` that the
+    unedited model draws of the concept in its own templates: what somebody with the weights and a few images would do.
+    A shot at each image after each of `doses` steps; Adam without weight decay.
+    """
+
+    access: ClassVar[str] = "weights"
 
     def shots(self, victim: Victim, prompts: Sequence[Prompt]) -> Shots:
         concept = victim.concept
@@ -40,7 +49,7 @@ class Relearn(Asked):
         return trained(self, victim, prompts, [fill(t, "", concept.phrase) for t in templates])
 
 
-def trained(attack: Relearn, victim: Victim, prompts: Sequence[Prompt], texts: Sequence[str]) -> Shots:
+def trained(attack: Training, victim: Victim, prompts: Sequence[Prompt], texts: Sequence[str]) -> Shots:
     """Shots at each dose of a training on pictures of these sentences, as the unedited model draws them."""
     model, found = victim.model, Shots()
     seeds = [2_000_000 + 1000 * attack.seed + i for i in range(len(texts))]

@@ -141,9 +141,23 @@ def chance(attack: Any, prompt: Prompt, restart: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(image_seed(prompt.text, prompt.seed, purpose))
 
 
-def scaled(edit: Edit, original: Mapping[str, Tensor], s: float) -> dict[str, Tensor]:
-    """theta0 + s (theta - theta0) for the tensors of an edit that take a parameter's place; the others as they are."""
-    return {
-        name: original[name] + s * (tensor - original[name]) if name in original else tensor
-        for name, tensor in edit.items()
-    }
+def network(victim: Victim) -> dict[str, Tensor]:
+    """Every weight of the attacked network, as an edit: the U-Net's, low-rank factors multiplied out; those of added
+    networks; and the text encoder's, if any of it was changed.
+    """
+    from advanchor.models.edits import parameters
+
+    model, edit = victim.model, victim.edit
+    unet = model.weights("full")
+    own = {name: tensor for name, tensor in edit.items() if name.startswith(("eraser.", "text_encoder."))}
+    text = model.weights("text_encoder") if any(name.startswith("text_encoder.") for name in own) else {}
+    return {**unet, **parameters(edit, unet), **text, **own}
+
+
+def at_doses(prompts: Sequence[Prompt], edits: Mapping[float, Edit]) -> Shots:
+    """A shot at each image under each of these edits."""
+    found = Shots(edits=dict(edits))
+    for dose in edits:
+        for p in prompts:
+            found.add(p, f"{dose:g}", dose=float(dose))
+    return found
