@@ -1,0 +1,261 @@
+"""What must hold for every attack in conf/attack, on every kind of edit; and what single ones promise."""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from test_conf import options
+
+from advanchor.attacking import Assault, read, write
+from advanchor.attacks.interpolate import back
+from advanchor.attacks.prune import thinned
+from advanchor.attacks.quantise import rounded
+from advanchor.attacks.shots import Shots, Victim
+from advanchor.build import build, sample_of
+from advanchor.compose import compose
+from advanchor.core import BadInput
+from advanchor.prompts import Prompt
+
+ATTACKS = options("attack")
+EDITS = {  # a kind of edit -> what makes one
+    "tensors": ["method=ac"],
+    "lowrank": ["method=spm", "anchor=published"],
+    "eraser": ["method=receler", "anchor=published"],
+    "text_encoder": ["method=ac", "method.scope=text_encoder"],
+    "guidance": ["method=negative_prompt", "anchor=concept"],
+    "safety": ["method=sld_max", "anchor=concept"],
+}
+BASE = ("model=random", "concept=emoji/butterfly", "sample.steps=2", "sample.erase=2", "batch=6")
+SENTENCES = "prompt,of\na moth in noto style,a butterfly in noto style\na wing,an emoji of a butterfly\n"
+
+
+@cache
+def made(*overrides: str) -> Any:
+    return compose([*BASE, *overrides])
+
+
+@pytest.fixture(scope="session")
+def edits(model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """An edit of each kind, far enough from the unedited model to be told from it."""
+    found = {}
+    for kind, overrides in EDITS.items():
+        cfg = made(*overrides)
+        target = build(cfg.anchor, "anchor").start(model, build(cfg.concept, "concept"), 0)
+        edit = build(cfg.method, "method").erase(
+            model, [target], 0, tmp_path_factory.mktemp(kind), lambda i, **scalars: None
+        )
+        generator = torch.Generator().manual_seed(0)
+        found[kind] = {
+            name: t if name.startswith("guidance.") else t + 0.02 * torch.randn(t.shape, generator=generator)
+            for name, t in edit.items()
+        }
+    return found
+
+
+@pytest.fixture(scope="session")
+def needed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Of attacks that need more than their yaml: what."""
+    file = tmp_path_factory.mktemp("sentences") / "sentences.csv"
+    file.write_text(SENTENCES)
+    return {name: [f"attack.{name}.file={file}"] for name in ("prompts", "implicit") if name in ATTACKS}
+
+
+@pytest.fixture
+def assault(model: Any, edits: dict[str, Any], needed: dict[str, list[str]], tmp_path: Path) -> Callable[..., Assault]:
+    """An attack with settings, on a kind of edit."""
+
+    def call(name: str, kind: str = "tensors", folder: Path = tmp_path, **settings: Any) -> Assault:
+        config = made(f"attack=[{name}]", *needed.get(name, [])).attack[name].copy()
+        OmegaConf.update(config, "prompts", 3)
+        for setting, value in settings.items():
+            config[setting] = value
+        cfg = made()
+        attack, concept = build(config, "attack"), build(cfg.concept, "concept")
+        return Assault(
+            attack, config, model, edits[kind], kind, concept, sample_of(cfg), folder, cfg.batch, lambda shown: shown
+        )
+
+    return call
+
+
+def state(model: Any) -> dict[str, Any]:
+    return {k: v.clone() for part in (model.unet, model.text_encoder) for k, v in part.state_dict().items()}
+
+
+def same(a: list[Shots], b: list[Shots]) -> None:
+    """The same shots, from the same tensors up to the rounding of products of another number of rows."""
+    one, other = joined(a), joined(b)
+    assert one.shots == other.shots
+    assert {f: at for f, (_, at) in one.starts.items()} == {f: at for f, (_, at) in other.starts.items()}
+    for left, right in (
+        (one.conds, other.conds),
+        ({f: x for f, (x, _) in one.starts.items()}, {f: x for f, (x, _) in other.starts.items()}),
+        *((edit, other.edits[dose]) for dose, edit in one.edits.items()),
+    ):
+        assert left.keys() == right.keys()
+        for name, tensor in left.items():
+            assert torch.allclose(tensor, right[name], atol=2e-5), name
+
+
+def joined(several: list[Shots]) -> Shots:
+    """Those of all batches as one, in the order of the images and doses."""
+    whole = Shots()
+    for shots in several:
+        whole.shots += shots.shots
+        for field in ("conds", "starts", "edits"):
+            getattr(whole, field).update(getattr(shots, field))
+    whole.shots.sort(key=lambda shot: (shot.text, shot.seed, shot.tag))
+    return whole
+
+
+@pytest.mark.parametrize("kind", EDITS)
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_attack_works_on_every_kind_of_edit_and_leaves_the_model_as_it_was(
+    name: str, kind: str, model: Any, assault: Callable[..., Assault]
+) -> None:
+    before = state(model)
+    images = assault(name, kind).images("")
+    assert len(images.pictures) >= 2
+    assert all(torch.equal(before[k], v) for k, v in state(model).items())
+    assert not model._guidance
+    assert all(p.label == "butterfly" and p.head == "object" for p in images.prompts)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_is_the_same_in_batches_of_one_and_of_many(
+    name: str, assault: Callable[..., Assault], tmp_path: Path
+) -> None:
+    one = assault(name, folder=tmp_path / "one", batch=1, images=2).shots()
+    many = assault(name, folder=tmp_path / "many", batch=None, images=2).shots()
+    assert len(one) > len(many) == 1
+    same(one, many)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_killed_attack_goes_on_with_the_batch_that_was_not_finished(
+    name: str, assault: Callable[..., Assault], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = assault(name, batch=1)
+    own, done = type(one.attack).shots, []
+
+    class Killed(Exception): ...
+
+    def shots(attack: Any, victim: Victim, prompts: Any) -> Shots:
+        done.append([p.text for p in prompts])
+        if len(done) == 2:
+            raise Killed
+        return own(attack, victim, prompts)
+
+    monkeypatch.setattr(type(one.attack), "shots", shots)
+    with pytest.raises(Killed):
+        one.shots()
+    again = one.shots()
+    assert done == [done[0], done[1], *[[p.text] for p in one.prompts()[1:]]]
+    assert len(again) == len(one.prompts())
+    one.shots()
+    assert len(done) == 1 + len(again)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_what_an_attack_leaves_is_read_back_as_it_was(
+    name: str, assault: Callable[..., Assault], tmp_path: Path
+) -> None:
+    one = assault(name)
+    victim = Victim(one.model, one.edit, one.concept.parts[0], one.sample)
+    shots = one.attack.shots(victim, one.prompts()[:1])
+    write(shots, tmp_path)
+    same([read(tmp_path)], [shots])
+    assert json.loads((tmp_path / "shots.json").read_text())["shots"]
+    assert len({shot.file for shot in shots.shots}) == len(shots.shots)
+
+
+def test_a_run_scores_every_attack_by_both_judges_and_says_so(
+    tiny: Callable[..., dict[str, Any]], needed: dict[str, list[str]], tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    never = tmp_path / "never"
+    never.mkdir()
+    model = build(made().model, "model").open("cpu")
+    save_file({name: t.clone() for name, t in model.weights("full").items()}, never / "unet.safetensors")
+    more = [one for name in ATTACKS for one in needed.get(name, [])]
+    few = [f"attack.{name}.prompts=2" for name in ATTACKS]
+    result = tiny(f"attack=[{','.join(ATTACKS)}]", "metric=[erasure]", f"never={never}", *more, *few)
+    for name in ATTACKS:
+        for by in ("", "2"):
+            for score in ("before", "hit", "asr", "chance", "excess", *(["never"] if name != "interpolate" else [])):
+                assert -1 <= result["scores"][f"attack/{name}/{score}{by}"]["value"] <= 1
+    assert result["scores"]["attack/interpolate/hit:0.25"]["n"] == 2
+
+
+# --- single attacks ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_interpolation_begins_at_the_edited_model_and_ends_at_the_unedited_one(
+    kind: str, model: Any, edits: dict[str, Any]
+) -> None:
+    asked = dict(prompts=[Prompt("a butterfly", 1), Prompt("a dog", 2)], steps=3, guidance=2.0)
+
+    def drawn(edit: Any) -> list[bytes]:
+        with model.edited(edit):
+            return [one.tobytes() for one in model.draw(**asked)]
+
+    cfg = made()
+    victim = Victim(model, edits[kind], build(cfg.concept, "concept"), sample_of(cfg))
+    unedited, edited = [one.tobytes() for one in model.draw(**asked)], drawn(edits[kind])
+    assert edited != unedited
+    assert drawn(back(victim, 0)) == edited
+    assert drawn(back(victim, 1)) == unedited
+    assert drawn(back(victim, 0.5)) not in (edited, unedited)
+
+
+def test_low_rank_factors_and_whole_tensors_are_interpolated_alike(model: Any, edits: dict[str, Any]) -> None:
+    from advanchor.models.edits import parameters
+
+    frozen, cfg = model.weights("full"), made()
+    whole = parameters(edits["lowrank"], frozen)
+    for s in (0.0, 0.3, 1.0):
+        one, other = (
+            parameters(back(Victim(model, edit, build(cfg.concept, "concept"), sample_of(cfg)), s), frozen)
+            for edit in (edits["lowrank"], whole)
+        )
+        assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in whole)
+
+
+def test_rounding_is_to_the_nearest_of_the_levels_that_a_format_has() -> None:
+    weight = torch.randn(6, 5, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(rounded(weight, 16), weight.half().float())
+    for dropped, levels in ((24, 255), (28, 15)):
+        found = rounded(weight, dropped)
+        step = weight.flatten(1).abs().amax(1) / ((levels - 1) / 2)
+        assert ((found - weight).abs().flatten(1).amax(1) <= step * 0.5001).all()
+        assert torch.allclose(found.flatten(1).abs().amax(1), weight.flatten(1).abs().amax(1))
+        assert all(len(row.unique()) <= levels for row in found.flatten(1))
+    assert torch.equal(rounded(weight[0, 0], 28), weight[0, 0])
+    assert torch.equal(rounded(torch.zeros(2, 2), 28), torch.zeros(2, 2))
+
+
+def test_pruning_takes_the_smallest_weights_and_no_more_than_its_share() -> None:
+    weight = torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
+    pruned = thinned(weight, 0.25)
+    gone = pruned == 0
+    assert int(gone.sum()) == 20
+    assert weight[gone].abs().max() < weight[~gone].abs().min()
+    assert torch.equal(pruned[~gone], weight[~gone])
+    assert torch.equal(thinned(weight, 0.0), weight)
+    assert int((thinned(torch.ones(10, 10), 0.3) == 0).sum()) == 30
+
+
+def test_what_cannot_work_is_said_in_one_sentence_before_anything_is_loaded() -> None:
+    with pytest.raises(BadInput, match="has no synonyms to attack with"):
+        made("attack=[synonyms]", "concept.synonyms=[]")
+    with pytest.raises(BadInput, match="fill `keep`"):
+        compose(["model=random", "attack=[benign]", "~concept.keep", "+concept.keep={}"])
+    with pytest.raises(BadInput, match="doses"):
+        made("attack=[quantise]", "attack.quantise.doses=[3]")
