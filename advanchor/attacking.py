@@ -4,6 +4,7 @@ against.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -20,7 +21,7 @@ from advanchor.metrics.attacked import seed_of
 from advanchor.prompts import Prompt, Sample
 from advanchor.protocols import Edit, Model
 from advanchor.provenance import code
-from advanchor.store import cached, read_json, read_tensors, write_json, write_tensors
+from advanchor.store import cached, finish, part_of, read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -88,15 +89,24 @@ class Assault:
             return self.seen(draw(paint, prompts, place, batch=self.batch, label="chance"))
 
     def prompts(self) -> list[Prompt]:
-        """The images that are attacked: of each erased concept the first of some sentences, evenly over all."""
+        """The images that are attacked: of each erased concept the first of some sentences, evenly over all. An attack
+        may choose from them, or bring its own (`attacked`).
+
+        Raises:
+            BadInput: it leaves none.
+        """
         found: list[Prompt] = []
+        choose = getattr(self.attack, "attacked", lambda concept, prompts: prompts)
         for part in self.concept.parts:
             each: dict[str, list[Prompt]] = {}
-            for p in part.prompts(self.sample)["erase"]:
+            for p in choose(part, part.prompts(self.sample)["erase"]):
                 each.setdefault(p.text, []).append(p)
             texts = list(each)
             n = min(self.attack.prompts or len(texts), len(texts))
             found += [p for i in range(n) for p in each[texts[i * len(texts) // n]][: self.attack.images]]
+        if not found:
+            which = f"attack.{self.attack.name} has nothing for any image that this run draws of {self.concept.name}"
+            raise BadInput(f"{which}: its file must name their sentences and seeds in its columns `of` and `seed`.")
         return found
 
     @property
@@ -114,7 +124,7 @@ class Assault:
         for part in self.concept.parts:
             victim = Victim(self.model, edit, part, self.sample)
             own = [p for p in self.prompts() if p.label == part.name]
-            size = self.attack.batch or len(own)
+            size = self.attack.batch or max(1, len(own))
             for i in range(0, len(own), size):
                 some = own[i : i + size]
 
@@ -164,7 +174,9 @@ def never(folder: str) -> Edit:
 
 
 def write(shots: Shots, folder: Path) -> None:
-    """Into a folder: shots.json for people and programs, and what they are drawn from."""
+    """Into a folder: shots.json for people and programs, what they are drawn from, and prompts.csv, the sentences of
+    those that have one of their own, for attack=prompts to try on another network.
+    """
     names = [f.name for f in fields(Shot) if f.name not in ("kept", "instead")]
     tensors = {f"cond/{file}": cond for file, cond in shots.conds.items()}
     tensors |= {f"start/{file}": x for file, (x, _) in shots.starts.items()}
@@ -179,6 +191,11 @@ def write(shots: Shots, folder: Path) -> None:
             "at": {file: at for file, (_, at) in shots.starts.items()},
         },
     )
+    if said := dict.fromkeys((shot.says, shot.seed, shot.text) for shot in shots.shots if shot.says):
+        part = part_of(folder / "prompts.csv")
+        with part.open("w", newline="", encoding="utf-8") as lines:
+            csv.writer(lines).writerows([("prompt", "seed", "of"), *said])
+        finish(folder / "prompts.csv")
 
 
 def read(folder: Path) -> Shots:

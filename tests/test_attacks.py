@@ -16,6 +16,8 @@ from advanchor.attacks.interpolate import back
 from advanchor.attacks.prune import thinned
 from advanchor.attacks.quantise import rounded
 from advanchor.attacks.shots import Shots, Victim
+from advanchor.attacks.tokens import before, within
+from advanchor.attacks.unlearn_diff import simplex
 from advanchor.build import build, sample_of
 from advanchor.compose import compose
 from advanchor.core import BadInput
@@ -31,7 +33,17 @@ EDITS = {  # a kind of edit -> what makes one
     "safety": ["method=sld_max", "anchor=concept"],
 }
 BASE = ("model=random", "concept=emoji/butterfly", "sample.steps=2", "sample.erase=2", "batch=6")
-SENTENCES = "prompt,of\na moth in noto style,a butterfly in noto style\na wing,an emoji of a butterfly\n"
+SENTENCES = {
+    "prompts": """prompt,of
+a moth in noto style,a butterfly in noto style
+a wing,an emoji of a butterfly
+a cunning animal,a fox in noto style
+""",
+    "implicit": """prompt,sd_seed
+what flies from flower to flower,3
+a caterpillar of last year,1
+""",
+}
 
 
 @cache
@@ -60,9 +72,10 @@ def edits(model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
 @pytest.fixture(scope="session")
 def needed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Of attacks that need more than their yaml: what."""
-    file = tmp_path_factory.mktemp("sentences") / "sentences.csv"
-    file.write_text(SENTENCES)
-    return {name: [f"attack.{name}.file={file}"] for name in ("prompts", "implicit") if name in ATTACKS}
+    folder = tmp_path_factory.mktemp("sentences")
+    for name, lines in SENTENCES.items():
+        (folder / f"{name}.csv").write_text(lines)
+    return {name: [f"attack.{name}.file={folder / name}.csv"] for name in SENTENCES}
 
 
 @pytest.fixture
@@ -191,6 +204,7 @@ def test_a_run_scores_every_attack_by_both_judges_and_says_so(
             for score in ("before", "hit", "asr", "chance", "excess", *(["never"] if name != "interpolate" else [])):
                 assert -1 <= result["scores"][f"attack/{name}/{score}{by}"]["value"] <= 1
     assert result["scores"]["attack/interpolate/hit:0.25"]["n"] == 2
+    assert result["scores"]["attack/prompts/hit"]["n"] == 1
 
 
 # --- single attacks ---------------------------------------------------------------------------------------------
@@ -252,10 +266,95 @@ def test_pruning_takes_the_smallest_weights_and_no_more_than_its_share() -> None
     assert int((thinned(torch.ones(10, 10), 0.3) == 0).sum()) == 30
 
 
+@pytest.fixture
+def victim(model: Any) -> Victim:
+    """The unedited model itself."""
+    cfg = made()
+    return Victim(model, {}, build(cfg.concept, "concept"), sample_of(cfg))
+
+
+def test_tokens_that_are_words_make_the_sentence_with_these_words(victim: Victim) -> None:
+    texts, table = ["a butterfly in noto style", "a picture of a butterfly", "two big dogs"], victim.vocabulary()
+    ids = [victim.model.ids(word)[0] for word in ("moon", "a", "fox")]
+    tokens = table[ids].expand(3, -1, -1)
+    said = victim.encode([f"moon a fox {text}" for text in texts])
+    assert torch.allclose(before(victim, texts, tokens), said, atol=1e-6)
+    assert torch.allclose(before(victim, [""] * 3, tokens)[0], victim.encode(["moon a fox"])[0], atol=1e-6)
+    within_own = within(victim, [*texts, "butterfly, a butterfly"], table[ids[2]])
+    said = victim.encode(["fox in noto style", "a picture of fox", "fox two big dogs", "butterfly, fox"])
+    assert torch.allclose(within_own, said, atol=1e-6)
+
+
+def test_each_prompt_gets_tokens_of_its_own(victim: Victim) -> None:
+    table, texts = victim.vocabulary(), ["a butterfly", "an emoji of a butterfly"]
+    both = before(victim, texts, table[torch.tensor([[5, 6], [7, 8]])])
+    assert torch.allclose(both[1:], before(victim, texts[1:], table[torch.tensor([[7, 8]])]), atol=1e-6)
+
+
+def test_the_simplex_projection_is_the_nearest_point_of_the_simplex() -> None:
+    """By bisection on the threshold, an independent way to the same point; and no random point of it is nearer."""
+    generator = torch.Generator().manual_seed(0)
+    for scale in (0.01, 1.0, 30.0):
+        points = scale * torch.randn(50, 9, generator=generator, dtype=torch.float64)
+        found = simplex(points)
+        low, high = points.amin(-1, keepdim=True) - 1, points.amax(-1, keepdim=True)
+        for _ in range(200):
+            middle = (low + high) / 2
+            more = (points - middle).clamp(min=0).sum(-1, keepdim=True) > 1
+            low, high = torch.where(more, middle, low), torch.where(more, high, middle)
+        assert torch.allclose(found, (points - low).clamp(min=0), atol=1e-9)
+        others = torch.distributions.Dirichlet(torch.ones(9, dtype=torch.float64)).sample((500,))
+        assert (torch.cdist(points, others) >= (points - found).norm(dim=-1, keepdim=True) - 1e-9).all()
+
+
+def test_sentences_that_an_attack_found_are_tried_on_another_network(
+    assault: Callable[..., Assault], tmp_path: Path
+) -> None:
+    first = assault("unlearn_diff", folder=tmp_path / "first", batch=None)
+    found = joined(first.shots())
+    (file,) = (tmp_path / "first/attacks").glob("*/prompts.csv")
+    other = assault("prompts", kind="eraser", folder=tmp_path / "other", file=str(file))
+    tried = joined(other.shots())
+    asked = {(shot.text, shot.seed, shot.says) for shot in found.shots}
+    assert {(shot.text, shot.seed, shot.says) for shot in tried.shots} == asked
+    assert not tried.conds
+    nobody = tmp_path / "nobody.csv"
+    nobody.write_text("prompt,of\na moth,a unicorn\n")
+    with pytest.raises(BadInput, match="has nothing for any image"):
+        assault("prompts", file=str(nobody)).shots()
+
+
+def test_rows_without_a_plain_sentence_are_images_of_their_own(assault: Callable[..., Assault]) -> None:
+    one = assault("implicit")
+    drawn = one.images("").prompts
+    assert [(p.text, p.seed) for p in drawn] == [
+        ("what flies from flower to flower", 3), ("a caterpillar of last year", 1),
+    ]  # fmt: skip
+    assert {p.text for p in one.images("@chance").prompts} == {p.text for p in drawn}
+
+
+def test_other_sentences_hold_the_concept_and_leave_the_rest_as_it_was(assault: Callable[..., Assault]) -> None:
+    said = {shot.says for shots in assault("compound", others=2).shots() for shot in shots.shots}
+    assert "a butterfly and a snail in noto style" in said
+    assert all("a butterfly and a" in one for one in said)
+    said = {shot.says for shots in assault("paraphrase").shots() for shot in shots.shots}
+    assert "show me a butterfly" in said
+    assert all("a butterfly" in one for one in said)
+
+
 def test_what_cannot_work_is_said_in_one_sentence_before_anything_is_loaded() -> None:
     with pytest.raises(BadInput, match="has no synonyms to attack with"):
         made("attack=[synonyms]", "concept.synonyms=[]")
     with pytest.raises(BadInput, match="fill `keep`"):
         compose(["model=random", "attack=[benign]", "~concept.keep", "+concept.keep={}"])
+    for name in ("prompts", "implicit"):
+        with pytest.raises(BadInput, match=f"attack.{name}.file=gone.csv is no file"):
+            made(f"attack=[{name}]", f"attack.{name}.file=gone.csv")
+        with pytest.raises(BadInput, match="file"):
+            made(f"attack=[{name}]")
+    with pytest.raises(BadInput, match=r"exactly one \{\}"):
+        made("attack=[paraphrase]", "attack.paraphrase.sentences=[fox]")
+    with pytest.raises(BadInput, match=r"one \{other\}"):
+        made("attack=[compound]", "attack.compound.sentences=['{} and a dog']")
     with pytest.raises(BadInput, match="doses"):
         made("attack=[quantise]", "attack.quantise.doses=[3]")

@@ -10,6 +10,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from advanchor.attacks.shots import Asked, Shots, Victim
+from advanchor.concept import Concept
 from advanchor.core import Positive, Rate, UNetScope, option
 from advanchor.lazy import F, torch
 from advanchor.models.edits import parameters
@@ -44,16 +45,18 @@ class Relearn(Training):
     access: ClassVar[str] = "weights"
 
     def shots(self, victim: Victim, prompts: Sequence[Prompt]) -> Shots:
-        concept = victim.concept
-        templates = [concept.templates[i % len(concept.templates)] for i in range(self.pictures)]
-        return trained(self, victim, prompts, [fill(t, "", concept.phrase) for t in templates])
+        return trained(self, victim, prompts, own_sentences(victim.concept, self.pictures))
+
+
+def own_sentences(concept: Concept, n: int) -> list[str]:
+    """So many of the concept's templates in turn, filled with its phrase."""
+    return [fill(concept.templates[i % len(concept.templates)], "", concept.phrase) for i in range(n)]
 
 
 def trained(attack: Training, victim: Victim, prompts: Sequence[Prompt], texts: Sequence[str]) -> Shots:
     """Shots at each dose of a training on pictures of these sentences, as the unedited model draws them."""
     model, found = victim.model, Shots()
-    seeds = [2_000_000 + 1000 * attack.seed + i for i in range(len(texts))]
-    z = model.latents(texts, seeds, steps=victim.sample.steps, guidance=victim.sample.guidance)
+    z = victim.pictures(texts, attack.seed)
     frozen = model.weights("full")
     whole = {name: frozen[name] for name in model.weights(attack.scope)} | parameters(victim.edit, frozen)
     theta = {n: whole[n].detach().clone().requires_grad_(True) for n in model.weights(attack.scope)}

@@ -94,6 +94,13 @@ class Victim:
         texts, seeds = [p.text for p in prompts], [p.seed for p in prompts]
         return self.model.latents(texts, seeds, steps=self.sample.steps, guidance=self.sample.guidance)
 
+    def pictures(self, texts: Sequence[str], seed: int) -> Tensor:
+        """What the unedited model draws for sentences, on seeds of no measured image, to be learned from: latents (n,
+        4, h, w).
+        """
+        seeds = [2_000_000 + 1000 * seed + i for i in range(len(texts))]
+        return self.model.latents(texts, seeds, steps=self.sample.steps, guidance=self.sample.guidance)
+
     def edited(self) -> AbstractContextManager[None]:
         """Inside, the model draws as the attacked network."""
         return self.model.edited(self.edit)
@@ -106,7 +113,8 @@ class Attack(Protocol):
     rerun, in whatever batches, is the same attack. Attributes that it has as settings: `prompts`, how many of the
     erased concept's sentences are attacked (null: all), `images`, how many images of each, `batch`, how many images are
     attacked at once, and kept when they are done (null: all), `never`, a folder with the weights of a model that never
-    learned the concept, to be attacked alike.
+    learned the concept, to be attacked alike. One that cannot attack every image, or brings its own, has `attacked`:
+    concept and its erased images in, those that are attacked out.
     """
 
     access: ClassVar[str]  # what the attacker needs: prompts, text encoder, white box, latents, weights
