@@ -65,8 +65,8 @@ class Assault:
         place, prompts = self.folder / "samples" / f"attack-{self.place()}", list[Prompt]()
         for shots in self.shots():
             prompts += shots.shots
-            for dose in dict.fromkeys(shot.dose for shot in shots.shots):
-                some = [shot for shot in shots.shots if shot.dose == dose]
+            for dose, noisy in dict.fromkeys((shot.dose, shots.noisy.get(shot.file)) for shot in shots.shots):
+                some = [s for s in shots.shots if (s.dose, shots.noisy.get(s.file)) == (dose, noisy)]
                 edit = self.edit if dose is None else shots.edits.get(dose, self.edit)
                 with self.model.edited(edit):
                     draw(self.painter(shots), some, place, batch=self.batch, label=f"attack {self.attack.name}")
@@ -136,7 +136,9 @@ class Assault:
         return found
 
     def painter(self, shots: Shots) -> Callable[[Sequence[Prompt]], list[Image]]:
-        """Draws shots of one kind: all of them have an embedding of their own, or none; and so with starts."""
+        """Draws shots of one kind: all of them have an embedding of their own, or none; and so with starts and the
+        others, and they have one way of drawing.
+        """
 
         def paint(group: Sequence[Prompt]) -> list[Image]:
             some = cast(Sequence[Shot], group)
@@ -150,6 +152,10 @@ class Assault:
             more: dict[str, Any] = {}
             if begun:
                 more = {"start": torch.stack([x for x, _ in begun]), "at": begun[0][1]}
+            if noisy := shots.noisy.get(some[0].file):
+                more["noisy"] = noisy
+            if some[0].file in shots.around:
+                more["around"] = torch.stack([shots.around[shot.file] for shot in some])
             return self.model.draw(own, cond=under, **more, **self.sample.looks)
 
         return paint
@@ -180,6 +186,7 @@ def write(shots: Shots, folder: Path) -> None:
     names = [f.name for f in fields(Shot) if f.name not in ("kept", "instead")]
     tensors = {f"cond/{file}": cond for file, cond in shots.conds.items()}
     tensors |= {f"start/{file}": x for file, (x, _) in shots.starts.items()}
+    tensors |= {f"around/{file}": x for file, x in shots.around.items()}
     if tensors:
         write_tensors(folder / "shots.safetensors", tensors)
     for dose, edit in shots.edits.items():  # a file of its own for each, since they may share tensors
@@ -189,6 +196,7 @@ def write(shots: Shots, folder: Path) -> None:
         {
             "shots": [{name: getattr(shot, name) for name in names} for shot in shots.shots],
             "at": {file: at for file, (_, at) in shots.starts.items()},
+            "noisy": shots.noisy,
         },
     )
     if said := dict.fromkeys((shot.says, shot.seed, shot.text) for shot in shots.shots if shot.says):
@@ -206,11 +214,14 @@ def read(folder: Path) -> Shots:
     """
     about = read_json(folder / "shots.json")
     found = Shots([Shot(**one) for one in about["shots"]])
+    found.noisy = {file: (eta, spread) for file, (eta, spread) in about["noisy"].items()}
     tensors = read_tensors(folder / "shots.safetensors") if (folder / "shots.safetensors").exists() else {}
     for name, tensor in tensors.items():
         kind, _, file = name.partition("/")
         if kind == "cond":
             found.conds[file] = tensor
+        elif kind == "around":
+            found.around[file] = tensor
         else:
             found.starts[file] = (tensor, about["at"][file])
     for dose in dict.fromkeys(shot.dose for shot in found.shots if shot.dose is not None):

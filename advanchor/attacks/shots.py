@@ -47,12 +47,16 @@ class Shots:
     Attributes:
         conds: the embedding (L, d) in the place of the sentence's own.
         starts: the latents (4, h, w) to begin with, and the step of sampling at which.
+        noisy: how DDIM draws instead of the run's own way: its eta, and what the noise of its steps is multiplied with.
+        around: (5, h, w), latents that are painted into, and where they stay, 1 or 0.
         edits: dose -> the whole edit that is drawn instead of the attacked one.
     """
 
     shots: list[Shot] = field(default_factory=list)
     conds: dict[str, Tensor] = field(default_factory=dict)
     starts: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+    noisy: dict[str, tuple[float, float]] = field(default_factory=dict)
+    around: dict[str, Tensor] = field(default_factory=dict)
     edits: dict[float, Edit] = field(default_factory=dict)
 
     def add(self, prompt: Prompt, tag: str, cond: Tensor | None = None, says: str = "", **more: Any) -> Shot:

@@ -86,6 +86,11 @@ class Sentences:
         """The tokens of a text, without start and end."""
         return self._tokens(text)[1:-1]
 
+    def spoken(self) -> list[int]:
+        """All tokens that a sentence can hold: neither start, end nor padding."""
+        marks = set(self.tokenizer.all_special_ids)
+        return [i for i in range(self.encoder.config.vocab_size) if i not in marks]
+
     def words(self, ids: Sequence[int]) -> str:
         """Tokens as words."""
         return str(self.tokenizer.decode(list(ids))).strip()
