@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from advanchor.attacks.shots import Asked, Victim, chance
 from advanchor.concept import Concept
-from advanchor.core import Positive, Rate
+from advanchor.core import BadInput, Positive, Rate
 from advanchor.lazy import F, torch
 from advanchor.naming import whole
 from advanchor.prompts import Prompt
@@ -55,7 +55,14 @@ def filler(victim: Victim) -> str:
 
 
 def placed(victim: Victim, texts: Sequence[str], spans: Sequence[Sequence[int]], tokens: Tensor) -> Tensor:
-    """Sentences with tokens (their rows one after the other) where the filler stands."""
+    """Sentences with tokens (their rows one after the other) where the filler stands.
+
+    Raises:
+        BadInput: they do not fit.
+    """
+    for text, last in {(text, max(span)) for text, span in zip(texts, spans, strict=True)}:
+        if last >= victim.model.end(text):
+            raise BadInput(f"'{text}' is longer than the text encoder reads: lower the attack's `tokens`.")
     own = victim.vocabulary()[victim.model.ids("a")[0]]
     return victim.encode([" ".join(text.split()) for text in texts], (tokens - own).reshape(-1, len(own)), spans)
 
