@@ -1,7 +1,9 @@
 """What must hold for every attack in conf/attack, on every kind of edit; and what single ones promise."""
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,13 @@ from advanchor.attacking import Assault, read, write
 from advanchor.attacks.interpolate import back
 from advanchor.attacks.prune import thinned
 from advanchor.attacks.quantise import rounded
-from advanchor.attacks.shots import Shots, Victim
+from advanchor.attacks.shots import Shot, Shots, Victim
 from advanchor.attacks.tokens import before, within
 from advanchor.attacks.unlearn_diff import simplex
 from advanchor.build import build, sample_of
 from advanchor.compose import compose
 from advanchor.core import BadInput
+from advanchor.metrics.attacked import Attacked, seed_of
 from advanchor.prompts import Prompt
 
 ATTACKS = options("attack")
@@ -202,7 +205,7 @@ def test_a_run_scores_every_attack_by_both_judges_and_says_so(
     for name in ATTACKS:
         for by in ("", "2"):
             for score in ("before", "hit", "asr", "chance", "excess", *(["never"] if name != "interpolate" else [])):
-                assert -1 <= result["scores"][f"attack/{name}/{score}{by}"]["value"] <= 1
+                assert result["scores"][f"attack/{name}/{score}{by}"]["value"] == 0, "random weights draw nothing"
     assert result["scores"]["attack/interpolate/hit:0.25"]["n"] == 2
     assert result["scores"]["attack/prompts/hit"]["n"] == 1
 
@@ -342,11 +345,193 @@ def test_other_sentences_hold_the_concept_and_leave_the_rest_as_it_was(assault: 
     assert all("a butterfly" in one for one in said)
 
 
+def test_noisy_ddim_is_ddim_where_ddim_is_defined_and_a_number_where_it_is_not() -> None:
+    from diffusers import DDIMScheduler
+
+    from advanchor.models.noisy import Noisy
+
+    config = {"steps_offset": 1, "clip_sample": False, "set_alpha_to_one": False, "beta_schedule": "scaled_linear"}
+    own = DDIMScheduler(**config, beta_start=0.00085, beta_end=0.012)
+    generator = torch.Generator().manual_seed(0)
+    x, e = torch.randn(2, 2, 4, 8, 8, generator=generator)
+    for eta in (0.0, 0.4, 1.0, 1.85):
+        noisy = Noisy.like(own, eta, 1.0)
+        for scheduler in (own, noisy):
+            scheduler.set_timesteps(10)
+        for t in own.timesteps:
+            z = [torch.Generator().manual_seed(i) for i in range(2)]
+            (found,) = noisy.step(e, t, x, z)
+            assert found.isfinite().all()
+            if eta <= 1:
+                z = [torch.Generator().manual_seed(i) for i in range(2)]
+                assert torch.allclose(found, own.step(e, t, x, eta=eta, generator=z).prev_sample, atol=1e-5)
+
+
+def test_the_factor_scales_the_noise_of_a_step_alone(model: Any) -> None:
+    from advanchor.models.noisy import Noisy
+
+    x, e = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def step(spread: float) -> Any:
+        scheduler = Noisy.like(model.pipe.scheduler, 1.3, spread)
+        scheduler.set_timesteps(10)
+        return scheduler.step(e, scheduler.timesteps[3], x, [torch.Generator().manual_seed(1)])[0]
+
+    assert torch.allclose(step(2.0) - step(1.0), step(1.0) - step(0.0), atol=1e-5)
+    assert not torch.equal(step(1.0), step(0.0))
+
+
+def test_the_order_of_noisy_variants_does_not_matter_and_no_two_share_their_noise(
+    assault: Callable[..., Assault], tmp_path: Path
+) -> None:
+    def drawn(folder: str, eta: list[float], spread: list[float]) -> dict[str, bytes]:
+        images = assault("noise", folder=tmp_path / folder, eta=eta, spread=spread).images("")
+        return {p.tag: one.tobytes() for p, one in zip(images.prompts, images.pictures, strict=True)}  # type: ignore[attr-defined]
+
+    one, other = drawn("one", [0.5, 1.5], [1.0, 1.1]), drawn("other", [1.5, 0.5], [1.1, 1.0])
+    assert one == other
+    assert len(set(one.values())) == 4
+    assert drawn("alone", [1.5], [1.1])["eta 1.5 spread 1.1"] == one["eta 1.5 spread 1.1"]
+
+
+def test_without_noise_a_noisy_picture_is_the_plain_one(model: Any) -> None:
+    asked = dict(prompts=[Prompt("a butterfly", 1)], steps=4, guidance=2.0)
+    (plain,), (noisy,) = model.draw(**asked), model.draw(**asked, noisy=(0.0, 1.0))
+    assert int(abs(torch.tensor(list(plain.tobytes())).int() - torch.tensor(list(noisy.tobytes())).int()).max()) <= 1
+
+
+def test_what_is_painted_into_a_picture_leaves_the_rest_of_it_as_it_was(
+    model: Any, assault: Callable[..., Assault], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from advanchor.models import sampling
+
+    seen: list[Any] = []
+    monkeypatch.setattr(sampling, "decode", lambda pipe, z: seen.append(z) or [])
+    one = assault("inpaint", side=[0.5])
+    (shots,) = one.shots()
+    shot = shots.shots[0]
+    around = shots.around[shot.file][None]
+    assert int((around[0, 4] == 0).sum()) == 16
+    for scheduler in ("own", "lms"):
+        model.draw([Prompt(shot.text, shot.seed)], steps=4, guidance=2.0, scheduler=scheduler, around=around)
+        (z,) = seen[-1]
+        stays = around[0, 4] > 0
+        assert torch.equal(z[:, stays], around[0, :4, stays])
+        assert not torch.allclose(z[:, ~stays], around[0, :4, ~stays])
+
+
+def test_the_genetic_search_comes_near_the_best_that_there_is(victim: Victim) -> None:
+    attack = replace(build(made("attack=[ring_a_bell]").attack.ring_a_bell, "attack"), tokens=1, population=100)
+    attack, model = replace(attack, generations=15), victim.model
+    spoken, table = torch.tensor(model.spoken()), victim.vocabulary()
+    target = model.encode(["a butterfly in noto style"])[0]
+    states = before(victim, [""] * len(spoken), table[spoken][:, None])
+    far = dict(zip(spoken.tolist(), (states - target).square().sum((1, 2)).tolist(), strict=True))
+    (found,) = attack.search(victim, table, target, torch.Generator().manual_seed(0)).tolist()
+    assert far[found] <= sorted(far.values())[len(far) // 50]
+
+
+def test_the_next_generation_is_the_parents_their_children_and_few_changes(victim: Victim) -> None:
+    attack = build(made("attack=[ring_a_bell]").attack.ring_a_bell, "attack")
+    rows, g = torch.arange(12).reshape(3, 4), torch.Generator().manual_seed(0)
+    none = replace(attack, mutation=0.0, crossover=0.0)
+    assert torch.equal(none.bred(rows, lambda *shape: torch.full(shape, 99), g), rows)
+    children = replace(none, crossover=1.0).bred(rows, lambda *shape: torch.full(shape, 99), g)
+    assert torch.equal(children[:3], rows)
+    assert len(children) == 9
+    assert torch.equal(children % 4, torch.arange(4).expand(9, -1)), "a token stays in its place"
+    assert all(len(set((child // 4).tolist())) <= 2 for child in children)
+    changed = replace(none, mutation=1.0).bred(rows, lambda *shape: torch.full(shape, 99), g)
+    assert ((changed != rows).sum(1) == 1).all()
+
+
+def test_the_concept_vector_is_what_its_phrase_adds_to_its_superclass(victim: Victim) -> None:
+    from advanchor.attacks.ring_a_bell import vector
+
+    concept, model = victim.concept, victim.model
+    one = replace(concept, templates=("{} in noto style",))
+    own, plain = model.encode(["a butterfly in noto style", "a bug in noto style"])
+    assert torch.allclose(vector(model, one), own - plain)
+
+
+def test_a_greedy_search_gets_nearer_and_never_says_the_concept(victim: Victim) -> None:
+    from advanchor.attacks.mma import permitted
+
+    attack, model = build(made("attack=[mma]").attack.mma, "attack"), victim.model
+    allowed = permitted(victim)
+    assert not any("butterfly" in model.words([i]) or "moth" in model.words([i]) for i in allowed.tolist())
+    assert len(allowed) > len(model.spoken()) * 0.9
+    goal = model.encode(["a butterfly"])[0, model.end("a butterfly")]
+
+    def near(steps: int) -> float:
+        ids = replace(attack, steps=steps).search(victim, goal, allowed, torch.Generator().manual_seed(0))
+        text = model.words(ids)
+        assert model.ids(text) == ids
+        assert not re.search("butterfly|moth", text)
+        return float(torch.cosine_similarity(model.encode([text])[0, model.end(text)], goal, dim=0))
+
+    assert near(1) < near(4) <= near(12)
+
+
+def test_a_token_is_the_nearest_to_itself(victim: Victim) -> None:
+    from advanchor.attacks.p4d import nearest
+
+    table, spoken = victim.vocabulary(), torch.tensor(victim.model.spoken())
+    assert torch.equal(nearest(3 * table[spoken][:, None], table, spoken)[:, 0], spoken)
+
+
+def shot(text: str, tag: str, dose: float | None = None) -> Shot:
+    return Shot(text, 0, "object", "fox", tag=tag, dose=dose)
+
+
+def test_scores_of_an_attack_are_those_of_hand_made_hits() -> None:
+    a, b, c = ("a", "b", "c")
+    right: dict[str, Any] = {
+        "erase": {Prompt(t, 0): found for t, found in ((a, True), (b, False), (c, False))},
+        "erase@base": {Prompt(t, 0): True for t in (a, b, c)},
+        "attack/x": {shot(t, tag): (t, tag) == (b, "2") for t in (a, b, c) for tag in ("1", "2")},
+        "attack/x@chance": {Prompt(t, seed_of(0, n)): (t, n) == (c, 1) for t in (a, b, c) for n in range(2)},
+        "attack/x@never": {shot(t, "1"): False for t in (a, b, c)},
+    }
+    found = {name: one["value"] for name, one in Attacked("x", never=True).by("", right).items()}
+    third = pytest.approx(1 / 3)
+    assert found == {
+        "attack/x/before": third, "attack/x/hit": third, "attack/x/asr": pytest.approx(2 / 3),
+        "attack/x/chance": pytest.approx(2 / 3), "attack/x/never": 0, "attack/x/excess": pytest.approx(0),
+    }  # fmt: skip
+    scores = Attacked("x", never=True).by("", right)
+    assert scores["attack/x/excess"]["values"] == [0, 1, -1], "paired over images, against the higher control"
+    assert scores["attack/x/excess"]["texts"] == [a, b, c]
+
+
+def test_scores_over_doses_are_those_of_a_hand_made_curve() -> None:
+    hits = {0.0: (False, False), 1.0: (True, False), 3.0: (True, True)}
+    right: dict[str, Any] = {
+        "erase": {Prompt(t, 0): False for t in "ab"},
+        "erase@base": {Prompt(t, 0): True for t in "ab"},
+        "attack/x": {
+            shot(t, f"{dose}", dose): hit for dose, each in hits.items() for t, hit in zip("ab", each, strict=True)
+        },
+        "attack/x@chance": {Prompt(t, seed_of(0, 0)): False for t in "ab"},
+    }
+    found = {
+        name.removeprefix("attack/x/"): one["value"] for name, one in Attacked("x", never=False).by("2", right).items()
+    }
+    assert found == {
+        "before2": 0, "hit2": 1, "asr2": 1, "chance2": 0, "excess2": 1, "hit2:0": 0, "hit2:1": 0.5, "hit2:3": 1,
+        "area2": pytest.approx((0.25 * 1 + 0.75 * 2) / 3), "half2": 1,
+    }  # fmt: skip
+    right["attack/x"] = dict.fromkeys(right["attack/x"], False)
+    assert "attack/x/half" not in Attacked("x", never=False).by("", right)
+
+
 def test_what_cannot_work_is_said_in_one_sentence_before_anything_is_loaded() -> None:
     with pytest.raises(BadInput, match="has no synonyms to attack with"):
         made("attack=[synonyms]", "concept.synonyms=[]")
     with pytest.raises(BadInput, match="fill `keep`"):
         compose(["model=random", "attack=[benign]", "~concept.keep", "+concept.keep={}"])
+    with pytest.raises(BadInput, match="seed"):
+        made("attack=[mma]", "attack.mma.seed=-1")
     for name in ("prompts", "implicit"):
         with pytest.raises(BadInput, match=f"attack.{name}.file=gone.csv is no file"):
             made(f"attack=[{name}]", f"attack.{name}.file=gone.csv")
