@@ -7,7 +7,7 @@ import difflib
 import importlib
 import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
@@ -19,7 +19,23 @@ from advanchor.machine import device
 from advanchor.prompts import Sample
 
 GROUPS: tuple[Kind, ...] = ("model", "judge", "concept", "anchor", "method", "tracker")
-TOP = ("metric", "sample", "seed", "batch", "device", "longest", "root", "study", "sweeps", "table", "paper", "tune")
+TOP = (
+    "metric",
+    "attack",
+    "attack_for",
+    "never",
+    "sample",
+    "seed",
+    "batch",
+    "device",
+    "longest",
+    "root",
+    "study",
+    "sweeps",
+    "table",
+    "paper",
+    "tune",
+)
 SETTINGS = "settings, as conf/config.yaml has them"
 TYPES: dict[str, tuple[type, str]] = {  # of the settings that belong to no group, and how that is said
     "seed": (int, "a whole number"),
@@ -31,6 +47,7 @@ TYPES: dict[str, tuple[type, str]] = {  # of the settings that belong to no grou
     "table": (DictConfig, SETTINGS),
     "tune": (DictConfig, SETTINGS),
     "metric": (DictConfig, "metrics, such as metric=[erasure,fid]"),
+    "attack": (DictConfig, "attacks, such as attack=[synonyms,relearn]"),
 }
 
 
@@ -114,7 +131,7 @@ def check(cfg: DictConfig) -> None:
                 + (f": did you mean {close[0]}?" if close else f": choose from {', '.join(sorted(known))}.")
             )
     for name, (kind, what) in TYPES.items():
-        value = cfg.get(name, OmegaConf.create() if name == "metric" else None)  # `metric=[]` leaves no such key
+        value = cfg.get(name, OmegaConf.create() if name in ("metric", "attack") else None)  # [] leaves no such key
         if not isinstance(value, kind) or isinstance(value, bool) or value == "":
             raise BadInput(f"{name}={show(value)} will not do: it must be {what}.")
     for name, least in (("seed", 0), ("batch", 1)):
@@ -130,23 +147,28 @@ def check(cfg: DictConfig) -> None:
         name = cfg.method.get("name")
         remedy = f"add conf/anchor_of/published_{name}.yaml, or name an anchor"
         raise BadInput(f"nothing says which anchor method={name} was published with: {remedy}.")
-    built = {group: build(cfg[group], group) for group in GROUPS}
+    built: dict[str, Any] = {group: build(cfg[group], group) for group in GROUPS}
     if getattr(built["method"], "guided", False) and cfg.sample.guidance == 1:
         raise BadInput(
             f"method={cfg.method.name} changes classifier-free guidance, and sample.guidance=1 is none: raise it."
         )
     built["model"].check()
     built["concept"].prompts(sample_of(cfg))
-    for part in (built["judge"], built["anchor"], built["method"]):  # some know or need only certain concepts
-        if hasattr(part, "suits"):
-            for one in built["concept"].parts:
-                part.suits(one)
-    for name, node in cfg.get("metric", {}).items():  # `metric=[]` leaves no such key
-        if not re.fullmatch(r"\w{1,60}", str(name)):
-            raise BadInput(f"metric '{name}' will not do: files are called by it, so it must be one plain word.")
-        build(node, "metric", f"metric.{name}")
+    for sort, name, node in listed(cfg):
+        if not re.fullmatch(r"\w{1,60}", name):
+            raise BadInput(f"{sort} '{name}' will not do: files are called by it, so it must be one plain word.")
+        built[f"{sort}.{name}"] = build(node, sort, f"{sort}.{name}")
+    for part in (p for p in built.values() if hasattr(p, "suits")):  # some know or need only certain concepts
+        for one in built["concept"].parts:
+            part.suits(one)
     if cfg.device not in ("auto", "cpu"):  # which are always there, and need no torch to say so
         device(cfg.device)
+
+
+def listed(cfg: DictConfig) -> list[tuple[Literal["metric", "attack"], str, DictConfig]]:
+    """What a config measures: kind, name and settings of each metric and attack."""
+    kinds: tuple[Literal["metric", "attack"], ...] = ("metric", "attack")
+    return [(kind, str(name), node) for kind in kinds for name, node in (cfg.get(kind) or {}).items()]
 
 
 def sample_of(cfg: DictConfig) -> Sample:

@@ -123,10 +123,22 @@ def rows(file: str) -> list[tuple[str, int]]:
     Raises:
         BadInput: there is no such file, it is no such CSV file, or a row is not as the first; more than MOST rows.
     """
-    where, path = f"concept.prompts_csv={file}", Path(file).expanduser()
+    return list(dict.fromkeys((text, seed) for text, seed, _ in rows_of(file, "concept.prompts_csv")))
+
+
+def rows_of(file: str, setting: str) -> list[tuple[str, int, str]]:
+    """As `rows`, with what stands in a column `of`, "" without one: the plain sentence that a row says otherwise.
+
+    Args:
+        setting: that names the file.
+
+    Raises:
+        BadInput: as `rows`.
+    """
+    where, path = f"{setting}={file}", Path(file).expanduser()
     if not path.is_file():
         raise BadInput(f"{where} is no file: name a CSV file with a column `prompt`.")
-    found: dict[tuple[str, int], None] = {}
+    found: dict[tuple[str, int, str], None] = {}
     number = 0
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:  # Excel puts a mark before the first column's name
@@ -137,10 +149,11 @@ def rows(file: str) -> list[tuple[str, int]]:
                     break
             else:
                 raise BadInput(f"{where} has no column `prompt` in its first line: call the column of sentences so.")
-            if twice := next((name for name in ("prompt", *SEEDS) if columns.count(name) > 1), None):
+            if twice := next((name for name in ("prompt", "of", *SEEDS) if columns.count(name) > 1), None):
                 raise BadInput(f"{where} has two columns `{twice}`: leave one.")
             prompts = columns.index("prompt")
             seeds = next((columns.index(name) for name in SEEDS if name in columns), None)
+            of = columns.index("of") if "of" in columns else None
             number = 1
             for number, row in enumerate(csv.reader(lines, delimiter=mark, strict=True), 2):
                 if not any(field.strip() for field in row):
@@ -156,7 +169,7 @@ def rows(file: str) -> list[tuple[str, int]]:
                 if seed is None:
                     rule = "it must be a whole number, at least 0, of at most eighteen digits"
                     raise BadInput(f"{where}: row {number} has the seed '{given[:40]}': {rule}.")
-                found[row[prompts].strip(), int(seed[1])] = None
+                found[row[prompts].strip(), int(seed[1]), "" if of is None else row[of].strip()] = None
                 if len(found) > MOST:
                     raise BadInput(f"{where} holds more than {MOST:,} prompts: ask for fewer.")
     except UnicodeDecodeError:

@@ -66,9 +66,9 @@ def titled(scores: Scores, concept: str) -> dict[str, str]:
         "anchor/agree": "under the anchor: judges agree",
     }
     said = {*known, *map(second, known)}
-    own = {
-        name: name for name in scores if name not in said and ":" not in name and "@" not in name
-    }  # as they are called
+    own = {  # as they are called
+        name: name for name in scores if name not in said and not re.search(r"[:@]|^attack/", name)
+    }
     return {name: title for name, title in (known | own).items() if name in scores}
 
 
@@ -86,11 +86,36 @@ def lines_of(scores: Scores, concept: str) -> list[str]:
             before = cell(scores, base) if base in scores else f"floor {cell(scores, floor)}" if floor in scores else ""
         after = [cell(scores, name), *([cell(scores, other) if other in scores else ""] if two else [])]
         rows.append((title + arrow, str(scores[name]["n"]), before, *after))
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows as lines of one width, names to the left and numbers to the right, the first one underlined."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
+    lines = [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
         for row in rows
     ]
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+
+
+def attacks_of(scores: Scores) -> list[str]:
+    """A line for each attack: found before and after it, by chance, in a model that never knew; of one that has doses
+    also what is found at each.
+    """
+    heads = ("attack", "images", "before", "found after all, judge 1", "judge 2", "by chance", "never knew", "excess")
+    rows: list[tuple[str, ...]] = [heads]
+    curves = []
+    for name in dict.fromkeys(name.split("/")[1] for name in scores if name.startswith("attack/")):
+        of = f"attack/{name}/"
+        shown = [cell(scores, of + one).partition(" ")[0] for one in ("before", "asr2", "chance", "never")]
+        asr, excess = cell(scores, f"{of}asr"), cell(scores, f"{of}excess")
+        rows.append((name, str(scores[f"{of}asr"]["n"]), shown[0], asr, *shown[1:], excess))
+        doses = [one for one in scores if one.startswith(f"{of}hit:")]
+        half = f"half at {scores[f'{of}half']['value']:.3g}" if f"{of}half" in scores else "half never"
+        curve = ", ".join(f"{one.partition(':')[2]}: {cell(scores, one).partition(' ')[0]}" for one in doses)
+        curves += [f"{name}  {curve}; {half}"] if doses else []
+    return ["", *aligned(rows), *([""] if curves else []), *curves] if rows[1:] else []
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -98,7 +123,7 @@ def table(result: Mapping[str, Any]) -> str:
     scores: Scores = result["scores"]
     concept, judge = result["config"]["concept"]["name"], result["config"]["judge"]["name"]
     lines = lines_of(scores, concept)
-    lines.insert(1, "-" * max(map(len, lines)))
+    lines += attacks_of(scores)
     broken = max((scores[name]["value"] for name in ("broken/erase", "broken/erase2") if name in scores), default=0.0)
     if broken > SMEARS:
         said = f"{broken:.0%} of the pictures asked for {concept} are no picture of anything"

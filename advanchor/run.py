@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -13,13 +14,16 @@ from typing import Any, cast
 from omegaconf import DictConfig
 
 from advanchor import report
-from advanchor.build import build, check, sample_of
+from advanchor.attacking import Assault
+from advanchor.attacks.shots import Attack
+from advanchor.build import build, check, listed, sample_of
 from advanchor.concept import Concept, Concepts
 from advanchor.core import BadInput, Scores
 from advanchor.erasing import erased
 from advanchor.identity import file_digest, key, plain, run_id
 from advanchor.images import Images, draw
 from advanchor.machine import device, environment, stage
+from advanchor.metrics.attacked import Attacked
 from advanchor.metrics.sound import enough
 from advanchor.naming import mentions
 from advanchor.prompts import Prompt, reseeded
@@ -43,13 +47,15 @@ def finished(cfg: DictConfig, out: Path | None = None) -> dict[str, Any] | None:
         BadInput: the result is that of another run, or damaged.
     """
     out = out or Path(cfg.root) / run_id(cfg)
-    done, asked = result_in(cfg, out), cfg.get("metric", {})
+    done = result_in(cfg, out)
     if done is None or done["config"]["judge"] != plain(cfg.judge) or done["judge"] != key(cfg.judge):
         return None
     same = all(
-        memo(out, done["run"], name, node, cfg.judge, done["pictures"]).exists()
-        and done["config"].get("metric", {}).get(name) == plain(node)
-        for name, node in asked.items()
+        memo(
+            out, done["run"], name if kind == "metric" else f"attack_{name}", node, cfg.judge, done["pictures"]
+        ).exists()
+        and done["config"].get(kind, {}).get(name) == plain(node)
+        for kind, name, node in listed(cfg)
     )
     return done if same or done["unmeasured"] else None
 
@@ -74,6 +80,11 @@ def memo(out: Path, run: str, name: str, metric: Any, judge: Any, pictures: str)
     return out / "metrics" / f"{name}-{key(run, plain(metric), plain(judge), pictures)}.json"
 
 
+def called(kind: str, name: str) -> str:
+    """What the file of a metric or an attack is called."""
+    return name if kind == "metric" else f"attack_{name}"
+
+
 def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     """Carry out one run in `out` and return what result.json holds.
 
@@ -87,8 +98,12 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     check(cfg)
     root, store = Path(cfg.root), Path(cfg.root) / "store"
     concept, sample = cast(Concept | Concepts, build(cfg.concept, "concept")), sample_of(cfg)
-    metrics: dict[str, Metric] = {
-        name: build(node, "metric", f"metric.{name}") for name, node in cfg.get("metric", {}).items()
+    attacks = {name: cast(Attack, build(node, "attack")) for kind, name, node in listed(cfg) if kind == "attack"}
+    metrics: dict[str, tuple[Metric | Attacked, DictConfig]] = {
+        name: (build(node, "metric"), node) for kind, name, node in listed(cfg) if kind == "metric"
+    }
+    metrics |= {
+        f"attack_{name}": (Attacked(name, one.never is not None), cfg.attack[name]) for name, one in attacks.items()
     }
     config = cast(dict[str, Any], plain(cfg))
     done = result_in(cfg, out)
@@ -98,7 +113,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     where = device(cfg.device)
     judge = cast(Judge, build(cfg.judge, "judge")).to(where)
     prompts = concept.prompts(sample)
-    for metric in metrics.values() if judge.name != "none" else ():
+    for metric, _ in metrics.values() if judge.name != "none" else ():
         enough(metric, prompts)
     tracker = cast(Tracker, build(cfg.tracker, "tracker"))
     stages: dict[str, dict[str, float]] = read_json(out / "stages.json") if (out / "stages.json").exists() else {}
@@ -123,7 +138,8 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         learned = hashlib.sha256((store / "edits" / edit_key / "edit.safetensors").read_bytes()).hexdigest()
         pictures = key(drawn_by, learned)
         if done and done["pictures"] == pictures:  # asked for one more metric, it keeps the others
-            config["metric"] = {**done["config"].get("metric", {}), **config.get("metric", {})}
+            for kind in ("metric", "attack"):
+                config[kind] = {**done["config"].get(kind, {}), **config.get(kind, {})}
             scores = done["scores"]
 
         # Draw: the unedited model's images are shared by all runs of this model and these sampling settings.
@@ -149,6 +165,12 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                 return seen(draw(paint, reseeded(prompts[name]), folders["@base"], batch=cfg.batch, label="floor"))
 
         later: dict[str, Callable[[], Images]] = {f"{name}@floor": partial(floor, name) for name in prompts}
+        at_work = [
+            Assault(attack, cfg.attack[name], model, edit, learned, concept, sample, store, cfg.batch, seen)
+            for name, attack in attacks.items()
+        ]
+        for name, one in zip(attacks, at_work, strict=True):
+            later |= {f"attack/{name}{which}": partial(one.images, which) for which in ("", "@chance", "@never")}
         images = Shown({**later, "anchor": under_anchor})
         for which, folder in folders.items():
             with stage(f"draw{which}", stages, out, where), model.edited({} if which else edit):
@@ -161,10 +183,11 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
 
         # Measure: one small file per metric, so that a new metric does not repeat the others.
         unmeasured = "" if cfg.judge.name != "none" else UNMEASURED
-        for name, metric in metrics.items() if not unmeasured else ():
-            kept = memo(out, run_id(cfg), name, cfg.metric[name], cfg.judge, pictures)
+        for name, (metric, node) in metrics.items() if not unmeasured else ():
+            kept = memo(out, run_id(cfg), name, node, cfg.judge, pictures)
             if not kept.exists():
-                shown = {wanted: images[wanted] for wanted in metric.sets}
+                with stage(name, stages, out, where) if name.startswith("attack_") else nullcontext():
+                    shown = {wanted: images[wanted] for wanted in metric.sets}
                 with stage("measure", stages, out, where):
                     measured_by = key(code(type(metric).__module__, type(judge).__module__), seen_by)[:10]
                     write_json(kept, {k: {**s, "code": measured_by} for k, s in metric(judge, shown).items()})

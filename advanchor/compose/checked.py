@@ -22,11 +22,12 @@ MERGED = (
     "concept.keep_cross",
     "concept.near",
 )  # where another value would be added to the first
-NAMES = re.compile(r"(model|judge|concept|anchor|method|tracker|metric\.\w+)\.(name|_target_)")
+NAMES = re.compile(r"(model|judge|concept|anchor|method|tracker|metric\.\w+|attack\.\w+)\.(name|_target_)")
 PARTS = (
     *("model", "judge", "concept", "anchor", "method", "tracker", "sample", "seed", "batch", "device", "root"),
     *("study", "table", "paper", "sweeps", "tune"),
 )
+LISTS = {"metric": "metric=[erasure,fid]", "attack": "attack=[synonyms,relearn]"}
 HOLD_SETTINGS = {
     "sample": "sample.steps=20",
     "table": "table.rows=[anchor]",
@@ -107,6 +108,7 @@ def shape(cfg: DictConfig) -> None:
         if not isinstance(listed, ListConfig) or not all(isinstance(one, str) for one in listed):
             example = "[erasure/hit]" if name == "cells" else "[method,anchor]"
             raise BadInput(f"table.{name}={show(listed)} will not do: it must be a list, such as {example}.")
-    if "metric" in cfg and not isinstance(cfg.metric, DictConfig):
-        raise BadInput(f"metric={show(cfg.metric)} will not do: it is a list of options, such as metric=[erasure,fid].")
+    for name, example in LISTS.items():
+        if name in cfg and not isinstance(cfg[name], DictConfig):
+            raise BadInput(f"{name}={show(cfg[name])} will not do: it is a list of options, such as {example}.")
     OmegaConf.to_container(cfg, resolve=True)

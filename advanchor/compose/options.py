@@ -11,13 +11,13 @@ from advanchor.core import BadInput
 
 HERE = Path(__file__).resolve().parents[1]
 CONF = str(HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf")  # in an installed wheel, or a checkout
-INTERNAL = ("anchor_for", "anchor_of", "method_for")  # groups that are chosen by others, never by hand
+INTERNAL = ("anchor_for", "anchor_of", "method_for", "attack_for")  # groups that are chosen by others, never by hand
 
 
 def groups() -> list[str]:
     """What a user chooses an option of, in the order of the config."""
     folders = sorted(p.name for p in Path(CONF).iterdir() if p.is_dir() and p.name not in (*INTERNAL, "hydra"))
-    order = ["model", "concept", "anchor", "method", "judge", "metric", "tracker", "experiment"]
+    order = ["model", "concept", "anchor", "method", "judge", "metric", "attack", "tracker", "experiment"]
     return [*sorted(folders, key=lambda g: (order.index(g) if g in order else len(order), g)), "hydra/launcher"]
 
 

@@ -80,7 +80,7 @@ def chosen(line: str, words: Sequence[str]) -> Override:
         raise BadInput(f"{line} is not for a command to choose: of Hydra's own options only hydra/launcher is.")
     if group in groups() and one.type != OverrideType.DEL and one.package is None and one.value() == "":
         raise BadInput(f"{line} chooses nothing: {group} is one of {', '.join(names(group, words))}.")
-    if group in groups() and group != "metric" and isinstance(one.value(), list | dict):
+    if group in groups() and group not in ("metric", "attack") and isinstance(one.value(), list | dict):
         raise BadInput(
             f"{line} will not do: {group} is one of {', '.join(names(group, words))}, "
             "or with -m several, between commas."

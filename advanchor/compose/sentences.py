@@ -113,8 +113,11 @@ def blamed(overrides: Sequence[str], error: Exception) -> str:
             if name not in groups():
                 said = " ".join(str(error).split()[:40])
                 return f"{line} will not do ({said}): `advanchor --cfg job` prints what can be set."
-            several = name == "metric"
-            example = "metric=[erasure,fid] or metric=[]" if several else f"one of {', '.join(names(name, overrides))}"
+            example = (
+                f"{name}=[...] or {name}=[]"
+                if name in ("metric", "attack")
+                else f"one of {', '.join(names(name, overrides))}"
+            )
             return f"{line} will not do, since {name} cannot be null and is chosen by the name of an option: {example}."
     return " ".join(str(error).split()[:60])
 

@@ -14,8 +14,10 @@ from advanchor.protocols import Metric
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from advanchor.metrics.attacked import Attacked
 
-def enough(metric: Metric, prompts: Mapping[str, Sequence[Prompt]]) -> None:
+
+def enough(metric: Metric | Attacked, prompts: Mapping[str, Sequence[Prompt]]) -> None:
     """Can this metric be computed from these prompts' images? Asked before anything is loaded.
 
     A metric says what it needs by the class variables `fewest`, images of each set, and `fewest_each`, images of each

@@ -16,6 +16,7 @@ from advanchor.core import BadInput
 from advanchor.models import sampling
 from advanchor.models.attention import watched
 from advanchor.models.edits import SCOPES, erasers, fits, parameters, part, safety
+from advanchor.models.noisy import Noisy
 from advanchor.models.sentences import Sentences
 from advanchor.prompts import Prompt
 from advanchor.protocols import Edit
@@ -59,7 +60,8 @@ class LatentDiffusion:
         """Text embeddings (b, L, d), with a gradient to `delta` and `weights` only.
 
         Args:
-            delta: (s, d), added to the encoder's *input* at each text's `spans` (b lists of s positions).
+            delta: (s, d), added to the encoder's *input* at each text's `spans` (b lists of s positions); or
+                (b * s, d), each text's own one after the other.
             weights: an edit; what it holds of the text encoder takes the place of the frozen tensors.
         """
         return self._sentences.encode(texts, delta, spans, part(weights or {}, "text_encoder."))
@@ -67,6 +69,22 @@ class LatentDiffusion:
     def cut(self, texts: Sequence[str]) -> list[str]:
         """Those of the texts that are longer than the text encoder."""
         return self._sentences.cut(texts)
+
+    def vocabulary(self, weights: Edit | None = None) -> Tensor:
+        """What the text encoder reads for each token, (V, d), under an edit."""
+        return self._sentences.vocabulary(part(weights or {}, "text_encoder."))
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text, without start and end."""
+        return self._sentences.ids(text)
+
+    def spoken(self) -> list[int]:
+        """All tokens that a sentence can hold: neither start, end nor padding."""
+        return self._sentences.spoken()
+
+    def words(self, ids: Sequence[int]) -> str:
+        """Tokens as words."""
+        return self._sentences.words(ids)
 
     def end(self, text: str) -> int:
         """Position of the end token, at which the text encoder's output is the embedding of the whole sentence."""
@@ -175,6 +193,10 @@ class LatentDiffusion:
         guidance: float,
         scheduler: str = "own",
         cond: Tensor | None = None,
+        start: Tensor | None = None,
+        at: int = 0,
+        noisy: tuple[float, float] | None = None,
+        around: Tensor | None = None,
     ) -> list[Image]:
         """One image per prompt, under `cond` (b, L, d) if given. An image depends on its text, seed and condition
         alone, not on what is drawn beside it.
@@ -185,6 +207,10 @@ class LatentDiffusion:
         Args:
             steps: from 1 to the number of timesteps that the model was trained with.
             guidance: classifier-free guidance scale, at least 1, which is none.
+            start: (b, 4, h, w), from which step `at` goes on, the first being 0; of step 0 it is noise of unit
+                variance, of a later one what the U-Net is given there (`trajectory`).
+            noisy: eta of DDIM and what the noise of its steps is multiplied with (noisy.py); DDIM it is then.
+            around: (b, 5, h, w), latents to paint into and where they stay (`sampling.denoise`).
             scheduler: own, the model's; ddim; or lms (linear multistep of order 4, from k-diffusion), its timesteps
                 spread evenly from the last to 0 as in AdvAnchor's released evaluation. Methods learn from the model's
                 own whatever is drawn with.
@@ -192,11 +218,12 @@ class LatentDiffusion:
         Raises:
             BadInput: a setting is out of range, or latents or images are not finite.
         """
-        solver = sampling.chosen(scheduler, self.pipe.scheduler)
+        own = self.pipe.scheduler
+        solver = sampling.chosen(scheduler, own) if noisy is None else Noisy.like(own, *noisy)
         if not prompts:
             return []
         texts, seeds = [p.text for p in prompts], [p.seed for p in prompts]
-        latents, _ = self._denoise(texts, seeds, steps, guidance, solver, cond)
+        latents, _ = self._denoise(texts, seeds, steps, guidance, solver, cond, start=start, at=at, around=around)
         return sampling.decode(self.pipe, latents)
 
     @torch.no_grad()
@@ -229,6 +256,9 @@ class LatentDiffusion:
         cond: Tensor | None,
         seen: list[Tensor] | None = None,
         until: int | None = None,
+        start: Tensor | None = None,
+        at: int = 0,
+        around: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Latents (b, 4, h, w) and the timesteps (n,). What the U-Net is given at each step is appended to `seen`, and
         step `until` is not taken.
@@ -239,9 +269,11 @@ class LatentDiffusion:
         cond, empty = self.encode(texts) if cond is None else cond.to(self.device), self.encode([""] * len(texts))
         if "negative" in self._guidance:
             empty = self._guidance["negative"].expand_as(empty)
-        x, prompts = self._noise(texts, seeds), list(zip(texts, seeds, strict=True))
+        x = self._noise(texts, seeds) if start is None else start.to(self.device)
+        around = None if around is None else around.to(self.device)
+        prompts = list(zip(texts, seeds, strict=True))
         with safety(self.unet, self._guidance, steps, guidance):
-            x = sampling.denoise(self.eps, x, scheduler, prompts, cond, empty, guidance, seen, until)
+            x = sampling.denoise(self.eps, x, scheduler, prompts, cond, empty, guidance, seen, until, at, around)
         if bad := [text for text, one in zip(texts, x, strict=True) if not torch.isfinite(one).all()]:
             half = " or model.autocast's float16 (bfloat16 has its range)" if self._autocast == "float16" else ""
             raise BadInput(

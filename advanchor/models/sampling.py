@@ -88,6 +88,8 @@ def denoise(
     guidance: float,
     seen: list[Tensor] | None = None,
     until: int | None = None,
+    at: int = 0,
+    around: Tensor | None = None,
 ) -> Tensor:
     """The loop: latents (b, 4, h, w) from start noise x (b, 4, h, w).
 
@@ -98,14 +100,20 @@ def denoise(
         cond, empty: embeddings (b, L, d) of the prompts, and of what stands for no prompt.
         seen: what the U-Net is given at each step, (b, 4, h, w), is appended to it.
         until: a step that is not taken, nor any after it.
+        at: the first step that is taken; x is then what the U-Net is given there, of a scheduler that does not scale.
+        around: latents to paint into (b, 4, h, w), and where they stay, 1 or 0 (b, 1, h, w), in one tensor. There x is
+            these latents after each step, noised for the next one with the start noise.
     """
     both = torch.cat([empty, cond]) if guidance > 1 else cond
     settings = {}
     if "generator" in inspect.signature(scheduler.step).parameters:
-        numbers = [image_seed(text, seed, "scheduler") for text, seed in prompts]
+        draws = getattr(scheduler, "draws", "scheduler")
+        numbers = [image_seed(text, seed, draws) for text, seed in prompts]
         settings["generator"] = [torch.Generator().manual_seed(number) for number in numbers]
-    x = x * scheduler.init_noise_sigma
+    start, x = x, x if at else x * scheduler.init_noise_sigma
     for i, t in enumerate(scheduler.timesteps):
+        if i < at:
+            continue
         given = scheduler.scale_model_input(torch.cat([x, x]) if guidance > 1 else x, t)
         if seen is not None:
             seen.append(given[: len(x)])
@@ -116,6 +124,10 @@ def denoise(
             without, within = predicted.chunk(2)
             predicted = without + guidance * (within - without)
         x = scheduler.step(predicted, t, x, **settings, return_dict=False)[0]
+        if around is not None:
+            z, stays = around[:, :-1], around[:, -1:]
+            following = scheduler.timesteps[i + 1 : i + 2]
+            x = torch.where(stays > 0, scheduler.add_noise(z, start, following) if len(following) else z, x)
     return x
 
 

@@ -31,21 +31,19 @@ class Sentences:
         """Embeddings (b, L, d), with a gradient to `delta` and `weights` only.
 
         Args:
-            delta: (s, d), added to the encoder's *input* at each text's `spans` (b lists of s positions).
+            delta: (s, d), added to the encoder's *input* at each text's `spans` (b lists of s positions); or
+                (b * s, d), each text's own one after the other.
             weights: what takes the place of the encoder's own tensors.
         """
-        if weights:
-            return torch.func.functional_call(self.encoder, dict(weights), (self._ids(texts),))[0]
-        if delta is None:
+        if delta is None and not weights:
             return torch.stack([self._embed(text) for text in texts])
-        ids = self._ids(texts)
 
         def shift(module: nn.Module, args: Any, out: Tensor) -> Tensor:
-            return add_at(out, delta, spans)
+            return out if delta is None else add_at(out, delta, spans)
 
         hook = self.encoder.get_input_embeddings().register_forward_hook(shift)
         try:
-            return self.encoder(ids)[0]
+            return torch.func.functional_call(self.encoder, dict(weights or {}), (self._ids(texts),))[0]
         finally:
             hook.remove()
 
@@ -78,6 +76,25 @@ class Sentences:
         """
         return [text for text in texts if len(self._tokens(text)) > self.length]
 
+    def vocabulary(self, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """What the encoder reads for each token, (V, d)."""
+        table: Tensor = self.encoder.get_input_embeddings().weight
+        own = next(name for name, tensor in self.encoder.named_parameters() if tensor is table)
+        return (weights or {}).get(own, table).detach()
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text, without start and end."""
+        return self._tokens(text)[1:-1]
+
+    def spoken(self) -> list[int]:
+        """All tokens that a sentence can hold: neither start, end nor padding."""
+        marks = set(self.tokenizer.all_special_ids)
+        return [i for i in range(self.encoder.config.vocab_size) if i not in marks]
+
+    def words(self, ids: Sequence[int]) -> str:
+        """Tokens as words."""
+        return str(self.tokenizer.decode(list(ids))).strip()
+
     def end(self, text: str) -> int:
         """Position of the end token, at which the encoder's output is the embedding of the whole sentence."""
         return min(len(self._tokens(text)), self.length) - 1
@@ -104,7 +121,9 @@ class Sentences:
 
 
 def add_at(embeddings: Tensor, delta: Tensor, spans: Sequence[Sequence[int]]) -> Tensor:
-    """embeddings (b, L, d) with delta (s, d) added at each row's s positions, or at each s of a multiple of them."""
+    """embeddings (b, L, d) with delta (s, d) added at each row's s positions, or at each s of a multiple of them; with
+    (b * s, d) each row's own.
+    """
     placed = torch.zeros_like(embeddings)
     rows = torch.tensor([row for row, span in enumerate(spans) for _ in span])
     columns = torch.tensor([p for span in spans for p in span])
