@@ -19,7 +19,7 @@ from advanchor.attacks.prune import thinned
 from advanchor.attacks.quantise import rounded
 from advanchor.attacks.shots import Shot, Shots, Victim
 from advanchor.attacks.tokens import before, within
-from advanchor.attacks.unlearn_diff import simplex
+from advanchor.attacks.unlearn_diff import simplex, straight
 from advanchor.build import build, sample_of, target
 from advanchor.compose import CONF, compose
 from advanchor.core import BadInput
@@ -305,6 +305,14 @@ def test_each_prompt_gets_tokens_of_its_own(victim: Victim) -> None:
     table, texts = victim.vocabulary(), ["a butterfly", "an emoji of a butterfly"]
     both = before(victim, texts, table[torch.tensor([[5, 6], [7, 8]])])
     assert torch.allclose(both[1:], before(victim, texts[1:], table[torch.tensor([[7, 8]])]), atol=1e-6)
+
+
+def test_a_drawn_token_is_one_hot_and_its_gradient_reaches_the_point_clipped() -> None:
+    points, drawn = torch.full((1, 2, 3), 1 / 3, requires_grad=True), torch.tensor([[2, 0]])
+    hot, weight = straight(points, drawn), torch.tensor([[[0.5, -3.0, 2.0], [0.0, 1.0, -0.1]]])
+    assert torch.equal(hot, torch.tensor([[[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]]))
+    (hot * weight).sum().backward()
+    assert torch.equal(points.grad, weight.clamp(-1, 1))
 
 
 def test_the_simplex_projection_is_the_nearest_point_of_the_simplex() -> None:
