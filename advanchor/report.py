@@ -14,6 +14,7 @@ from advanchor.store import finish, part_of
 from advanchor.units import SPREAD
 
 ARROW = {"higher": "↑", "lower": "↓"}
+TWO_DIGITS = ("clip/", "content/clip", "fid/", "kid/", "cmmd/", "released_fid/", "reference/kid", "reference/cmmd")
 SMEARS = 0.2  # share of pictures of nothing above which the table says so before all else
 
 
@@ -27,7 +28,7 @@ def cell(scores: Scores, name: str) -> str:
 
 
 def number(name: str, value: float) -> str:
-    digits = 2 if name.startswith(("clip/", "content/clip", "fid/", "kid/", "cmmd/", "released_fid/")) else 3
+    digits = 2 if name.startswith(TWO_DIGITS) else 3
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
