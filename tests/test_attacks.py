@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from advanchor.attacks.prune import thinned
 from advanchor.attacks.quantise import rounded
 from advanchor.attacks.shots import Shot, Shots, Victim
 from advanchor.attacks.tokens import before, within
-from advanchor.attacks.unlearn_diff import simplex
-from advanchor.build import build, sample_of
-from advanchor.compose import compose
+from advanchor.attacks.unlearn_diff import simplex, straight
+from advanchor.build import build, sample_of, target
+from advanchor.compose import CONF, compose
 from advanchor.core import BadInput
 from advanchor.metrics.attacked import Attacked, seed_of
 from advanchor.prompts import Prompt
@@ -127,6 +127,19 @@ def joined(several: list[Shots]) -> Shots:
             getattr(whole, field).update(getattr(shots, field))
     whole.shots.sort(key=lambda shot: (shot.text, shot.seed, shot.tag))
     return whole
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_setting_stands_in_its_yaml_and_every_model_can_be_attacked(
+    name: str, needed: dict[str, list[str]]
+) -> None:
+    node = OmegaConf.load(Path(CONF) / "attack" / f"{name}.yaml")[name]
+    assert set(node) - {"_target_"} == {
+        field.name for field in fields(target(node["_target_"], "attack", name)) if field.init
+    }
+    for model in (["model=random"], ["model=emoji"], ["model=sd14", "model.path=bundled", "judge=none"]):
+        cfg = compose([*model, f"attack=[{name}]", *needed.get(name, [])])
+        assert build(cfg.attack[name], "attack").name == name
 
 
 @pytest.mark.parametrize("kind", EDITS)
@@ -292,6 +305,14 @@ def test_each_prompt_gets_tokens_of_its_own(victim: Victim) -> None:
     table, texts = victim.vocabulary(), ["a butterfly", "an emoji of a butterfly"]
     both = before(victim, texts, table[torch.tensor([[5, 6], [7, 8]])])
     assert torch.allclose(both[1:], before(victim, texts[1:], table[torch.tensor([[7, 8]])]), atol=1e-6)
+
+
+def test_a_drawn_token_is_one_hot_and_its_gradient_reaches_the_point_clipped() -> None:
+    points, drawn = torch.full((1, 2, 3), 1 / 3, requires_grad=True), torch.tensor([[2, 0]])
+    hot, weight = straight(points, drawn), torch.tensor([[[0.5, -3.0, 2.0], [0.0, 1.0, -0.1]]])
+    assert torch.equal(hot, torch.tensor([[[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]]))
+    (hot * weight).sum().backward()
+    assert torch.equal(points.grad, weight.clamp(-1, 1))
 
 
 def test_the_simplex_projection_is_the_nearest_point_of_the_simplex() -> None:
@@ -543,3 +564,30 @@ def test_what_cannot_work_is_said_in_one_sentence_before_anything_is_loaded() ->
         made("attack=[compound]", "attack.compound.sentences=['{} and a dog']")
     with pytest.raises(BadInput, match="doses"):
         made("attack=[quantise]", "attack.quantise.doses=[3]")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "finds"),
+    [
+        *((n, True) for n in ("unlearn_diff", "soft_prompt", "p4d", "mma", "ring_a_bell", "concept_inversion")),
+        *((n, False) for n in ("paraphrase", "compound", "synonyms")),
+    ],
+)
+def test_an_edit_that_only_hides_the_concept_is_found_out_by_who_looks_inside(
+    name: str, finds: bool, tmp_path: Path
+) -> None:
+    """The network draws foxes as before, but the text encoder reads "fox" as the first token of "guitar", and back."""
+    cfg = compose(["sample.steps=10", "sample.erase=1", f"attack=[{name}]", f"attack.{name}.prompts=2"])
+    model, concept = build(cfg.model, "model").open("cpu"), build(cfg.concept, "concept")
+    judge, (inputs,) = build(cfg.judge, "judge").to("cpu"), [n for n in model.weights("text_encoder") if "token_" in n]
+    table, own, other = model.vocabulary().clone(), model.ids("fox")[0], model.ids("guitar")[0]
+    table[[own, other]] = table[[other, own]]
+    attack, sample = build(cfg.attack[name], "attack"), sample_of(cfg)
+    one = Assault(
+        attack, cfg.attack[name], model, {inputs: table}, "hidden", concept, sample, tmp_path, 50, lambda shown: shown
+    )
+    images = one.images("")
+    found = {p.text for p, hit in zip(images.prompts, images.right(judge), strict=True) if hit}
+    assert not any(one.images("@chance").right(judge))
+    assert len(found) == (2 if finds else 0)

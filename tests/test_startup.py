@@ -35,15 +35,17 @@ def imported(code: str, *words: str, cwd: Path | None = None) -> tuple[set[str],
 COMMAND = "import sys\nfrom advanchor.cli import main\ntry: main()\nexcept SystemExit as end: print(end.code)\n"
 
 
-def test_checking_an_option_of_any_kind_imports_nothing_heavy() -> None:
-    chosen = []
+def test_checking_an_option_of_any_kind_imports_nothing_heavy(tmp_path: Path) -> None:
+    chosen, file = [], tmp_path / "sentences.csv"
+    file.write_text("prompt\na moth\n")
     for group in groups():
         options = names(group)
         if group == "concept":  # all of a folder are of one class
             options = list({name.rpartition("/")[0]: name for name in options}.values())
         judge = ["judge=none"] if group == "concept" else []
         chosen += [
-            [*judge, "model=random", f"{group}=[{name}]" if group == "metric" else f"{group}={name}"]
+            [*judge, "model=random", f"{group}=[{name}]" if group in ("metric", "attack") else f"{group}={name}"]
+            + [f"attack.{name}.file={file}"] * (name in ("prompts", "implicit"))  # which need one
             for name in options
             if group not in ("model", "experiment", "hydra/launcher")
         ]

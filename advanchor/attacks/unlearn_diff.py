@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from advanchor.attacks.shots import Shots, Victim
 from advanchor.attacks.tokens import Descent, Generators, before, descended
@@ -50,23 +50,13 @@ class UnlearnDiff(Descent):
         return found
 
 
-class Straight(torch.autograd.Function):
+def straight(points: Tensor, drawn: Tensor) -> Tensor:
     """Points (b, k, V) and tokens drawn from them (b, k) -> one-hot (b, k, V); the gradient goes to the points as it
     is, clipped to [-1, 1].
     """
-
-    @staticmethod
-    def forward(ctx: Any, points: Tensor, drawn: Tensor) -> Tensor:
-        return F.one_hot(drawn, points.shape[-1]).to(points)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0].clamp(-1, 1), None
-
-
-def straight(points: Tensor, drawn: Tensor) -> Tensor:
-    """See `Straight`."""
-    return cast("Tensor", Straight.apply(points, drawn))  # type: ignore[no-untyped-call]
+    through = points - points.detach()  # 0, with the points' gradient
+    through.register_hook(lambda gradient: gradient.clamp(-1, 1))
+    return F.one_hot(drawn, points.shape[-1]).to(points) + through
 
 
 def simplex(points: Tensor) -> Tensor:
