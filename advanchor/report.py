@@ -84,7 +84,8 @@ def lines_of(scores: Scores, concept: str) -> list[str]:
         if other in scores and base in scores:
             before = f"{number(name, scores[base]['value'])} / {number(name, scores[other + '@base']['value'])}"
         else:
-            before = cell(scores, base) if base in scores else f"floor {cell(scores, floor)}" if floor in scores else ""
+            said = {base: cell(scores, base), floor: f"floor {cell(scores, floor)}"}
+            before = ", ".join(text for one, text in said.items() if one in scores)
         after = [cell(scores, name), *([cell(scores, other) if other in scores else ""] if two else [])]
         rows.append((title + arrow, str(scores[name]["n"]), before, *after))
     return aligned(rows)

@@ -314,6 +314,9 @@ def test_a_run_has_every_distance_beside_its_floor_and_draws_each_reference_once
     assert scores["reference/eps"]["value"] == pytest.approx(whole)
     for kind in KINDS:  # nothing was done
         assert scores[f"reference/{kind}"] == scores[f"reference/{kind}@base"]
+    shown = next(line for line in advanchor.table(result).splitlines() if line.startswith("reference/labels"))
+    base, floor = (scores[f"reference/labels{of}"]["value"] for of in ("@base", "@floor"))
+    assert f"{base:.3f}, floor {floor:.3f}" in shown
     assert all(name in advanchor.table(result) for name in scores if "@" not in name and ":" not in name)
     assert tiny(*asked, "method=none", "anchor=concept") == result
 
