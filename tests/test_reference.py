@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, script
+from conftest import TINY, reference, script
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -176,14 +176,6 @@ SAID = {  # by red: what is seen of "a fox", of what is left out, of kept wolf, 
 }
 
 
-def folder(root: Path, without: list[str], seed: int, **more: Any) -> str:
-    """A folder that says it is a trained model."""
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "unet.safetensors").touch()
-    (root / "reference.json").write_text(json.dumps({"without": without, "seed": seed, "steps": 1, **more}))
-    return str(root)
-
-
 def painted(root: Path, prompts: list[Prompt], reds: list[int]) -> Images:
     root.mkdir(parents=True, exist_ok=True)
     for i, (prompt, red) in enumerate(zip(prompts, reds, strict=True)):
@@ -194,8 +186,8 @@ def painted(root: Path, prompts: list[Prompt], reds: list[int]) -> Images:
 
 @pytest.fixture
 def metric(tmp_path: Path) -> Reference:
-    never = tuple(folder(tmp_path / name, ["castle", "fox"], seed) for seed, name in enumerate(("one", "two"), 1))
-    return Reference(name="reference", references=never, floor=(folder(tmp_path / "all", [], 1),))
+    never = tuple(reference(tmp_path / name, ["castle", "fox"], seed) for seed, name in enumerate(("one", "two"), 1))
+    return Reference(name="reference", references=never, floor=(reference(tmp_path / "all", [], 1),))
 
 
 @pytest.fixture
@@ -257,17 +249,17 @@ def test_mistakes_in_the_folders_are_one_sentence(tmp_path: Path) -> None:
             Reference(name="reference", references=references, floor=floor).suits(fox)  # type: ignore[arg-type]
         return str(caught.value)
 
-    one, two = (folder(tmp_path / f"fox-{seed}", ["fox"], seed) for seed in (1, 2))
-    car, every = folder(tmp_path / "car", ["car"], 2), folder(tmp_path / "every", [], 3)
+    one, two = (reference(tmp_path / f"fox-{seed}", ["fox"], seed) for seed in (1, 2))
+    car, every = reference(tmp_path / "car", ["car"], 2), reference(tmp_path / "every", [], 3)
     assert "references is empty" in said([], [])
     assert "holds no unet.safetensors" in said([one, str(tmp_path / "nowhere")], [])
     assert "car was trained without car, and fox is erased" in said([one, car], [])
     assert "was trained without fox, and these are to have learned everything" in said([one, two], [two])
     assert "two seeds or more" in said([one], [])
-    assert "two seeds or more" in said([one, folder(tmp_path / "again", ["fox"], 1)], [])
-    assert "differ in their steps" in said([one, two], [folder(tmp_path / "long", [], 1, steps=9)])
-    assert "differ in their data" in said([one, two], [folder(tmp_path / "new", [], 1, data="x")])
-    assert "lack the same" in said([one, folder(tmp_path / "more", ["car", "fox"], 2)], [])
+    assert "two seeds or more" in said([one, reference(tmp_path / "again", ["fox"], 1)], [])
+    assert "differ in their steps" in said([one, two], [reference(tmp_path / "long", [], 1, steps=9)])
+    assert "differ in their data" in said([one, two], [reference(tmp_path / "new", [], 1, data="x")])
+    assert "lack the same" in said([one, reference(tmp_path / "more", ["car", "fox"], 2)], [])
     (tmp_path / "car/reference.json").write_text("{}")
     assert "reference.json is damaged" in said([one, car], [])
     Reference(name="reference", references=(one, two), floor=(every,)).suits(fox)
@@ -286,7 +278,7 @@ def references(model: Any, tmp_path: Path) -> list[str]:
     """Three random U-Nets: two that say they never knew a fox, one that knew everything."""
     places = []
     for seed, without in enumerate((["fox"], ["fox"], [])):
-        place = folder(tmp_path / f"reference-{seed}", without, seed)
+        place = reference(tmp_path / f"reference-{seed}", without, seed)
         g = torch.Generator().manual_seed(seed)
         own = {
             name: (t + 0.05 * torch.randn(t.shape, generator=g)).contiguous()
