@@ -15,8 +15,8 @@ from advanchor.store import part_of
 # What identifies a run. Metrics, judge, tracker, paths and machine settings do not: they can change what is measured
 # or shown, never which weights are made or which images are looked at.
 IDENTITY = ("model", "concept", "anchor", "method", "sample", "seed")
-# Settings of a component that name a file or folder: what is in it identifies, not where it is.
-FILES = ("path", "styles", "prompts_csv", "never", "file")
+# Settings of a component that name a file or folder, or several: what is in it identifies, not where it is.
+FILES = ("path", "styles", "prompts_csv", "never", "file", "references", "floor")
 LARGE = 2**26  # bytes; hashing so many takes long enough to remember the digest
 _digests: dict[str, str] = {}
 
@@ -55,10 +55,17 @@ def _named(part: Any, memory: Path | None) -> Any:
         return part
     if made is not None:  # two classes with the same settings are two; where a class lives does not matter
         part["class"] = str(made).rpartition(".")[2]
-    part = {k: contents(v, memory) if k in FILES and isinstance(v, str) else v for k, v in part.items()}
+    part = {k: _contents(v, memory) if k in FILES else v for k, v in part.items()}
     if isinstance(part.get("several"), dict):  # a set of concepts
         part["several"] = {name: _named(one, memory) for name, one in part["several"].items()}
     return part
+
+
+def _contents(place: Any, memory: Path | None) -> Any:
+    """`contents` of each place that is named; what names none stays as it is."""
+    if isinstance(place, list):
+        return [_contents(one, memory) for one in place]
+    return contents(place, memory) if isinstance(place, str) else place
 
 
 def contents(place: str, memory: Path | None = None) -> str:

@@ -14,6 +14,7 @@ from advanchor.store import finish, part_of
 from advanchor.units import SPREAD
 
 ARROW = {"higher": "↑", "lower": "↓"}
+TWO_DIGITS = ("clip/", "content/clip", "fid/", "kid/", "cmmd/", "released_fid/", "reference/kid", "reference/cmmd")
 SMEARS = 0.2  # share of pictures of nothing above which the table says so before all else
 
 
@@ -27,7 +28,7 @@ def cell(scores: Scores, name: str) -> str:
 
 
 def number(name: str, value: float) -> str:
-    digits = 2 if name.startswith(("clip/", "content/clip", "fid/", "kid/", "cmmd/", "released_fid/")) else 3
+    digits = 2 if name.startswith(TWO_DIGITS) else 3
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
@@ -83,7 +84,8 @@ def lines_of(scores: Scores, concept: str) -> list[str]:
         if other in scores and base in scores:
             before = f"{number(name, scores[base]['value'])} / {number(name, scores[other + '@base']['value'])}"
         else:
-            before = cell(scores, base) if base in scores else f"floor {cell(scores, floor)}" if floor in scores else ""
+            said = {base: cell(scores, base), floor: f"floor {cell(scores, floor)}"}
+            before = ", ".join(text for one, text in said.items() if one in scores)
         after = [cell(scores, name), *([cell(scores, other) if other in scores else ""] if two else [])]
         rows.append((title + arrow, str(scores[name]["n"]), before, *after))
     return aligned(rows)

@@ -14,7 +14,7 @@ from typing import Any, cast
 from omegaconf import DictConfig
 
 from advanchor import report
-from advanchor.attacking import Assault
+from advanchor.attacking import Assault, never
 from advanchor.attacks.shots import Attack
 from advanchor.build import build, check, listed, sample_of
 from advanchor.concept import Concept, Concepts
@@ -24,6 +24,7 @@ from advanchor.identity import file_digest, key, plain, run_id
 from advanchor.images import Images, draw
 from advanchor.machine import device, environment, stage
 from advanchor.metrics.attacked import Attacked
+from advanchor.metrics.reference import Reference
 from advanchor.metrics.sound import enough
 from advanchor.naming import mentions
 from advanchor.prompts import Prompt, reseeded
@@ -164,13 +165,24 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                 paint = partial(model.draw, **sample.looks)
                 return seen(draw(paint, reseeded(prompts[name]), folders["@base"], batch=cfg.batch, label="floor"))
 
+        def other(folder: str, name: str) -> Images:
+            """What a model of the same shape with other weights draws for the same prompts and seeds."""
+            weights = file_digest(Path(folder).expanduser() / "unet.safetensors")
+            place = store / "samples" / f"other-{key(cfg.model, sample.looks, drawn_by, weights)}"
+            with stage("draw@other", stages, out, where), model.edited(never(folder)):
+                paint = partial(model.draw, **sample.looks)
+                return seen(draw(paint, prompts[name], place, batch=cfg.batch, label=f"{name}@{folder}"))
+
         later: dict[str, Callable[[], Images]] = {f"{name}@floor": partial(floor, name) for name in prompts}
+        for metric, _ in metrics.values():
+            for one in metric.networks if isinstance(metric, Reference) else ():
+                later |= {f"{name}@{one}": partial(other, one, name) for name in prompts}
         at_work = [
             Assault(attack, cfg.attack[name], model, edit, learned, concept, sample, store, cfg.batch, seen)
             for name, attack in attacks.items()
         ]
-        for name, one in zip(attacks, at_work, strict=True):
-            later |= {f"attack/{name}{which}": partial(one.images, which) for which in ("", "@chance", "@never")}
+        for name, assault in zip(attacks, at_work, strict=True):
+            later |= {f"attack/{name}{which}": partial(assault.images, which) for which in ("", "@chance", "@never")}
         images = Shown({**later, "anchor": under_anchor})
         for which, folder in folders.items():
             with stage(f"draw{which}", stages, out, where), model.edited({} if which else edit):
@@ -190,7 +202,11 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                     shown = {wanted: images[wanted] for wanted in metric.sets}
                 with stage("measure", stages, out, where):
                     measured_by = key(code(type(metric).__module__, type(judge).__module__), seen_by)[:10]
-                    write_json(kept, {k: {**s, "code": measured_by} for k, s in metric(judge, shown).items()})
+                    measured = metric(judge, shown)
+                    if isinstance(metric, Reference):
+                        others = {f"@{one}": never(one) for one in metric.networks}
+                        measured |= metric.predictions(model, {"": edit, "@base": {}, **others}, prompts, sample)
+                    write_json(kept, {k: {**s, "code": measured_by} for k, s in measured.items()})
             for score, whole in read_json(kept).items():
                 scores[score] = with_interval(prompts, score, whole)
 

@@ -4,7 +4,6 @@
     python scripts/train_emoji.py                          # all stages: see STAGES
     python scripts/train_emoji.py unet export              # some stages alone
     python scripts/train_emoji.py resnet vit features      # the judge's detectors and features
-    python scripts/train_emoji.py unet export --leave-out fox --out outputs/no-fox   # a reference without foxes
     python scripts/train_emoji.py unet --threads 2
 
 Every stage writes a checkpoint each minute under --work; the same command goes on where it was killed. Batches, noise
@@ -12,7 +11,7 @@ and augmentation of a step depend on (seed, step) alone, so a resumed training s
 seen. Held-out (style, object) pairs (advanchor/assets/taxonomy.yaml) are seen by no stage but vit, which has pairs of
 its own that it never sees (SPLIT). The stages after export write their folder themselves; the detectors' pictures of
 nothing (emoji_junk.py) are in part drawn by the bundled model, so it is exported first. Sizes, steps and minutes: the
-model card.
+model card. train_reference.py trains the U-Net alone, without some styles and objects.
 """
 
 import argparse
@@ -22,7 +21,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,6 +45,7 @@ from advanchor.judges import emoji_weights  # isort: skip
 from advanchor.judges.emoji_classifier import EmojiClassifier  # isort: skip
 from advanchor.judges.emoji_features import EmojiFeatures  # isort: skip
 from advanchor.judges.emoji_transformer import EmojiTransformer  # isort: skip
+from advanchor.naming import mentions  # isort: skip
 
 ROOT = Path(__file__).resolve().parents[1]
 TAXONOMY = yaml.safe_load((ROOT / "advanchor/assets/taxonomy.yaml").read_text())
@@ -116,6 +116,12 @@ def draw_caption(style: int, thing: int, rng: np.random.Generator, empty: float)
         mask[:, things] = True
         frame = rng.choice(OBJECT)
     return Caption(str(frame).format(s=STYLES[style], o=article(str(noun)), bare=noun), mask)
+
+
+def captions(pairs: np.ndarray, rng: np.random.Generator, without: Sequence[str] = ()) -> list[str]:
+    """One for each pair; the empty one where it would name one of `without`, as "a big cat" of a lion names "cat"."""
+    drawn = [(draw_caption(s, o, rng, empty=0.1).text, OBJECTS[o]) for s, o in pairs]
+    return ["" if any(mentions(text, name, own) for name in without) else text for text, own in drawn]
 
 
 # --- one training loop for all stages ---------------------------------------------------------------------------
@@ -233,9 +239,10 @@ def augment_again(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(page.resize((PIXELS, PIXELS), filters[rng.integers(3)]))
 
 
-def seen_pairs() -> np.ndarray:
-    """(706, 2): the pairs of style and object that are not the taxonomy's held-out ones."""
+def seen_pairs(without: Sequence[str] = ()) -> np.ndarray:
+    """(706, 2): the pairs of style and object that are not the taxonomy's held-out ones; fewer `without` some names."""
     held = {(STYLES.index(s), OBJECTS.index(o)) for s, names in TAXONOMY["held_out"].items() for o in names}
+    held |= {(s, o) for s, style in enumerate(STYLES) for o, name in enumerate(OBJECTS) if {style, name} & {*without}}
     return np.array([(s, o) for s in range(len(STYLES)) for o in range(len(OBJECTS)) if (s, o) not in held])
 
 
@@ -479,9 +486,20 @@ def train_clip(world: World, work: Path, steps: int) -> tuple[CLIPTokenizer, CLI
 
 
 def train_unet(
-    world: World, work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text: CLIPTextModel, steps: int, name: str
+    world: World,
+    work: Path,
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    text: CLIPTextModel,
+    steps: int,
+    name: str = "unet",
+    without: Sequence[str] = (),
 ) -> UNet2DConditionModel:
-    """SD's objective: epsilon prediction on scaled latents, 10 % empty captions; t is stratified over the batch."""
+    """SD's objective: epsilon prediction on scaled latents, 10 % empty captions; t is stratified over the batch.
+
+    Args:
+        without: names that no caption may hold; the world's pairs have none of them.
+    """
     latents = encode_bank(vae, world, work) * vae.config.scaling_factor
     alphas = make_scheduler().alphas_cumprod
     torch.manual_seed(world.seed + 2)
@@ -498,7 +516,7 @@ def train_unet(
     def loss(step: int) -> Tensor:
         n = 64
         pairs, variants, rng, g = world.batch(step, n, 3)
-        cond = embed([draw_caption(s, o, rng, empty=0.1).text for s, o in pairs])
+        cond = embed(captions(pairs, rng, without))
         z = latents[pairs[:, 0], pairs[:, 1], variants]
         t = ((torch.arange(n) + torch.rand(n, generator=g)) / n * 1000).long()
         noise = torch.randn(z.shape, generator=g)
@@ -714,13 +732,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "data/emoji")
     parser.add_argument("--work", type=Path, default=ROOT / "data/emoji/work", help="checkpoints")
     parser.add_argument("--out", type=Path, default=ROOT / "advanchor/assets", help="where export writes")
-    parser.add_argument(
-        "--leave-out",
-        nargs="*",
-        default=[],
-        metavar="NAME",
-        help="styles or objects the U-Net never sees (retrained reference)",
-    )
     parser.add_argument("--vae-steps", type=int, default=4000)
     parser.add_argument("--clip-steps", type=int, default=2500)
     parser.add_argument("--unet-steps", type=int, default=9000)
@@ -733,25 +744,17 @@ def main() -> None:
     stages = args.stages or list(STAGES)
     if unknown := set(stages) - set(STAGES):
         sys.exit(f"unknown stage {', '.join(sorted(unknown))}: choose from {', '.join(STAGES)}.")
-    if unknown := set(args.leave_out) - set(STYLES) - set(OBJECTS):
-        sys.exit(f"cannot leave out {', '.join(sorted(unknown))}: no such style or object in the taxonomy.")
-    if args.leave_out and args.out == parser.get_default("out"):
-        sys.exit("--leave-out makes another model: name a folder for it with --out, so that the bundled one stays.")
     torch.set_num_threads(args.threads)
 
     images = bank(args.work, args.data, args.seed)
     world = World(images, seen_pairs(), args.seed)
-    kept = [(s, o) for s, o in world.pairs if STYLES[s] not in args.leave_out and OBJECTS[o] not in args.leave_out]
     # A stage that is asked for trains; one that a later stage needs is loaded, or trained if it never was.
     if {"vae", "unet", "export"} & set(stages):
         vae = train_vae(world, args.work, args.vae_steps)
     if {"clip", "unet", "export"} & set(stages):
         tokenizer, text = train_clip(world, args.work, args.clip_steps)
     if {"unet", "export"} & set(stages):
-        name = f"unet-without-{'-'.join(sorted(args.leave_out))}" if args.leave_out else "unet"
-        unet = train_unet(
-            World(images, np.array(kept), args.seed), args.work, vae, tokenizer, text, args.unet_steps, name
-        )
+        unet = train_unet(world, args.work, vae, tokenizer, text, args.unet_steps)
     if {"openclip", "export"} & set(stages):
         clip, config = train_openclip(world, args.work, args.openclip_steps)
     if "export" in stages:

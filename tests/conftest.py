@@ -1,6 +1,7 @@
 """What the tests share: the random model, a concept, and a run small enough for a second."""
 
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -78,3 +79,11 @@ def script(name: str) -> Any:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def reference(root: Path, without: list[str], seed: int, **more: Any) -> str:
+    """A folder that says it is a trained U-Net (scripts/train_reference.py)."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "unet.safetensors").touch()
+    (root / "reference.json").write_text(json.dumps({"without": without, "seed": seed, "steps": 1, **more}))
+    return str(root)

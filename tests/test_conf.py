@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import reference
 from omegaconf import OmegaConf
 
 from advanchor.build import build, sample_of, target
@@ -26,8 +27,11 @@ PARTS = [(g, o) for g in ("model", "judge", "concept", "anchor", "method", "metr
 
 
 @pytest.mark.parametrize(("group", "option"), PARTS)
-def test_every_option_builds(group: str, option: str) -> None:
+def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
     path = ["model.path=bundled"] if option == "sd14" and group == "model" else []
+    if (group, option) == ("metric", "reference"):
+        never = [reference(tmp_path / str(seed), ["fox"], seed) for seed in (1, 2)]
+        path = [f"metric.reference.references=[{','.join(never)}]"]
     models = [] if group == "model" else ["model=random"]
     models += ["judge=none"] if group == "concept" else []  # the emoji judge knows its own concepts only
     cfg = compose([*models, f"{group}=[{option}]" if group == "metric" else f"{group}={option}", *path])

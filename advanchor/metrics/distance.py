@@ -78,6 +78,15 @@ def kid(before: Tensor, after: Tensor) -> float:
     return (total(x, x) + total(y, y) - 2 * total(x, y)) / (n * (n - 1))
 
 
+def cmmd(x: Tensor, y: Tensor, sigma: float) -> float:
+    """Squared maximum mean discrepancy of embeddings (n, d) and (m, d) under a Gaussian kernel of width `sigma`, at
+    least 0.
+    """
+    x, y = x.double(), y.double()
+    xx, yy, xy = ((-torch.cdist(a, b).square() / (2 * sigma**2)).exp().mean() for a, b in ((x, x), (y, y), (x, y)))
+    return max(0.0, float(xx + yy - 2 * xy))
+
+
 def pairs(metric: str, judge: Judge, images: Mapping[str, Images]) -> dict[str, tuple[Tensor, Tensor]]:
     """{"erase", "keep"}: features (n, d) of the unedited and the edited model's images, in the order of the prompts;
     {"erase@floor", "keep@floor"}: of the unedited model's and of its own on other seeds, to which nothing was done.
@@ -143,14 +152,11 @@ class Cmmd:
         scores: Scores = {}
         for name in COMPARED:
             x, y = (
-                finite(images[n].seen("embed", judge.embed), self.name, f"embeddings of `{n}`").double()
+                finite(images[n].seen("embed", judge.embed), self.name, f"embeddings of `{n}`")
                 for n in (f"{name.partition('@')[0]}@base", name)
             )
-            xx, yy, xy = (
-                (-torch.cdist(a, b).square() / (2 * self.sigma**2)).exp().mean() for a, b in ((x, x), (y, y), (x, y))
-            )
             scores[f"cmmd/{name}"] = {
-                **_score(1000 * max(0.0, float(xx + yy - 2 * xy)), name, len(y), judge),
+                **_score(1000 * cmmd(x, y, self.sigma), name, len(y), judge),
                 "extractor": judge.embedder,
             }
         return scores

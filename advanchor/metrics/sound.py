@@ -21,7 +21,8 @@ def enough(metric: Metric | Attacked, prompts: Mapping[str, Sequence[Prompt]]) -
     """Can this metric be computed from these prompts' images? Asked before anything is loaded.
 
     A metric says what it needs by the class variables `fewest`, images of each set, and `fewest_each`, images of each
-    concept of a set; one that has neither needs one.
+    concept of a set; one that has neither needs one. One that looks at a part of the prompts alone says at which by
+    its method `fair`.
 
     Args:
         prompts: {"erase": ..., "keep": ..., "near": ...}, as a concept has them; a concept need have no neighbours.
@@ -29,6 +30,8 @@ def enough(metric: Metric | Attacked, prompts: Mapping[str, Sequence[Prompt]]) -
     Raises:
         BadInput: one of the sets that it looks at has too few, or one concept of it.
     """
+    if hasattr(metric, "fair"):
+        prompts = metric.fair(prompts)
     for which in (name for name in metric.sets if prompts.get(name)):
         counts = [("", len(prompts[which])), *Counter(p.label for p in prompts[which]).items()]
         for label, n in counts:
