@@ -175,7 +175,7 @@ def never(folder: str) -> Edit:
 
     file = Path(folder).expanduser() / "unet.safetensors"
     if not file.is_file():
-        raise BadInput(f"never={folder} has no unet.safetensors: name a folder that scripts/train_reference.py has made.")
+        raise BadInput(f"never={folder} has no unet.safetensors: name a folder made by scripts/train_reference.py.")
     return load_file(file)
 
 
