@@ -10,7 +10,7 @@ from advanchor.results.cells import Cell, three
 from advanchor.results.sweep import Sweep
 
 NOTE = (
-    "Difference from {row}, over the same seeds, prompts and concepts, with its 95 % interval; an asterisk where all "
+    "Difference from {row}, over the same {over}, with its 95 % interval; an asterisk where all "
     "comparisons of a column together leave out 0 (Holm, 5 %). Of one seed how far other trainings differ is unknown, "
     "and it has no asterisk."
 )

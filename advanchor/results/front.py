@@ -169,7 +169,7 @@ def page(fronts: Sequence[Front], sweep: Sweep, levels: Sequence[float], against
             clear = [[clean("markdown", one) for one in line] for line in [heads, *lines]]
             parts += [laid("markdown", clear[0], clear[1:], 1), ""]
     notes = [f"{sweep.runs - len(sweep.missing)} of {sweep.runs} runs.", NOTES]
-    return "\n".join([*parts, *notes, *([AGAINST.format(row=against)] if against else [])])
+    return "\n".join([*parts, *notes, *([AGAINST.format(row=against, over="seeds and concepts")] if against else [])])
 
 
 def headed(name: str, better: Mapping[str, str]) -> str:

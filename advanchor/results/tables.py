@@ -142,7 +142,7 @@ def notes(sweep: Sweep, spec: DictConfig, against: str = "") -> list[str]:
     code = "; ".join(f"{stage} by {', '.join(sorted(by))}" for stage, by in sweep.code.items())
     found = [f"{sweep.runs - len(sweep.missing)} of {sweep.runs} runs; images: {', '.join(counts)}; code: {code}."]
     if against:
-        return [*found, NOTE.format(row=against)]
+        return [*found, NOTE.format(row=against, over="seeds, prompts and concepts")]
     if any(len(cell.seeds) == 1 and cell.bounds for cell in sweep.cells.values()):
         found.append(SPREAD)
     if len(sweep.rows) > 1 and any(len(cell.seeds) == 1 and cell.better for cell in sweep.cells.values()):
