@@ -84,7 +84,7 @@ def test_every_emoji_concept_is_measured_on_100_images_200_kept_ones_and_300_of_
 @pytest.mark.parametrize("name", [o for o in options("experiment") if o != "base"])
 def test_every_experiment_changes_something(name: str) -> None:
     model = ["model=sd14", "model.path=bundled"] if "sd14" in name else ["model=random"]
-    base, changed = (plain(compose([*model, f"experiment={e}"])) for e in ("base", name))
+    base, changed = (plain(compose(expand([*model, f"experiment={e}"])[0])) for e in ("base", name))
     assert {k for k in base if base[k] != changed[k]} - {"study"}
 
 

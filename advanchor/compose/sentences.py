@@ -113,11 +113,9 @@ def blamed(overrides: Sequence[str], error: Exception) -> str:
             if name not in groups():
                 said = " ".join(str(error).split()[:40])
                 return f"{line} will not do ({said}): `advanchor --cfg job` prints what can be set."
-            example = (
-                f"{name}=[...] or {name}=[]"
-                if name in ("metric", "attack")
-                else f"one of {', '.join(names(name, overrides))}"
-            )
+            lists = {"metric": "[erasure,fid]", "attack": "[synonyms,relearn]"}
+            several = name in lists and f"{name}={lists[name]} or {name}=[]"
+            example = several or f"one of {', '.join(names(name, overrides))}"
             return f"{line} will not do, since {name} cannot be null and is chosen by the name of an option: {example}."
     return " ".join(str(error).split()[:60])
 
