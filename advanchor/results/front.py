@@ -241,6 +241,7 @@ def main(args: Sequence[str]) -> str:
     (folder / "front.json").write_text(json.dumps(numbers(found, sweep, levels), indent=1, allow_nan=False) + "\n")
     figures = []
     for column in sweep.columns:
-        name = f"front-{slug(' '.join(column))}" if column else "front"
+        words = "-".join(["front", *column])
+        name = words if re.fullmatch(r"[\w-]{1,60}", words) else f"front-{slug(words)}"
         figures.append((name, partial(fronts_of, fronts=found, column=column), (11.0, 4.2 * len(found))))
     return "\n".join([said, "", *painted(figures, folder), str(folder / "front.json")])
