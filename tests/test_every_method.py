@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from test_conf import options
 
 from advanchor.anchors.similarity import similarity
-from advanchor.build import build
+from advanchor.build import build, sample_of
 from advanchor.compose import CONF, compose
 from advanchor.core import BadInput
 from advanchor.protocols import Step
@@ -254,7 +254,7 @@ def test_a_run_on_several_concepts_reports_each_and_keeps_none_of_them(tmp_path:
     assert {"erasure/hit:fox", "erasure/hit:twemoji", "erasure/hit:fox@base"} <= scores.keys()
     assert scores["erasure/hit"]["n"] == scores["erasure/hit:fox"]["n"] + scores["erasure/hit:twemoji"]["n"]
     assert load_file(tmp_path / result["artifacts"]["edit"] / "anchor.safetensors").keys() == {"fox", "twemoji"}
-    prompts = build(compose(overrides).concept, "concept").prompts(type("S", (), {"erase": 1, "keep": 1, "near": 1})())
+    prompts = build(compose(overrides).concept, "concept").prompts(sample_of(compose(overrides)))
     assert not [p for p in prompts["keep"] if "fox" in p.text.split() or "twemoji" in p.text.split()]
     assert len({(p.text, p.seed, p.label) for p in prompts["keep"]}) == len(prompts["keep"])
     assert json.loads(next(tmp_path.glob("*/result.json")).read_text()) == result

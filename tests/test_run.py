@@ -172,7 +172,7 @@ def test_an_edit_by_older_code_is_said(tiny: Any, monkeypatch: pytest.MonkeyPatc
 FILES = (
     "*/result.json", "*/metrics/*.json", "store/edits/*/edit.safetensors", "store/edits/*/edit.json",
     "store/edits/*/anchor.safetensors", "store/samples/base-*/a-wolf*.png", "store/samples/base-*/seen-*/*.pt",
-    "store/latents/*/*/latents.safetensors",
+    "store/latents/*/*-pool-*/latents.safetensors", "store/latents/*/*-closeness-*/latents.safetensors",
 )  # fmt: skip
 
 
@@ -278,7 +278,8 @@ def test_what_is_drawn_for_erasing_fits_in_batches_of_the_users_size(
         lambda self, texts, *a, **kw: sizes.append(len(texts)) or latents(self, texts, *a, **kw),
     )
     tiny("metric=[]", "anchor=superclass", "method.pool=3", "batch=1")
-    assert sizes == [1, 1, 1]
+    assert sizes[:3] == [1, 1, 1]
+    assert {*sizes} == {1}
 
 
 def test_writing_checkpoints_takes_a_small_share_of_the_time(

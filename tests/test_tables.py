@@ -391,7 +391,7 @@ def test_the_labels_of_every_figure_of_few_and_of_many_rows_are_inside_it_and_no
     drawn = []
     for name, paint, size in plots.figures(sweep):
         figure = pyplot.figure(figsize=size, layout="constrained")
-        paint(figure, sweep)
+        paint(figure)
         figure.canvas.draw()
         for axes in figure.axes:
             box = axes.get_tightbbox()

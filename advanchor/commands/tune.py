@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from advanchor.core import BadInput, show
 from advanchor.identity import key, plain, run_id
 from advanchor.results.sweep import label, shortest
 from advanchor.run import finished
-from advanchor.store import held, lock, slug
+from advanchor.store import lock, slug
 
 if TYPE_CHECKING:
     import optuna
@@ -105,31 +105,39 @@ def taken(search: Search) -> Iterator[tuple[optuna.Study, int, dict[str, Any]] |
     from optuna.trial import TrialState
 
     search.place(0).parent.mkdir(parents=True, exist_ok=True)
-    asking = lock(search.place(0).with_name("ask.lock"))
-    with asking:
-        study = search.study()
-        trials = study.get_trials(deepcopy=False)
-        for left in (t for t in trials if t.state == TrialState.RUNNING and not held(search.place(t.number))):
-            if {*left.params} == {*search.space}:
-                number, params = left.number, dict(left.params)
-                break
-            study.tell(left.number, state=TrialState.FAIL)  # killed while it was being asked for
-        else:
+    with ExitStack() as holding:
+        with lock(search.place(0).with_name("ask.lock")):
+            number, params = left_over(search, holding)
+            study = search.study()
+            trials = study.get_trials(deepcopy=False)
             taking = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.RUNNING)]
-            if len(taking) >= search.trials:
-                number, params = -1, {}
-            else:
+            if number is None and len(taking) < search.trials:
                 # A sampler of its own for each trial: the same is asked for after a kill.
                 study.sampler = TPESampler(seed=search.seed * 100_003 + len(trials))
                 new = study.ask(search.space)
                 number, params = new.number, dict(new.params)
-        holding = lock(search.place(max(number, 0)), block=False)
-        mine = holding.__enter__() if number >= 0 else False
-    try:
-        yield (study, number, params) if mine else None
-    finally:
-        if number >= 0:
-            holding.__exit__(None, None, None)
+                holding.enter_context(lock(search.place(number)))
+        yield None if number is None else (study, number, params)
+
+
+def left_over(search: Search, holding: ExitStack) -> tuple[int | None, dict[str, Any]]:
+    """A trial that a killed process has left, whose lock `holding` has from now on; None if there is none."""
+    from optuna.trial import TrialState
+
+    for left in search.study().get_trials(deepcopy=False):
+        if left.state != TrialState.RUNNING:
+            continue
+        with ExitStack() as trying:
+            if not trying.enter_context(lock(search.place(left.number), block=False)):
+                continue
+            study = search.study()  # as it is now: whoever made the trial tells it before letting go of the lock
+            if study.get_trials(deepcopy=False)[left.number].state != TrialState.RUNNING:
+                continue
+            if {*left.params} == {*search.space}:
+                holding.push(trying.pop_all())
+                return left.number, dict(left.params)
+            study.tell(left.number, state=TrialState.FAIL)  # killed while it was being asked for
+    return None, {}
 
 
 def made(search: Search) -> str | None:
