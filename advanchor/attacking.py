@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from advanchor.attacks.shots import Attack, Shot, Shots, Victim
+from advanchor.attacks.shots import Attack, Shot, Shots, Victim, weights_of
 from advanchor.concept import Concept, Concepts
 from advanchor.core import BadInput
 from advanchor.identity import contents, key, plain
@@ -169,14 +169,11 @@ def never(folder: str) -> Edit:
     """The U-Net of a model that never learned a concept, as an edit of ours.
 
     Raises:
-        BadInput: the folder has no such file.
+        BadInput: the folder has none.
     """
     from safetensors.torch import load_file
 
-    file = Path(folder).expanduser() / "unet.safetensors"
-    if not file.is_file():
-        raise BadInput(f"never={folder} has no unet.safetensors: name a folder made by scripts/train_reference.py.")
-    return load_file(file)
+    return load_file(weights_of(folder))
 
 
 def write(shots: Shots, folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
+from advanchor.attacks.shots import weights_of
 from advanchor.concept import Concept
 from advanchor.core import BadInput, Kind, show
 from advanchor.identity import plain
@@ -158,6 +159,8 @@ def check(cfg: DictConfig) -> None:
         if not re.fullmatch(r"\w{1,60}", name):
             raise BadInput(f"{sort} '{name}' will not do: files are called by it, so it must be one plain word.")
         built[f"{sort}.{name}"] = build(node, sort, f"{sort}.{name}")
+        if sort == "attack" and node.get("never") is not None:
+            weights_of(str(node.never))
     for part in (p for p in built.values() if hasattr(p, "suits")):  # some know or need only certain concepts
         for one in built["concept"].parts:
             part.suits(one)

@@ -558,6 +558,8 @@ def test_what_cannot_work_is_said_in_one_sentence_before_anything_is_loaded() ->
             made(f"attack=[{name}]", f"attack.{name}.file=gone.csv")
         with pytest.raises(BadInput, match="file"):
             made(f"attack=[{name}]")
+    with pytest.raises(BadInput, match=r"never=gone has no unet\.safetensors: name a folder made by"):
+        compose(["model=random", "attack=[relearn]", "never=gone"])
     with pytest.raises(BadInput, match=r"exactly one \{\}"):
         made("attack=[paraphrase]", "attack.paraphrase.sentences=[fox]")
     with pytest.raises(BadInput, match=r"one \{other\}"):
