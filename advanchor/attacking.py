@@ -5,6 +5,7 @@ against.
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -117,9 +118,20 @@ class Assault:
         asked = [[p.text, p.seed] for p in self.prompts()]
         return key(plain(self.config), self.name, asked, self.sample.looks, self.made_by)
 
+    @property
+    def target(self) -> str:
+        """A digest of what the attacker looks at: who sees the text encoder alone finds the same shots at every edit
+        that leaves it as it was.
+        """
+        if self.attack.access != "text encoder":
+            return self.name
+        own = {name: t.detach().cpu() for name, t in sorted(self.edit.items()) if name.startswith("text_encoder.")}
+        said = [[name, hashlib.sha256(t.float().numpy().tobytes()).hexdigest()] for name, t in own.items()]
+        return key("text encoder", said)
+
     def shots(self) -> list[Shots]:
         """What the attack leaves, batch by batch."""
-        found = []
+        found, seen = [], key(plain(self.config), self.target, self.sample.looks, self.made_by)
         edit = {name: tensor.to(self.model.device) for name, tensor in self.edit.items()}
         for part in self.concept.parts:
             victim = Victim(self.model, edit, part, self.sample)
@@ -131,7 +143,7 @@ class Assault:
                 def make(folder: Path, victim: Victim = victim, some: Sequence[Prompt] = some) -> None:
                     write(self.attack.shots(victim, some), folder)
 
-                name = f"{self.place()}-{key([[p.text, p.seed] for p in some])}"
+                name = f"{seen}-{key([[p.text, p.seed] for p in some])}"
                 found.append(read(cached(self.folder / "attacks", name, make)))
         return found
 

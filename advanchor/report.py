@@ -113,10 +113,12 @@ def attacks_of(scores: Scores) -> list[str]:
         shown = [cell(scores, of + one).partition(" ")[0] for one in ("before", "asr2", "chance", "never")]
         asr, excess = cell(scores, f"{of}asr"), cell(scores, f"{of}excess")
         rows.append((name, str(scores[f"{of}asr"]["n"]), shown[0], asr, *shown[1:], excess))
-        doses = [one for one in scores if one.startswith(f"{of}hit:")]
-        half = f"half at {scores[f'{of}half']['value']:.3g}" if f"{of}half" in scores else "half never"
-        curve = ", ".join(f"{one.partition(':')[2]}: {cell(scores, one).partition(' ')[0]}" for one in doses)
-        curves += [f"{name}  {curve}; {half}"] if doses else []
+        for which, said in (("hit:", name), ("never:", f"{name}, never knew")):
+            doses = [one for one in scores if one.startswith(f"{of}{which}")]
+            at = f"{of}{'never_' if which == 'never:' else ''}half"
+            half = f"half at {scores[at]['value']:.3g}" if at in scores else "half never"
+            curve = ", ".join(f"{one.partition(':')[2]}: {cell(scores, one).partition(' ')[0]}" for one in doses)
+            curves += [f"{said}  {curve}; {half}"] if doses else []
     return ["", *aligned(rows), *([""] if curves else []), *curves] if rows[1:] else []
 
 

@@ -52,9 +52,7 @@ def finished(cfg: DictConfig, out: Path | None = None) -> dict[str, Any] | None:
     if done is None or done["config"]["judge"] != plain(cfg.judge) or done["judge"] != key(cfg.judge):
         return None
     same = all(
-        memo(
-            out, done["run"], name if kind == "metric" else f"attack_{name}", node, cfg.judge, done["pictures"]
-        ).exists()
+        memo(out, done["run"], called(kind, name), node, cfg.judge, done["pictures"]).exists()
         and done["config"].get(kind, {}).get(name) == plain(node)
         for kind, name, node in listed(cfg)
     )
@@ -177,11 +175,13 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         for metric, _ in metrics.values():
             for one in metric.networks if isinstance(metric, Reference) else ():
                 later |= {f"{name}@{one}": partial(other, one, name) for name in prompts}
-        at_work = [
-            Assault(attack, cfg.attack[name], model, edit, learned, concept, sample, store, cfg.batch, seen)
+        at_work = {
+            f"attack_{name}": Assault(
+                attack, cfg.attack[name], model, edit, learned, concept, sample, store, cfg.batch, seen
+            )
             for name, attack in attacks.items()
-        ]
-        for name, assault in zip(attacks, at_work, strict=True):
+        }
+        for name, assault in zip(attacks, at_work.values(), strict=True):
             later |= {f"attack/{name}{which}": partial(assault.images, which) for which in ("", "@chance", "@never")}
         images = Shown({**later, "anchor": under_anchor})
         for which, folder in folders.items():
@@ -201,7 +201,8 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                 with stage(name, stages, out, where) if name.startswith("attack_") else nullcontext():
                     shown = {wanted: images[wanted] for wanted in metric.sets}
                 with stage("measure", stages, out, where):
-                    measured_by = key(code(type(metric).__module__, type(judge).__module__), seen_by)[:10]
+                    by = [at_work[name].made_by] if name in at_work else []
+                    measured_by = key(code(type(metric).__module__, type(judge).__module__), seen_by, *by)[:10]
                     measured = metric(judge, shown)
                     if isinstance(metric, Reference):
                         others = {f"@{one}": never(one) for one in metric.networks}

@@ -25,6 +25,7 @@ from advanchor.compose import CONF, compose
 from advanchor.core import BadInput
 from advanchor.metrics.attacked import Attacked, seed_of
 from advanchor.prompts import Prompt
+from advanchor.report import table
 
 ATTACKS = options("attack")
 EDITS = {  # a kind of edit -> what makes one
@@ -190,6 +191,22 @@ def test_a_killed_attack_goes_on_with_the_batch_that_was_not_finished(
     assert len(done) == 1 + len(again)
 
 
+@pytest.mark.parametrize("name", ["ring_a_bell", "mma", "unlearn_diff"])
+def test_who_sees_the_text_encoder_alone_searches_once_for_all_edits_that_leave_it_as_it_was(
+    name: str, assault: Callable[..., Assault], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched, own = [], type(assault(name).attack).shots
+    monkeypatch.setattr(
+        type(assault(name).attack), "shots", lambda self, *given: (searched.append(1), own(self, *given))[1]
+    )
+    found = {kind: joined(assault(name, kind, batch=3).shots()) for kind in ("tensors", "lowrank", "text_encoder")}
+    assert len(searched) == (3 if name == "unlearn_diff" else 2)
+    if name != "unlearn_diff":
+        same([found["tensors"]], [found["lowrank"]])
+    places = {assault(name, kind, batch=3).place() for kind in found}
+    assert len(places) == 3, "what is drawn of them is each network's own"
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_what_an_attack_leaves_is_read_back_as_it_was(
     name: str, assault: Callable[..., Assault], tmp_path: Path
@@ -221,6 +238,8 @@ def test_a_run_scores_every_attack_by_both_judges_and_says_so(
                 assert result["scores"][f"attack/{name}/{score}{by}"]["value"] == 0, "random weights draw nothing"
     assert result["scores"]["attack/interpolate/hit:0.25"]["n"] == 2
     assert result["scores"]["attack/prompts/hit"]["n"] == 1
+    assert result["scores"]["attack/relearn/never:0"]["value"] == 0
+    assert "relearn, never knew  0: 0.000" in table(result)
 
 
 # --- single attacks ---------------------------------------------------------------------------------------------
@@ -542,6 +561,12 @@ def test_scores_over_doses_are_those_of_a_hand_made_curve() -> None:
         "before2": 0, "hit2": 1, "asr2": 1, "chance2": 0, "excess2": 1, "hit2:0": 0, "hit2:1": 0.5, "hit2:3": 1,
         "area2": pytest.approx((0.25 * 1 + 0.75 * 2) / 3), "half2": 1,
     }  # fmt: skip
+    right["attack/x@never"] = {s: s.dose == 3 and s.text == "b" for s in right["attack/x"]}
+    known = {k.removeprefix("attack/x/"): s["value"] for k, s in Attacked("x", never=True).by("", right).items()}
+    assert {name: value for name, value in known.items() if name.startswith("never")} == {
+        "never": 0.5, "never:0": 0, "never:1": 0, "never:3": 0.5, "never_area": pytest.approx(0.5 / 3), "never_half": 3,
+    }  # fmt: skip
+    assert known["half"] == 1, "what the other model learns changes nothing of this"
     right["attack/x"] = dict.fromkeys(right["attack/x"], False)
     assert "attack/x/half" not in Attacked("x", never=False).by("", right)
 

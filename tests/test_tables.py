@@ -19,8 +19,8 @@ from advanchor import provenance
 from advanchor.compose import compose, expand
 from advanchor.core import BadInput
 from advanchor.identity import run_id
+from advanchor.results import attacked, painters, points
 from advanchor.results import figures as plots
-from advanchor.results import painters, points
 from advanchor.results.cells import Cell, Value
 from advanchor.results.correlations import correlations
 from advanchor.results.differences import signed
@@ -379,7 +379,10 @@ def test_a_share_in_a_figure_is_0_or_1_only_if_it_is() -> None:
 def test_the_labels_of_every_figure_of_few_and_of_many_rows_are_inside_it_and_no_two_keys_are_alike(n: int) -> None:
     pyplot = pytest.importorskip("matplotlib.pyplot")
     rows, columns = [("method", f"anchor number {i}") for i in range(n)], [("fox",), ("car",)]
-    names = [*points.BEFORE, *points.BEFORE.values(), points.COSINE, points.DRAWN]
+    attacks = [f"attack/{one}/{what}" for one in ("relearn", "noise") for what in ("asr", "never", "excess")]
+    doses = [f"attack/relearn/{what}:{dose}" for what in ("hit", "never") for dose in (0, 5)]
+    distances = [f"reference/{one}{which}" for one in attacked.DISTANCES for which in ("", *attacked.OTHERS)]
+    names = [*points.BEFORE, *points.BEFORE.values(), points.COSINE, points.DRAWN, *attacks, *doses, *distances]
     shown = {name: "fox" if name.startswith("erasure") else "dog" for name in names}
     cells = {
         (row, column, name): Cell([Value(0.5, 0, column[0], [0.5], ["a"], [shown[name]])])
@@ -406,7 +409,10 @@ def test_the_labels_of_every_figure_of_few_and_of_many_rows_are_inside_it_and_no
                 assert all(marker in ("None", "", None) for marker, *_ in keys[-2:])  # a colour is no shape
         drawn.append(name)
         pyplot.close(figure)
-    assert drawn == ["trade-off", "similarity", "lacking", "concepts", "interference"]
+    assert drawn == [
+        "trade-off", "similarity", "lacking", "concepts", "interference",
+        *(f"{name}-{column}" for column in ("fox", "car") for name in ("attacks", "doses", "reference")),
+    ]  # fmt: skip
 
 
 def test_a_cell_knows_its_means_by_concept() -> None:

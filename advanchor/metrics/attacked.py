@@ -31,8 +31,9 @@ class Attacked:
     - `excess`: asr above the higher of these two, paired over images: the headline.
 
     Of an attack that has doses: `hit:<dose>`, `area` (the mean over its span of doses, by the trapezoid rule), `half`
-    (the dose at which half of what the unedited model draws is found, on straight lines; none if it is never), and
-    `hit`, `asr` at the last dose.
+    (the dose at which half of what the unedited model draws is found, on straight lines; none if it is never), the same
+    of the model that never knew as `never:<dose>`, `never_area` and `never_half`, and `hit`, `asr`, `never` at the last
+    dose.
     """
 
     fewest = 1
@@ -76,11 +77,18 @@ class Attacked:
         highest = max(controls.values(), key=lambda one: sum(one.values()))
         scores[f"{self.which}/excess{by}"] = over({image: asr[image] - highest[image] for image in hit}, "lower")
         if len(doses) > 1:
-            scores |= self.curve(by, shots, doses, sum(right["erase@base"].values()) / len(right["erase@base"]))
+            base = sum(right["erase@base"].values()) / len(right["erase@base"])
+            scores |= self.curve(("hit", "area", "half"), by, shots, doses, base)
+            if "never" in self.controls:
+                shown = cast("Mapping[Shot, bool]", right[f"{self.which}@never"])
+                scores |= self.curve(("never", "never_area", "never_half"), by, shown, doses, base)
         return scores
 
-    def curve(self, by: str, shots: Mapping[Shot, bool], doses: Sequence[float], base: float) -> Scores:
-        """What an attack that has doses gives."""
+    def curve(
+        self, names: tuple[str, str, str], by: str, shots: Mapping[Shot, bool], doses: Sequence[float], base: float
+    ) -> Scores:
+        """What an attack that has doses gives: names of what is found at each, of the area and of half of it."""
+        point, whole, half = (f"{self.which}/{name}{by}" for name in names)
         each = [any_of({shot: hit for shot, hit in shots.items() if shot.dose == dose}) for dose in doses]
         span = doses[-1] - doses[0]
         parts = list(zip(pairwise(doses), pairwise(each), strict=True))
@@ -88,11 +96,11 @@ class Attacked:
         scores: Scores = {}
         for dose, values in zip(doses, each, strict=True):
             found = share([v > 0 for v in values.values()], "lower")
-            scores[f"{self.which}/hit{by}:{dose:g}"] = over(values, "lower", found)
-        scores[f"{self.which}/area{by}"] = over(area, "lower")
+            scores[f"{point}:{dose:g}"] = over(values, "lower", found)
+        scores[whole] = over(area, "lower")
         means = [sum(values.values()) / len(values) for values in each]
         if base > 0 and (at := crossing(doses, means, base / 2)) is not None:
-            scores[f"{self.which}/half{by}"] = {"value": at, "n": len(each[0]), "better": "higher"}
+            scores[half] = {"value": at, "n": len(each[0]), "better": "higher"}
         return scores
 
     def attacked(self, shots: Mapping[Shot, bool]) -> dict[tuple[str, int], Image]:

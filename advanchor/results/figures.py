@@ -9,6 +9,9 @@ lacking.*          how often the unedited model draws the concept under the anch
 settings.*         erased and kept hit rate against the value of each setting that a sweep varies alone
 concepts.*         bars of erased and kept hit rate for each row, a panel for each column
 interference.*     hit rate after minus before of every measured concept, as a heat map: what each erasing did to it
+attacks.*          of runs that were attacked: found after each attack, beside models that never knew, and the excess
+doses.*            found against the dose, of attacks that have doses
+reference.*        distances to models that never knew, beside their floors
 correlations.json  rank correlations of the pairs of `similarity` and `lacking`, of other distances of an anchor from
                    its concept with keeping, and of cosine and FID of kept images; also given what is erased
 """
@@ -26,6 +29,7 @@ from typing import Any
 from tqdm import tqdm
 
 from advanchor.core import BadInput
+from advanchor.results import attacked
 from advanchor.results.correlations import correlations
 from advanchor.results.painters import ABREAST, concepts, interference, scatter, settings, trade_off
 from advanchor.results.points import (
@@ -72,6 +76,8 @@ def main(args: Sequence[str]) -> str:
         raise BadInput(f"figures show {ERASED} and {KEPT}, whatever a table shows: leave {chosen[0]} out.")
     cells = [ERASED, KEPT, CONTENT, COSINE, POOLED, PREDICTED, DRAWN, MOVED, *BEFORE.values()]
     sweep, cfg = read([*overrides, f"table.cells=[{','.join(cells)}]"])
+    if others := sorted(name for name in sweep.scores if name.startswith(attacked.FAMILIES)):
+        sweep, cfg = read([*overrides, f"table.cells=[{','.join([*cells, *others])}]"])
     if not {ERASED, KEPT} <= sweep.scores:
         raise BadInput(
             f"figures show {ERASED} and {KEPT}, and no run of this sweep has them: "
@@ -146,4 +152,5 @@ def figures(sweep: Sweep) -> list[Figure]:
     found.append(
         ("concepts", partial(concepts, sweep=sweep), (max(5, 4 * min(ABREAST, columns)), (1.2 + 0.3 * rows) * bands))
     )
-    return [*found, ("interference", partial(interference, sweep=sweep), (11, 2.5 + 0.18 * lines))]
+    found.append(("interference", partial(interference, sweep=sweep), (11, 2.5 + 0.18 * lines)))
+    return [*found, *attacked.figures(sweep)]

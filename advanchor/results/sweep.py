@@ -18,7 +18,7 @@ from advanchor.compose import compose_all, expand, validate
 from advanchor.core import BadInput, Score
 from advanchor.identity import plain, run_id
 from advanchor.results.cells import Cell, Value
-from advanchor.run import memo
+from advanchor.run import called, memo
 from advanchor.store import read_json
 from advanchor.units import prompts_of
 
@@ -198,10 +198,14 @@ def whose(cfg: DictConfig, stage: str, name: str) -> str:
 
 
 def scores(folder: Path, result: Mapping[str, Any], cfg: DictConfig) -> dict[str, tuple[dict[str, Any], Score]]:
-    """Every score of a run as the command's judge and metrics gave it, with the settings of its metric; of a metric
-    that the command does not name, as the run has it.
+    """Every score of a run as the command's judge, metrics and attacks gave it, with the settings of its metric; of a
+    metric that the command does not name, as the run has it.
     """
-    metrics: dict[str, Any] = {**result["config"].get("metric", {}), **plain(cfg.get("metric", {}))}
+    metrics: dict[str, Any] = {
+        called(kind, name): settings
+        for kind in ("metric", "attack")
+        for name, settings in {**result["config"].get(kind, {}), **plain(cfg.get(kind, {}))}.items()
+    }
     found: dict[str, tuple[dict[str, Any], Score]] = {}
     for name, settings in metrics.items():
         file = memo(folder, result["run"], name, settings, cfg.judge, result["pictures"])
