@@ -87,3 +87,12 @@ def reference(root: Path, without: list[str], seed: int, **more: Any) -> str:
     (root / "unet.safetensors").touch()
     (root / "reference.json").write_text(json.dumps({"without": without, "seed": seed, "steps": 1, **more}))
     return str(root)
+
+
+@pytest.fixture
+def references_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folders that experiment=robustness names, which only a training makes, where the test runs."""
+    for name, without in (("without", ["castle", "contrast", "guitar", "noto"]), ("with", [])):
+        for seed in (1, 2):
+            reference(tmp_path / f"outputs/references/{name}-{seed}", without, seed)
+    monkeypatch.chdir(tmp_path)

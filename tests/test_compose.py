@@ -45,6 +45,7 @@ def test_replacing_values_gives_what_composing_anew_gives(head: list[str], tail:
         assert same(settings(overrides), whole(overrides))
 
 
+@pytest.mark.usefixtures("references_there")
 @pytest.mark.parametrize("name", names("experiment"))
 def test_every_experiment_is_what_hydra_composes(name: str) -> None:
     runs = expand([f"experiment={name}", "seed=3", "root=/tmp/x", "sample.steps=2"])

@@ -81,6 +81,7 @@ def test_every_emoji_concept_is_measured_on_100_images_200_kept_ones_and_300_of_
     assert len(prompts["near"]) >= 300
 
 
+@pytest.mark.usefixtures("references_there")
 @pytest.mark.parametrize("name", [o for o in options("experiment") if o != "base"])
 def test_every_experiment_changes_something(name: str) -> None:
     model = ["model=sd14", "model.path=bundled"] if "sd14" in name else ["model=random"]

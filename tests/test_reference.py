@@ -329,6 +329,20 @@ def test_a_run_has_every_distance_beside_its_floor_and_draws_each_reference_once
     assert other["reference/eps"] == scores["reference/eps"]
 
 
+def test_pictures_of_a_model_that_never_knew_stand_beside_those_of_erasures(
+    references: list[str], tiny: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    runs = [tmp_path / tiny(f"anchor={anchor}", "metric=[erasure]")["run"] for anchor in ("superclass", "empty")]
+    program, file = script("never_knew"), tmp_path / "shown.png"
+    monkeypatch.setattr("sys.argv", ["never_knew.py", *map(str, runs), "--never", *references[:2], "--to", str(file)])
+    program.main()
+    rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines()[2:]]
+    edited = ["ac, superclass", "ac, empty"]
+    never = [f"never knew, {Path(one).name}" for one in references[:2]]
+    assert rows == ["unedited", *never, *edited, *(f"under: {one}" for one in edited)]
+    assert Image.open(file).height == 4 + len(rows) * (program.SIDE + 3)
+
+
 def test_a_model_predicts_what_it_predicts(references: list[str], model: Any) -> None:
     metric = Reference(name="reference", references=tuple(references[:2]), floor=())
     prompts = {"erase": ERASE[:2], "keep": KEEP}
