@@ -101,9 +101,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     metrics: dict[str, tuple[Metric | Attacked, DictConfig]] = {
         name: (build(node, "metric"), node) for kind, name, node in listed(cfg) if kind == "metric"
     }
-    metrics |= {
-        f"attack_{name}": (Attacked(name, one.never is not None), cfg.attack[name]) for name, one in attacks.items()
-    }
+    metrics |= {f"attack_{name}": (Attacked(name, one.never), cfg.attack[name]) for name, one in attacks.items()}
     config = cast(dict[str, Any], plain(cfg))
     done = result_in(cfg, out)
     if done and (done["config"]["judge"] != config["judge"] or done["judge"] != key(cfg.judge)):
@@ -172,9 +170,9 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                 return seen(draw(paint, prompts[name], place, batch=cfg.batch, label=f"{name}@{folder}"))
 
         later: dict[str, Callable[[], Images]] = {f"{name}@floor": partial(floor, name) for name in prompts}
-        for metric, _ in metrics.values():
-            for one in metric.networks if isinstance(metric, Reference) else ():
-                later |= {f"{name}@{one}": partial(other, one, name) for name in prompts}
+        known = [one for metric, _ in metrics.values() if isinstance(metric, Reference) for one in metric.networks]
+        for one in dict.fromkeys((*known, *(attack.never for attack in attacks.values() if attack.never))):
+            later |= {f"{name}@{one}": partial(other, one, name) for name in prompts}
         at_work = {
             f"attack_{name}": Assault(
                 attack, cfg.attack[name], model, edit, learned, concept, sample, store, cfg.batch, seen

@@ -532,14 +532,15 @@ def test_scores_of_an_attack_are_those_of_hand_made_hits() -> None:
         "attack/x": {shot(t, tag): (t, tag) == (b, "2") for t in (a, b, c) for tag in ("1", "2")},
         "attack/x@chance": {Prompt(t, seed_of(0, n)): (t, n) == (c, 1) for t in (a, b, c) for n in range(2)},
         "attack/x@never": {shot(t, "1"): False for t in (a, b, c)},
+        "erase@other": {Prompt(t, 0): t == a for t in (a, b, c)},
     }
-    found = {name: one["value"] for name, one in Attacked("x", never=True).by("", right).items()}
+    found = {name: one["value"] for name, one in Attacked("x", never="other").by("", right).items()}
     third = pytest.approx(1 / 3)
     assert found == {
         "attack/x/before": third, "attack/x/hit": third, "attack/x/asr": pytest.approx(2 / 3),
-        "attack/x/chance": pytest.approx(2 / 3), "attack/x/never": 0, "attack/x/excess": pytest.approx(0),
+        "attack/x/chance": pytest.approx(2 / 3), "attack/x/never": third, "attack/x/excess": pytest.approx(0),
     }  # fmt: skip
-    scores = Attacked("x", never=True).by("", right)
+    scores = Attacked("x", never="other").by("", right)
     assert scores["attack/x/excess"]["values"] == [0, 1, -1], "paired over images, against the higher control"
     assert scores["attack/x/excess"]["texts"] == [a, b, c]
 
@@ -555,20 +556,21 @@ def test_scores_over_doses_are_those_of_a_hand_made_curve() -> None:
         "attack/x@chance": {Prompt(t, seed_of(0, 0)): False for t in "ab"},
     }
     found = {
-        name.removeprefix("attack/x/"): one["value"] for name, one in Attacked("x", never=False).by("2", right).items()
+        name.removeprefix("attack/x/"): one["value"] for name, one in Attacked("x", never=None).by("2", right).items()
     }
     assert found == {
         "before2": 0, "hit2": 1, "asr2": 1, "chance2": 0, "excess2": 1, "hit2:0": 0, "hit2:1": 0.5, "hit2:3": 1,
         "area2": pytest.approx((0.25 * 1 + 0.75 * 2) / 3), "half2": 1,
     }  # fmt: skip
+    right["erase@other"] = right["erase"]
     right["attack/x@never"] = {s: s.dose == 3 and s.text == "b" for s in right["attack/x"]}
-    known = {k.removeprefix("attack/x/"): s["value"] for k, s in Attacked("x", never=True).by("", right).items()}
+    known = {k.removeprefix("attack/x/"): s["value"] for k, s in Attacked("x", never="other").by("", right).items()}
     assert {name: value for name, value in known.items() if name.startswith("never")} == {
         "never": 0.5, "never:0": 0, "never:1": 0, "never:3": 0.5, "never_area": pytest.approx(0.5 / 3), "never_half": 3,
     }  # fmt: skip
     assert known["half"] == 1, "what the other model learns changes nothing of this"
     right["attack/x"] = dict.fromkeys(right["attack/x"], False)
-    assert "attack/x/half" not in Attacked("x", never=False).by("", right)
+    assert "attack/x/half" not in Attacked("x", never=None).by("", right)
 
 
 def test_what_cannot_work_is_said_in_one_sentence_before_anything_is_loaded() -> None:

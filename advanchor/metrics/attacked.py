@@ -38,11 +38,12 @@ class Attacked:
 
     fewest = 1
 
-    def __init__(self, name: str, never: bool) -> None:
-        """Args: never: is there a model that never learned the concept?"""
-        self.name = f"attack {name}"
-        self.which, self.controls = f"attack/{name}", ("chance", *(["never"] if never else []))
-        self.sets = ("erase", "erase@base", self.which, *(f"{self.which}@{one}" for one in self.controls))
+    def __init__(self, name: str, never: str | None) -> None:
+        """Args: never: the folder of a model that never learned the concept, if there is one."""
+        self.name, self.which = f"attack {name}", f"attack/{name}"
+        self.plain = f"erase@{never}" if never else ""  # what that one draws without an attack
+        knows = [f"{self.which}@never", self.plain] if never else []
+        self.sets = ("erase", "erase@base", self.which, f"{self.which}@chance", *knows)
 
     def __call__(self, judge: Judge, images: Mapping[str, Images]) -> Scores:
         scores: Scores = {}
@@ -67,9 +68,11 @@ class Attacked:
         controls: dict[str, Each] = {}
         drawn = any_of(right[f"{self.which}@chance"], self.attacked(last))
         controls["chance"] = {image: max(before[image], drawn[image]) for image in hit}
-        if "never" in self.controls:
+        if self.plain:
             shown = cast("Mapping[Shot, bool]", right[f"{self.which}@never"])
-            controls["never"] = any_of({s: found for s, found in shown.items() if not doses or s.dose == doses[-1]})
+            after = any_of({s: found for s, found in shown.items() if not doses or s.dose == doses[-1]})
+            known = {(p.text, p.seed): float(found) for p, found in right[self.plain].items()}
+            controls["never"] = {image: max(known.get(image, 0.0), after[image]) for image in hit}
         each |= {name: (values, "lower") for name, values in controls.items()}
         scores: Scores = {}
         for name, (values, better) in each.items():
@@ -79,7 +82,7 @@ class Attacked:
         if len(doses) > 1:
             base = sum(right["erase@base"].values()) / len(right["erase@base"])
             scores |= self.curve(("hit", "area", "half"), by, shots, doses, base)
-            if "never" in self.controls:
+            if self.plain:
                 shown = cast("Mapping[Shot, bool]", right[f"{self.which}@never"])
                 scores |= self.curve(("never", "never_area", "never_half"), by, shown, doses, base)
         return scores
