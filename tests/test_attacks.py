@@ -600,7 +600,8 @@ def test_what_cannot_work_is_said_in_one_sentence_before_anything_is_loaded() ->
     ("name", "finds"),
     [
         *((n, True) for n in ("unlearn_diff", "soft_prompt", "p4d", "mma", "ring_a_bell", "concept_inversion")),
-        *((n, False) for n in ("paraphrase", "compound", "synonyms")),
+        ("synonyms", True),  # which the edit did not think of
+        *((n, False) for n in ("paraphrase", "compound")),
     ],
 )
 def test_an_edit_that_only_hides_the_concept_is_found_out_by_who_looks_inside(
