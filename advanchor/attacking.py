@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from advanchor.attacks.shots import Attack, Shot, Shots, Victim, weights_of
+from advanchor.attacks.shots import Attack, Shot, Shots, Victim
 from advanchor.concept import Concept, Concepts
 from advanchor.core import BadInput
 from advanchor.identity import contents, key, plain
@@ -22,6 +22,7 @@ from advanchor.metrics.attacked import seed_of
 from advanchor.prompts import Prompt, Sample
 from advanchor.protocols import Edit, Model
 from advanchor.provenance import code
+from advanchor.references import about
 from advanchor.store import cached, finish, part_of, read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
@@ -181,11 +182,12 @@ def never(folder: str) -> Edit:
     """The U-Net of a model that never learned a concept, as an edit of ours.
 
     Raises:
-        BadInput: the folder has none.
+        BadInput: the folder has none, or does not say what it never learned.
     """
     from safetensors.torch import load_file
 
-    return load_file(weights_of(folder))
+    about(folder)
+    return load_file(Path(folder).expanduser() / "unet.safetensors")
 
 
 def write(shots: Shots, folder: Path) -> None:

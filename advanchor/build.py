@@ -12,12 +12,12 @@ from typing import Any, Literal, cast
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
-from advanchor.attacks.shots import weights_of
 from advanchor.concept import Concept
 from advanchor.core import BadInput, Kind, show
 from advanchor.identity import plain
 from advanchor.machine import device
 from advanchor.prompts import Sample
+from advanchor.references import ignorant
 
 GROUPS: tuple[Kind, ...] = ("model", "judge", "concept", "anchor", "method", "tracker")
 TOP = (
@@ -160,7 +160,7 @@ def check(cfg: DictConfig) -> None:
             raise BadInput(f"{sort} '{name}' will not do: files are called by it, so it must be one plain word.")
         built[f"{sort}.{name}"] = build(node, sort, f"{sort}.{name}")
         if sort == "attack" and node.get("never") is not None:
-            weights_of(str(node.never))
+            ignorant(str(node.never), [part.name for part in built["concept"].parts], "never")
     for part in (p for p in built.values() if hasattr(p, "suits")):  # some know or need only certain concepts
         for one in built["concept"].parts:
             part.suits(one)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import reference
 from omegaconf import OmegaConf
 from test_conf import options
 
@@ -225,8 +226,7 @@ def test_a_run_scores_every_attack_by_both_judges_and_says_so(
 ) -> None:
     from safetensors.torch import save_file
 
-    never = tmp_path / "never"
-    never.mkdir()
+    never = Path(reference(tmp_path / "never", ["fox"], 1))
     model = build(made().model, "model").open("cpu")
     save_file({name: t.clone() for name, t in model.weights("full").items()}, never / "unet.safetensors")
     more = [one for name in ATTACKS for one in needed.get(name, [])]
@@ -573,7 +573,7 @@ def test_scores_over_doses_are_those_of_a_hand_made_curve() -> None:
     assert "attack/x/half" not in Attacked("x", never=None).by("", right)
 
 
-def test_what_cannot_work_is_said_in_one_sentence_before_anything_is_loaded() -> None:
+def test_what_cannot_work_is_said_in_one_sentence_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="has no synonyms to attack with"):
         made("attack=[synonyms]", "concept.synonyms=[]")
     with pytest.raises(BadInput, match="fill `keep`"):
@@ -585,8 +585,11 @@ def test_what_cannot_work_is_said_in_one_sentence_before_anything_is_loaded() ->
             made(f"attack=[{name}]", f"attack.{name}.file=gone.csv")
         with pytest.raises(BadInput, match="file"):
             made(f"attack=[{name}]")
-    with pytest.raises(BadInput, match=r"never=gone has no unet\.safetensors: name a folder made by"):
+    with pytest.raises(BadInput, match=r"gone holds no unet\.safetensors: name the folder of a finished model"):
         compose(["model=random", "attack=[relearn]", "never=gone"])
+    car = reference(tmp_path / "car", ["car", "noto"], 1)
+    with pytest.raises(BadInput, match=r"never: .*car was trained without car, noto, and fox is erased"):
+        compose(["model=random", "attack=[relearn]", f"never={car}"])
     with pytest.raises(BadInput, match=r"exactly one \{\}"):
         made("attack=[paraphrase]", "attack.paraphrase.sentences=[fox]")
     with pytest.raises(BadInput, match=r"one \{other\}"):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 from pydantic import Field
 
 from advanchor.concept import Concept
-from advanchor.core import BadInput, Positive
+from advanchor.core import Positive
 from advanchor.lazy import torch
 from advanchor.prompts import Prompt, Sample
 from advanchor.protocols import Edit, Model
@@ -144,18 +143,6 @@ class Asked:
     seed: Annotated[int, Field(ge=0)] = 0
     never: str | None = None
     version: int = 1
-
-
-def weights_of(folder: str) -> Path:
-    """The file of a model that never learned a concept.
-
-    Raises:
-        BadInput: the folder has none.
-    """
-    file = Path(folder).expanduser() / "unet.safetensors"
-    if not file.is_file():
-        raise BadInput(f"never={folder} has no unet.safetensors: name a folder made by scripts/train_reference.py.")
-    return file
 
 
 def chance(attack: Any, prompt: Prompt, restart: int = 0) -> torch.Generator:

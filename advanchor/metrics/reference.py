@@ -4,14 +4,12 @@ and their predictions, are what an erasure should leave.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from math import fsum
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,6 +22,7 @@ from advanchor.metrics.sound import finite
 from advanchor.naming import mentions
 from advanchor.prompts import Prompt, Sample
 from advanchor.protocols import Edit, Judge, Model
+from advanchor.references import MADE, about, ignorant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 SIDES = ("erase", "keep")
 SIGMA = 10.0  # CMMD's kernel, as in its paper
 TIMES, LATENTS = 10, 16  # of the prediction distance: timesteps, and images that are looked at
-MADE = "scripts/train_reference.py makes such folders"
 
 
 @option("metric")
@@ -83,11 +81,7 @@ class Reference:
             )
         told = {folder: about(folder) for folder in self.networks}
         for folder in self.references:
-            if concept.name not in told[folder]["without"]:
-                lacks = ", ".join(told[folder]["without"]) or "nothing"
-                raise BadInput(
-                    f"{setting}: {folder} was trained without {lacks}, and {concept.name} is erased: {MADE}."
-                )
+            ignorant(folder, [concept.name], setting)
         for folder in self.floor:
             if without := told[folder]["without"]:
                 raise BadInput(
@@ -198,23 +192,6 @@ class Reference:
             for which, some in pairs.items()
             if some
         }
-
-
-def about(folder: str) -> dict[str, Any]:
-    """What a folder says of the model in it: `without`, `seed`, and how it was trained.
-
-    Raises:
-        BadInput: it is no such folder.
-    """
-    place = Path(folder).expanduser()
-    for name in ("unet.safetensors", "reference.json"):
-        if not (place / name).is_file():
-            raise BadInput(f"{folder} holds no {name}: name the folder of a finished model; {MADE}.")
-    try:
-        told = json.loads((place / "reference.json").read_text())
-        return {**told, "without": [str(name) for name in told["without"]], "seed": int(told["seed"])}
-    except (ValueError, KeyError, TypeError):
-        raise BadInput(f"{place / 'reference.json'} is damaged: train the model again; {MADE}.") from None
 
 
 def called(judge: Judge, shown: Images) -> dict[str, list[str]]:
