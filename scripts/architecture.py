@@ -35,6 +35,8 @@ ABOUT = {
     "build": "what a config may build", "erasing": "the edit of a run", "trails": "ends of trainings",
     "naming": "names in sentences", "prompts": "the images to draw", "report": "one run, shown",
     "intervals": "how sure a mean is", "units": "what a score is of", "shown": "drawn when asked for",
+    "attacks": "is it really gone?", "attacking": "attacks carried out", "references": "models that never knew",
+    "verbs": "table, plot, front, tune",
 }  # fmt: skip
 
 
