@@ -15,7 +15,6 @@ from advanchor.store import slug
 
 Column = tuple[str, ...]
 Figure = tuple[str, Callable[[Any], None], tuple[float, float]]
-FAMILIES = ("attack/", "reference/")  # scores that these figures show
 DISTANCES = {
     "labels": "labels (total variation)",
     "kid_erase": "KID x 1000, erased prompts",
@@ -87,7 +86,7 @@ def bring_back(figure: Any, sweep: Sweep, column: Column, names: list[str]) -> N
 
 
 def by_dose(figure: Any, sweep: Sweep, column: Column, names: list[str]) -> None:
-    """Found against the dose, a panel for each attack; black: a model that never knew; the mean over rows, whose runs
+    """Found against the dose, a panel for each attack; dashed: a model that never knew; the mean over rows, whose runs
     attack the same one.
     """
     panels = panels_of(figure, len(names))
@@ -97,7 +96,8 @@ def by_dose(figure: Any, sweep: Sweep, column: Column, names: list[str]) -> None
             axes.plot(*curve(sweep, row, column, f"attack/{name}/hit:"), linewidth=1, label=label(sweep, row), **look)
         for row in sweep.rows:
             known = "never knew" if row == sweep.rows[0] else ""
-            axes.plot(*curve(sweep, row, column, f"attack/{name}/never:"), color="black", linewidth=1.5, label=known)
+            look = {"color": "black", "linestyle": "--", "linewidth": 1.8}
+            axes.plot(*curve(sweep, row, column, f"attack/{name}/never:"), label=known, **look)
         axes.set_xlabel(f"{name}: dose", fontsize=8)
         axes.set_ylabel("found", fontsize=8)
         axes.set_ylim(-0.03, 1.03)

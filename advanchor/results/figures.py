@@ -76,7 +76,8 @@ def main(args: Sequence[str]) -> str:
         raise BadInput(f"figures show {ERASED} and {KEPT}, whatever a table shows: leave {chosen[0]} out.")
     cells = [ERASED, KEPT, CONTENT, COSINE, POOLED, PREDICTED, DRAWN, MOVED, *BEFORE.values()]
     sweep, cfg = read([*overrides, f"table.cells=[{','.join(cells)}]"])
-    if others := sorted(name for name in sweep.scores if name.startswith(attacked.FAMILIES)):
+    asked = ("reference/", *(f"attack/{name}/" for name in cfg.get("attack", {})))  # a run may have seen others
+    if others := sorted(name for name in sweep.scores if name.startswith(asked)):
         sweep, cfg = read([*overrides, f"table.cells=[{','.join([*cells, *others])}]"])
     if not {ERASED, KEPT} <= sweep.scores:
         raise BadInput(
