@@ -24,7 +24,7 @@ def about(folder: str) -> dict[str, Any]:
             raise BadInput(f"{folder} holds no {name}: name the folder of a finished model; {MADE}.")
     try:
         told = json.loads((place / "reference.json").read_text())
-        return {**told, "without": [str(name) for name in told["without"]], "seed": int(told["seed"])}
+        return {"again": 0, **told, "without": [str(name) for name in told["without"]], "seed": int(told["seed"])}
     except (ValueError, KeyError, TypeError):
         raise BadInput(f"{place / 'reference.json'} is damaged: train the model again; {MADE}.") from None
 

@@ -2,14 +2,18 @@
 
     python scripts/eval_emoji.py                    # 4 minutes on 2 cores; needs data/emoji (build_emoji_data.py)
     python scripts/eval_emoji.py --guidance 3 --no-write
+    python scripts/eval_emoji.py --reference outputs/references/without-1    # a model of train_reference.py
 
 Writes advanchor/assets/quality.json, advanchor/assets/MODEL_CARD.md and docs/emoji_samples.png. Real images are the
 augmented ones of the training script (its bank of 32 variants of each pair), drawn ones "a <style> emoji of <object>".
+With --no-write or --reference it prints the accuracies on drawn images and stops; a reference's pairs are those of
+names that it was trained with.
 Pictures of nothing are those of emoji_junk.py under a seed that no training has.
 """
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,11 +24,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from train_emoji import OBJECTS, ROOT, STYLES, TAXONOMY, article, bank, seen_pairs
 
+from advanchor.attacking import never
 from advanchor.build import build
 from advanchor.compose import compose
-from advanchor.core import NOTHING
+from advanchor.core import NOTHING, BadInput
 from advanchor.metrics import distance
 from advanchor.prompts import Prompt
+from advanchor.references import about
 
 HELD = {(s, o) for s, names in TAXONOMY["held_out"].items() for o in names}
 SEEN = [(s, o) for s in STYLES for o in OBJECTS if (s, o) not in HELD]
@@ -166,7 +172,12 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--no-write", action="store_true", help="print the accuracies on drawn images and stop")
+    parser.add_argument("--reference", metavar="FOLDER", help="measure this model of train_reference.py, write nothing")
     args = parser.parse_args()
+    try:
+        unknown, edit = (about(args.reference)["without"], never(args.reference)) if args.reference else ([], {})
+    except BadInput as e:
+        sys.exit(str(e))
     cfg = compose([])
     model, judge = build(cfg.model, "model").open("cpu"), build(cfg.judge, "judge")
 
@@ -179,9 +190,10 @@ def main() -> None:
             images += model.draw(prompts[i : i + 64], steps=args.steps, guidance=args.guidance)
         return images, [p for p in pairs for _ in seeds], [p.text for p in prompts]
 
-    held = sorted(HELD)
-    seen_images, seen_pairs, seen_texts = drawn(SEEN, [0])
-    held_images, held_pairs, _ = drawn(held, range(4))
+    known, held = ([pair for pair in pairs if not {*pair} & {*unknown}] for pairs in (SEEN, sorted(HELD)))
+    with model.edited(edit):
+        seen_images, seen_pairs, seen_texts = drawn(known, [0])
+        held_images, held_pairs, _ = drawn(held, range(4))
     drawings = {"seen": (seen_images, seen_pairs), "held_out": (held_images, held_pairs)}
     quality: dict = {
         "sampling": {"steps": args.steps, "guidance": args.guidance},
@@ -191,7 +203,7 @@ def main() -> None:
     one, two = found.values()
     quality["agreement"] = {h: float(np.mean([a == b for a, b in zip(one[h], two[h], strict=True)])) for h in one}
     print(json.dumps(quality))
-    if args.no_write:
+    if args.no_write or args.reference:
         return
     for by in judge.judges:
         right = [(s, f == s) for f, (s, _) in zip(found[by]["style"], seen_pairs, strict=True)]

@@ -494,11 +494,13 @@ def train_unet(
     steps: int,
     name: str = "unet",
     without: Sequence[str] = (),
+    again: int = 0,
 ) -> UNet2DConditionModel:
     """SD's objective: epsilon prediction on scaled latents, 10 % empty captions; t is stratified over the batch.
 
     Args:
         without: names that no caption may hold; the world's pairs have none of them.
+        again: steps of a second cosine.
     """
     latents = encode_bank(vae, world, work) * vae.config.scaling_factor
     alphas = make_scheduler().alphas_cumprod
@@ -523,7 +525,7 @@ def train_unet(
         a = alphas[t].view(-1, 1, 1, 1)
         return F.mse_loss(unet(a.sqrt() * z + (1 - a).sqrt() * noise, t, cond).sample, noise)
 
-    return train(name, unet, loss, work, steps=steps, lr=1e-3, ema=0.999)
+    return train(name, unet, loss, work, steps=steps, lr=1e-3, ema=0.999, again=again)
 
 
 # --- the judges -------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def asked(words: str) -> list[str]:
     return names
 
 
-def reference(images: Tensor, without: list[str], seed: int, steps: int, work: Path, out: Path) -> None:
+def reference(images: Tensor, without: list[str], seed: int, steps: int, work: Path, out: Path, again: int = 0) -> None:
     """Train, or go on, and write `out`. What is unfinished lies in `work` under a name that says all it depends on."""
     pipe = build(compose([]).model, "model").open("cpu").pipe
     sources = b"".join((ROOT / "scripts" / name).read_bytes() for name in SOURCES)
@@ -61,6 +61,7 @@ def reference(images: Tensor, without: list[str], seed: int, steps: int, work: P
         "without": without,
         "seed": seed,
         "steps": steps,
+        "again": again,
         "data": hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest(),
         "script": hashlib.sha256(sources).hexdigest(),
         "encoders": encoders.hexdigest(),
@@ -69,9 +70,8 @@ def reference(images: Tensor, without: list[str], seed: int, steps: int, work: P
     world = World(images, seen_pairs(without), seed)
     with lock(folder / ".lock"):  # of several trainings that start together one encodes the pictures
         encode_bank(pipe.vae, world, folder)
-    unet = train_unet(
-        world, folder, pipe.vae, pipe.tokenizer, pipe.text_encoder, steps, f"unet-{digest(about)}", without
-    )
+    name = f"unet-{digest(about)}"
+    unet = train_unet(world, folder, pipe.vae, pipe.tokenizer, pipe.text_encoder, steps, name, without, again)
     out.mkdir(parents=True, exist_ok=True)
     unet.save_config(out)
     save_file({name: t.contiguous() for name, t in unet.state_dict().items()}, out / "unet.part")
@@ -89,18 +89,19 @@ def main() -> None:
     parser.add_argument("--without", default="", metavar="NAMES", help="styles and objects to leave out: fox,noto")
     parser.add_argument("--seed", type=int, default=1, help="of start and batches; the bundled model's is 0")
     parser.add_argument("--steps", type=int, default=9000, help="the bundled model's are 9000")
+    parser.add_argument("--again", type=int, default=0, help="steps of a second cosine after these")
     parser.add_argument("--out", type=Path, required=True, help="a folder of its own")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--data", type=Path, default=ROOT / "data/emoji")
     parser.add_argument("--work", type=Path, default=ROOT / "data/emoji/work", help="checkpoints")
     args = parser.parse_args()
     without = asked(args.without)
-    if args.seed < 0 or args.steps < 1:
-        sys.exit("--seed must be at least 0, and --steps at least 1.")
+    if args.seed < 0 or args.steps < 1 or args.again < 0:
+        sys.exit("--seed and --again must be at least 0, and --steps at least 1.")
     torch.set_num_threads(args.threads)
     with lock(args.work / ".lock"):
         images = bank(args.work, args.data, 0)
-    reference(images, without, args.seed, args.steps, args.work, args.out)
+    reference(images, without, args.seed, args.steps, args.work, args.out, args.again)
 
 
 if __name__ == "__main__":

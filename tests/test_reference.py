@@ -103,20 +103,20 @@ def test_two_trainings_of_one_seed_have_the_same_bits_killed_or_not_and_another_
             return batch(world, step, *rest)
 
         monkeypatch.setattr(stages.World, "batch", watched)
-        program.reference(images, ["fox"], seed, 2, tmp_path / f"work-{name}", tmp_path / name)
+        program.reference(images, ["fox"], seed, 2, tmp_path / f"work-{name}", tmp_path / name, again=1)
         return load_file(tmp_path / name / "unet.safetensors")
 
     whole = trained("a")
     with pytest.raises(Killed):
-        trained("b", die_at=1)
+        trained("b", die_at=2)  # in the second cosine
     assert not (tmp_path / "b").exists()
     again, other = trained("b"), trained("c", seed=2)
-    assert steps == [0, 1, 0, 1, 0, 1]
+    assert steps == [0, 1, 2, 0, 1, 2, 0, 1, 2]
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     assert not all(torch.equal(whole[name], other[name]) for name in whole)
     about = [json.loads((tmp_path / name / "reference.json").read_text()) for name in "abc"]
     assert about[0] == about[1] == {**about[2], "seed": 1}
-    assert (about[0]["without"], about[0]["steps"]) == (["fox"], 2)
+    assert (about[0]["without"], about[0]["steps"], about[0]["again"]) == (["fox"], 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -258,6 +258,7 @@ def test_mistakes_in_the_folders_are_one_sentence(tmp_path: Path) -> None:
     assert "two seeds or more" in said([one], [])
     assert "two seeds or more" in said([one, reference(tmp_path / "again", ["fox"], 1)], [])
     assert "differ in their steps" in said([one, two], [reference(tmp_path / "long", [], 1, steps=9)])
+    assert "differ in their again" in said([one, two], [reference(tmp_path / "twice", [], 1, again=9)])
     assert "differ in their data" in said([one, two], [reference(tmp_path / "new", [], 1, data="x")])
     assert "lack the same" in said([one, reference(tmp_path / "more", ["car", "fox"], 2)], [])
     (tmp_path / "car/reference.json").write_text("{}")

@@ -90,7 +90,7 @@ class Reference:
                 )
         if len({told[folder]["seed"] for folder in self.references}) < max(2, len(self.references)):
             raise BadInput(f"{setting} must be models of two seeds or more, each of its own: they are their own floor.")
-        for what in ("steps", "data", "encoders"):
+        for what in ("steps", "again", "data", "encoders"):
             if len({told[folder].get(what) for folder in self.networks}) > 1:
                 raise BadInput(f"{setting} and floor differ in their {what}: name models of one training.")
         if len({tuple(told[folder]["without"]) for folder in self.references}) > 1:
