@@ -42,7 +42,7 @@ class Model(Protocol):
     def spoken(self) -> list[int]: ...
     def words(self, ids: Sequence[int]) -> str: ...
     def vocabulary(self, weights: Edit | None = None) -> Tensor: ...
-    def eps(
+    def predict(
         self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None, seen: list[Tensor] | None = None
     ) -> Tensor: ...
     def attention(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None) -> list[Tensor]: ...
@@ -108,7 +108,7 @@ class Step:
 
         if phrase not in self._frozen:
             with torch.no_grad():
-                self._frozen[phrase] = self.model.eps(self.x, self.t, self.model.encode(self.texts(phrase)))
+                self._frozen[phrase] = self.model.predict(self.x, self.t, self.model.encode(self.texts(phrase)))
         return self._frozen[phrase]
 
 

@@ -269,7 +269,7 @@ def test_the_similarity_loss_is_the_formula_written_out(model: Any, concept: Any
     with torch.no_grad():
         search.parameter.normal_(generator=torch.Generator().manual_seed(1))
     step = a_step(model, concept)
-    e_a = model.eps(step.x, step.t, search.condition(step.templates))
+    e_a = model.predict(step.x, step.t, search.condition(step.templates))
     e_c, e_b = step.frozen(concept.phrase), step.frozen(concept.superclass)
     each = []
     for image in range(len(step.x)):
@@ -289,7 +289,7 @@ def test_the_similarity_loss_moves_the_anchor_down_the_concepts_direction_and_it
     def found(**changes: Any) -> tuple[float, float]:
         search = similar(lr=1e-2, **changes).start(model, concept, 0)
         search.descend(step, 200)
-        u = model.eps(step.x, step.t, search.condition(step.templates)) - e_b
+        u = model.predict(step.x, step.t, search.condition(step.templates)) - e_b
         return float((u * d).sum() / (d * d).sum()), float(u.square().mean())
 
     (free, far), (_, near) = found(similarity=0.0), found(similarity=30.0)
@@ -303,7 +303,7 @@ def test_a_loss_over_attributes_is_the_weighted_mean_of_its_references(model: An
     for kind in ("direction", "product"):
         anchor = Adversarial(**{**FIELDS, "loss": kind, "attributes": 0.5})
         search = anchor.start(model, concept, 0)
-        e_a, e_b = model.eps(step.x, step.t, search.condition(step.templates)), step.frozen(concept.superclass)
+        e_a, e_b = model.predict(step.x, step.t, search.condition(step.templates)), step.frozen(concept.superclass)
 
         def term(phrase: str, kind: str = kind, e_a: Tensor = e_a, e_b: Tensor = e_b) -> Tensor:
             e_r = step.frozen(phrase)

@@ -150,7 +150,7 @@ def one_of(step: Step, i: int) -> Step:
         step.x[i : i + 1],
         step.t[i : i + 1],
         step.templates[i : i + 1],
-        None if step.noise is None else step.noise[i : i + 1],
+        None if step.truth is None else step.truth[i : i + 1],
     )
 
 

@@ -121,11 +121,11 @@ def test_three_steps_of_esd_equal_plain_adam(model: Any, concept: Any, tmp_path:
     for s in seen:
         with torch.no_grad():
             n_a, n_c = (
-                model.eps(s.x, s.t, model.encode([""] * 2)),
-                model.eps(s.x, s.t, model.encode(s.texts("a butterfly"))),
+                model.predict(s.x, s.t, model.encode([""] * 2)),
+                model.predict(s.x, s.t, model.encode(s.texts("a butterfly"))),
             )
         loss = (
-            (model.eps(s.x, s.t, model.encode(s.texts("a butterfly")), theta) - (n_a - 1.5 * (n_c - n_a)))
+            (model.predict(s.x, s.t, model.encode(s.texts("a butterfly")), theta) - (n_a - 1.5 * (n_c - n_a)))
             .square()
             .mean()
         )
@@ -162,7 +162,7 @@ def test_a_trajectory_is_the_run_that_draws_the_image(model: Any, concept: Any, 
     model.pipe.scheduler.set_timesteps(steps)
     for i in range(steps):
         with torch.no_grad():
-            n_c, n_0 = (model.eps(x[:, i], times[i].expand(2), model.encode(words)) for words in (t, ["", ""]))
+            n_c, n_0 = (model.predict(x[:, i], times[i].expand(2), model.encode(words)) for words in (t, ["", ""]))
         after = model.pipe.scheduler.step(n_0 + guidance * (n_c - n_0), times[i], x[:, i]).prev_sample
         assert torch.allclose(after, x[:, i + 1] if i + 1 < steps else final, atol=1e-4)
     for until in (0, 2):
@@ -465,7 +465,7 @@ def test_saluns_loss_and_gradient_equal_the_formula(model: Any, concept: Any, tm
         parameters = [model.unet.get_parameter(name).requires_grad_() for name in theta]
         goal = predict(model, forget, e_a).detach()
         expected = (plain(model, forget, "a butterfly") - goal).square().mean() + 0.3 * (
-            plain(model, retain, None) - retain.noise
+            plain(model, retain, None) - retain.truth
         ).square().mean()
         reference = torch.autograd.grad(expected, parameters)
         model.unet.requires_grad_(False)
@@ -554,8 +554,8 @@ def test_sas_loss_and_gradient_equal_equation_6(model: Any, concept: Any, tmp_pa
     frozen = {k: v.clone() for k, v in model.weights("attn2").items()}
     with model.edited(theta):
         parameters = {name: model.unet.get_parameter(name).requires_grad_() for name in theta}
-        expected = (plain(model, surrogate, "a butterfly") - surrogate.noise).square().mean() + 0.7 * (
-            plain(model, replay, None) - replay.noise
+        expected = (plain(model, surrogate, "a butterfly") - surrogate.truth).square().mean() + 0.7 * (
+            plain(model, replay, None) - replay.truth
         ).square().mean()
         expected = expected + 20.0 * sum((information[k] * (p - frozen[k]) ** 2).sum() for k, p in parameters.items())
         reference = torch.autograd.grad(expected, list(parameters.values()))
@@ -656,9 +656,9 @@ def test_fmn_as_it_is_configured_marks_end_tokens_and_trains_the_whole_unet_as_t
 
 def test_watching_attention_changes_no_prediction_and_probabilities_sum_to_one(model: Any, step: Any) -> None:
     e = encode(model, texts("a butterfly"))
-    before = model.eps(step.x, step.t, e)
+    before = model.predict(step.x, step.t, e)
     maps = model.attention(step.x, step.t, e)
-    assert torch.equal(model.eps(step.x, step.t, e), before)
+    assert torch.equal(model.predict(step.x, step.t, e), before)
     assert len(maps) == sum(name.endswith("attn2") for name, _ in model.unet.named_modules())
     assert all(torch.allclose(a.sum(-1), torch.ones(a.shape[:-1]), atol=1e-5) for a in maps)
 

@@ -90,10 +90,10 @@ def test_other_weights_give_what_an_edited_network_gives(model: Any) -> None:
     x, t, c = torch.randn(2, 4, 8, 8), torch.tensor([10, 900]), model.encode(["a fox", "a car"])
     edit = {k: v * 1.3 for k, v in model.weights("attn2").items()}
     with model.edited(edit), torch.no_grad():
-        expected = model.eps(x, t, c)
+        expected = model.predict(x, t, c)
     with torch.no_grad():
-        assert torch.equal(model.eps(x, t, c, edit), expected)
-        assert not torch.equal(model.eps(x, t, c), expected)
+        assert torch.equal(model.predict(x, t, c, edit), expected)
+        assert not torch.equal(model.predict(x, t, c), expected)
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ class Search:
 
     def loss(self, step: Step) -> Tensor:
         """The module's formula at one step."""
-        e_a = step.model.eps(step.x, step.t, self.learned(step.templates))
+        e_a = step.model.predict(step.x, step.t, self.learned(step.templates))
         whole = sum(self.references.values())
         loss = sum(w / whole * self.away(step, e_a, phrase) for phrase, w in self.references.items())
         if self.kind == "similarity":

@@ -53,7 +53,7 @@ class ConceptInversion(Asked):
             noise = torch.randn(z[chosen].shape, generator=generator).to(z)
             cond = within(victim, [texts[i] for i in chosen], vector)
             optimiser.zero_grad()
-            F.mse_loss(victim.eps(model.noised(z[chosen], t, noise), t, cond), noise).backward()
+            F.mse_loss(victim.predict(model.noised(z[chosen], t, noise), t, cond), noise).backward()
             optimiser.step()
         with torch.no_grad():
             conds = within(victim, [p.text for p in prompts], vector)

@@ -53,9 +53,9 @@ class P4D(Asked):
             noise = torch.stack([torch.randn(z.shape[1:], generator=g) for g in generators]).to(z)
             x = model.noised(z, t, noise)
             with torch.no_grad():
-                goal = model.eps(x, t, goals)
+                goal = model.predict(x, t, goals)
             tokens = table[nearest(vectors.detach(), table, spoken)].requires_grad_(True)
-            loss = F.mse_loss(victim.eps(x, t, before(victim, [""] * len(prompts), tokens)), goal) * len(prompts)
+            loss = F.mse_loss(victim.predict(x, t, before(victim, [""] * len(prompts), tokens)), goal) * len(prompts)
             (vectors.grad,) = torch.autograd.grad(loss, [tokens])
             optimiser.step()
             if i % self.every == 0 or i == self.steps:

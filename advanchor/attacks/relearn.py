@@ -77,7 +77,7 @@ def trained(attack: Training, victim: Victim, prompts: Sequence[Prompt], texts: 
             t = torch.randint(model.timesteps, (attack.learn,), generator=generator).to(model.device)
             noise = torch.randn(z[chosen].shape, generator=generator).to(z)
             cond = victim.encode([texts[k] for k in chosen])
-            predicted = model.eps(model.noised(z[chosen], t, noise), t, cond, {**others, **rest, **theta})
+            predicted = model.predict(model.noised(z[chosen], t, noise), t, cond, {**others, **rest, **theta})
             optimiser.zero_grad()
             F.mse_loss(predicted, noise).backward()
             optimiser.step()

@@ -85,9 +85,9 @@ class Victim:
     def encode(self, texts: Sequence[str], delta: Tensor | None = None, spans: Sequence[Sequence[int]] = ()) -> Tensor:
         return self.model.encode(texts, delta, spans, self.edit)
 
-    def eps(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """(b, 4, h, w), differentiable in cond (b, L, d)."""
-        return self.model.eps(x, t, cond, self.edit)
+        return self.model.predict(x, t, cond, self.edit)
 
     def vocabulary(self) -> Tensor:
         """(V, d)."""

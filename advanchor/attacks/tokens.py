@@ -109,7 +109,7 @@ def descended(
             t = torch.full((len(prompts),), min(place, model.timesteps - 1), device=model.device)
             for _ in range(attack.steps):
                 noise = torch.stack([torch.randn(z.shape[1:], generator=g) for g in generators]).to(z)
-                predicted = victim.eps(model.noised(z, t, noise), t, under(generators))
+                predicted = victim.predict(model.noised(z, t, noise), t, under(generators))
                 optimiser.zero_grad()
                 (F.mse_loss(predicted, noise) * len(prompts)).backward()
                 optimiser.step()

@@ -80,14 +80,14 @@ class AblatingConcepts:
         """The formula above; `anchor` is e_a (b, L, d)."""
         model, concept = step.model, step.concept
         with torch.no_grad():
-            goal = model.eps(step.x, step.t, anchor)
+            goal = model.predict(step.x, step.t, anchor)
         erased = F.mse_loss(
-            model.eps(step.x, step.t, model.encode(step.texts(concept.phrase), weights=theta), theta), goal
+            model.predict(step.x, step.t, model.encode(step.texts(concept.phrase), weights=theta), theta), goal
         )
         if self.preserve == 0:
             return erased
         kept = F.mse_loss(
-            model.eps(step.x, step.t, model.encode(step.texts(concept.superclass), weights=theta), theta),
+            model.predict(step.x, step.t, model.encode(step.texts(concept.superclass), weights=theta), theta),
             step.frozen(concept.superclass),
         )
         return erased + self.preserve * kept

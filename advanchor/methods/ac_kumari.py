@@ -84,10 +84,10 @@ class ConceptAblation:
     def loss(self, step: Step, theta: Edit, anchor: Tensor) -> Tensor:
         """The formula above; `anchor` is e_a (b, L, d)."""
         model = step.model
-        assert step.noise is not None
+        assert step.truth is not None
         with torch.set_grad_enabled(self.prior > 0):
-            e_a = model.eps(step.x, step.t, anchor, theta)
+            e_a = model.predict(step.x, step.t, anchor, theta)
         ablated = F.mse_loss(
-            model.eps(step.x, step.t, model.encode(step.texts(step.concept.phrase), weights=theta), theta), e_a.detach()
+            model.predict(step.x, step.t, model.encode(step.texts(step.concept.phrase), weights=theta), theta), e_a.detach()
         )
-        return ablated + self.prior * F.mse_loss(e_a, step.noise) if self.prior else ablated
+        return ablated + self.prior * F.mse_loss(e_a, step.truth) if self.prior else ablated

@@ -83,8 +83,8 @@ class ErasedStableDiffusion:
         """The formula above; `anchor` is e_a (b, L, d)."""
         model, phrase = step.model, self.erase_from or step.concept.phrase
         with torch.no_grad():
-            e_a, e_c = model.eps(step.x, step.t, anchor), step.frozen(step.concept.phrase)
+            e_a, e_c = model.predict(step.x, step.t, anchor), step.frozen(step.concept.phrase)
             goal = e_a - self.eta * (e_c - e_a)
             if self.erase_from is not None:
                 goal = step.frozen(self.erase_from) - (1 + self.eta) * (e_c - e_a)
-        return F.mse_loss(model.eps(step.x, step.t, model.encode(step.texts(phrase), weights=theta), theta), goal)
+        return F.mse_loss(model.predict(step.x, step.t, model.encode(step.texts(phrase), weights=theta), theta), goal)

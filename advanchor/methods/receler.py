@@ -113,8 +113,8 @@ class RobustEraser:
         model, concept = step.model, step.concept
         seen: list[Tensor] = []
         with torch.no_grad():
-            e_a, e_c = model.eps(step.x, step.t, anchor), step.frozen(concept.phrase)
-        predicted = model.eps(
+            e_a, e_c = model.predict(step.x, step.t, anchor), step.frozen(concept.phrase)
+        predicted = model.predict(
             step.x,
             step.t,
             adversary.behind(step) if self.attacks else model.encode(step.texts(concept.phrase)),
@@ -163,7 +163,7 @@ class Adversary:
     def attack(self, step: Step, theta: Edit) -> None:
         """One step towards the concept that e has forgotten."""
         frozen = {name: w.detach() for name, w in theta.items()}
-        self.learn(step.model.eps(step.x, step.t, self.behind(step), frozen), step.frozen(step.concept.phrase))
+        self.learn(step.model.predict(step.x, step.t, self.behind(step), frozen), step.frozen(step.concept.phrase))
 
     def learn(self, predicted: Tensor, e_c: Tensor) -> None:
         (self.embeddings.grad,) = torch.autograd.grad(F.mse_loss(predicted, e_c), self.embeddings, retain_graph=True)

@@ -95,14 +95,14 @@ class SelectiveAmnesia:
     def loss(self, surrogate: Step, replay: Step, theta: Edit, information: dict[str, Tensor]) -> Tensor:
         """The formula above."""
         model, concept, frozen = surrogate.model, surrogate.concept, surrogate.model.weights(self.scope)
-        assert surrogate.noise is not None
-        assert replay.noise is not None
+        assert surrogate.truth is not None
+        assert replay.truth is not None
         forget = F.mse_loss(
-            model.eps(surrogate.x, surrogate.t, model.encode(surrogate.texts(concept.phrase), weights=theta), theta),
-            surrogate.noise,
+            model.predict(surrogate.x, surrogate.t, model.encode(surrogate.texts(concept.phrase), weights=theta), theta),
+            surrogate.truth,
         )
         remember = F.mse_loss(
-            model.eps(replay.x, replay.t, model.encode(replay.templates, weights=theta), theta), replay.noise
+            model.predict(replay.x, replay.t, model.encode(replay.templates, weights=theta), theta), replay.truth
         )
         stay = torch.stack([(f * (theta[name] - frozen[name]).square()).sum() for name, f in information.items()]).sum()
         return forget + self.gamma * remember + self.lamb * stay
@@ -113,8 +113,8 @@ class SelectiveAmnesia:
         total = {name: torch.zeros_like(w) for name, w in theta.items()}
         for i in range(self.fisher):
             step = replay.step(i, 3, 1)
-            assert step.noise is not None
-            loss = F.mse_loss(model.eps(step.x, step.t, model.encode(step.templates, weights=theta), theta), step.noise)
+            assert step.truth is not None
+            loss = F.mse_loss(model.predict(step.x, step.t, model.encode(step.templates, weights=theta), theta), step.truth)
             for name, g in zip(theta, torch.autograd.grad(loss, list(theta.values()), allow_unused=True), strict=True):
                 if g is not None:
                     total[name] += g.square() / self.fisher

@@ -97,16 +97,16 @@ class SaliencyUnlearning:
     def loss(self, forget: Step, retain: Step, theta: Edit, anchor: Tensor) -> Tensor:
         """The formula above; `anchor` is e_a (b, L, d)."""
         model, concept = forget.model, forget.concept
-        assert retain.noise is not None
+        assert retain.truth is not None
         with torch.no_grad():
-            goal = model.eps(forget.x, forget.t, anchor, theta)
+            goal = model.predict(forget.x, forget.t, anchor, theta)
         erased = F.mse_loss(
-            model.eps(forget.x, forget.t, model.encode(forget.texts(concept.phrase), weights=theta), theta), goal
+            model.predict(forget.x, forget.t, model.encode(forget.texts(concept.phrase), weights=theta), theta), goal
         )
         if self.alpha == 0:
             return erased
         return erased + self.alpha * F.mse_loss(
-            model.eps(retain.x, retain.t, model.encode(retain.templates, weights=theta), theta), retain.noise
+            model.predict(retain.x, retain.t, model.encode(retain.templates, weights=theta), theta), retain.truth
         )
 
     def mask(self, model: Model, forget: Source, batches: int) -> dict[str, Tensor]:
@@ -116,10 +116,10 @@ class SaliencyUnlearning:
         theta = leaves(model.weights(self.scope))
         for i in range(batches):
             step = forget.step(i, 3, self.batch)
-            assert step.noise is not None
-            e_c = model.eps(step.x, step.t, model.encode(step.texts(step.concept.phrase), weights=theta), theta)
-            e_0 = model.eps(step.x, step.t, model.encode([""] * len(step.templates), weights=theta), theta)
-            (-F.mse_loss(e_0 + self.saliency_guidance * (e_c - e_0), step.noise)).backward()
+            assert step.truth is not None
+            e_c = model.predict(step.x, step.t, model.encode(step.texts(step.concept.phrase), weights=theta), theta)
+            e_0 = model.predict(step.x, step.t, model.encode([""] * len(step.templates), weights=theta), theta)
+            (-F.mse_loss(e_0 + self.saliency_guidance * (e_c - e_0), step.truth)).backward()
         gradients = {name: w.grad.abs() if w.grad is not None else torch.zeros_like(w) for name, w in theta.items()}
         every = torch.cat([g.flatten() for g in gradients.values()])
         smallest = every.kthvalue(max(1, every.numel() - round(self.salient * every.numel()) + 1)).values

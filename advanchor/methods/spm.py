@@ -114,14 +114,14 @@ class SemiPermeableMembrane:
         """The formula above; `anchor` is e_a (b, L, d), `around` r (n, L, d), each at the step's latents in turn."""
         model, rows = step.model, torch.arange(len(around)) % len(step.x)
         with torch.no_grad():
-            e_a = model.eps(step.x, step.t, anchor)
+            e_a = model.predict(step.x, step.t, anchor)
             goal = e_a - self.eta * (step.frozen(step.concept.phrase) - e_a)
-        erased = F.mse_loss(model.eps(step.x, step.t, model.encode(step.texts(step.concept.phrase)), theta), goal)
+        erased = F.mse_loss(model.predict(step.x, step.t, model.encode(step.texts(step.concept.phrase)), theta), goal)
         if self.surround == 0:
             return erased
         with torch.no_grad():
-            before = model.eps(step.x[rows], step.t[rows], around)
-        return erased + self.surround * F.mse_loss(model.eps(step.x[rows], step.t[rows], around, theta), before)
+            before = model.predict(step.x[rows], step.t[rows], around)
+        return erased + self.surround * F.mse_loss(model.predict(step.x[rows], step.t[rows], around, theta), before)
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ class Reference:
             with model.edited(edit), torch.no_grad():
                 cond, each = model.encode(texts), [torch.full((len(z),), t, device=model.device) for t in times]
                 said[which] = {
-                    time: model.eps(model.noised(z, t, noise), t, cond).double()
+                    time: model.predict(model.noised(z, t, noise), t, cond).double()
                     for time, t in zip(times, each, strict=True)
                 }
 

@@ -98,7 +98,7 @@ class LatentDiffusion:
         """
         return self._sentences.span(text, words)
 
-    def eps(
+    def predict(
         self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None, seen: list[Tensor] | None = None
     ) -> Tensor:
         """Predicted noise (b, 4, h, w) for x (b, 4, h, w), t (b,), cond (b, L, d) under the U-Net part of an edit; its
@@ -125,7 +125,7 @@ class LatentDiffusion:
         `weights`.
         """
         with watched(self.unet) as seen:
-            self.eps(x, t, cond, weights)
+            self.predict(x, t, cond, weights)
         return seen
 
     def weights(self, scope: str) -> dict[str, Tensor]:
@@ -273,7 +273,7 @@ class LatentDiffusion:
         around = None if around is None else around.to(self.device)
         prompts = list(zip(texts, seeds, strict=True))
         with safety(self.unet, self._guidance, steps, guidance):
-            x = sampling.denoise(self.eps, x, scheduler, prompts, cond, empty, guidance, seen, until, at, around)
+            x = sampling.denoise(self.predict, x, scheduler, prompts, cond, empty, guidance, seen, until, at, around)
         if bad := [text for text, one in zip(texts, x, strict=True) if not torch.isfinite(one).all()]:
             half = " or model.autocast's float16 (bfloat16 has its range)" if self._autocast == "float16" else ""
             raise BadInput(

@@ -36,7 +36,7 @@ def closeness(model: Model, target: Target, folder: Path) -> dict[str, float]:
             t = torch.full((len(own),), (2 * place + 1) * model.timesteps // (2 * PLACES), device=model.device)
             noise = torch.randn(pool.latents.shape, generator=random(0, 2, 1, place)).to(pool.latents)
             x = model.noised(pool.latents, t, noise)
-            a, c, b = (model.eps(x, t, cond).flatten(1) for cond in conds)
+            a, c, b = (model.predict(x, t, cond).flatten(1) for cond in conds)
             d = c - b
             size = d.square().sum(1)
             along = ((a - b) * d).sum(1) / size
