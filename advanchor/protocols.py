@@ -49,6 +49,8 @@ class Model(Protocol):
     def weights(self, scope: str) -> dict[str, Tensor]: ...
     def edited(self, edit: Edit) -> AbstractContextManager[None]: ...
     def noised(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor: ...
+    def target(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor: ...
+    def as_noise(self, predicted: Tensor, x: Tensor, t: Tensor) -> Tensor: ...
     def latents(
         self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, cond: Tensor | None = None
     ) -> Tensor: ...
@@ -72,6 +74,7 @@ class Model(Protocol):
     def cut(self, texts: Sequence[str]) -> list[str]: ...
 
     timesteps: int
+    predicts: str  # epsilon or v_prediction: the space that `predict` and `target` are in
     pixels: int
     made_by: str  # the module that put it together: its sources and what they import can change what it draws
     batch: int  # images that it draws at once for erasing
@@ -82,8 +85,8 @@ class Model(Protocol):
 class Step:
     """Noised latents of the concept and the sentences they were drawn for.
 
-    x: (b, 4, h, w); t: (b,) in 0..T-1; templates: b sentences with `{}`; noise: what x was noised with, if it was. The
-    frozen model's predictions are computed once per step, however many anchor updates look at them.
+    x: (b, 4, h, w); t: (b,) in 0..T-1; templates: b sentences with `{}`; truth: what should be predicted, if x was
+    noised. The frozen model's predictions are computed once per step, however many anchor updates look at them.
     """
 
     def __init__(
@@ -93,10 +96,10 @@ class Step:
         x: Tensor,
         t: Tensor,
         templates: Sequence[str],
-        noise: Tensor | None = None,
+        truth: Tensor | None = None,
     ) -> None:
         self.model, self.concept, self.templates = model, concept, tuple(templates)
-        self.x, self.t, self.noise = x, t, noise
+        self.x, self.t, self.truth = x, t, truth
         self._frozen: dict[str, Tensor] = {}
 
     def texts(self, phrase: str) -> list[str]:

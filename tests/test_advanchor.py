@@ -230,7 +230,9 @@ def test_three_steps_equal_plain_adam_on_the_formula(model: Any, concept: Any, t
         s = pool.step(i, 0, 2)
         goal = s.frozen(concept.superclass)
         loss = ((model.predict(s.x, s.t, model.encode(s.texts(concept.phrase)), theta) - goal) ** 2).mean()
-        loss = loss + 10 * ((model.predict(s.x, s.t, model.encode(s.texts(concept.superclass)), theta) - goal) ** 2).mean()
+        loss = (
+            loss + 10 * ((model.predict(s.x, s.t, model.encode(s.texts(concept.superclass)), theta) - goal) ** 2).mean()
+        )
         adam.zero_grad()
         loss.backward()
         adam.step()

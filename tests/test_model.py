@@ -421,7 +421,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "a part of another kind": (
         "model_index.json",
         {"vae": ["diffusers", "AutoencoderTiny"]},
-        "vae of .* is a AutoencoderTiny where Stable Diffusion 1.x has a AutoencoderKL",
+        "vae of .* is a AutoencoderTiny where Stable Diffusion has a AutoencoderKL",
     ),
     "flow matching": (
         "model_index.json",
@@ -434,16 +434,16 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "depend on prompt and seed alone",
     ),
     "no scheduler": ("model_index.json", {"scheduler": None}, "scheduler of .* is None"),
-    "v-prediction": (
+    "a prediction of images": (
         "scheduler/scheduler_config.json",
-        {"prediction_type": "v_prediction"},
-        "predicts v_prediction, and only epsilon",
+        {"prediction_type": "sample"},
+        "predicts sample, and a U-Net here predicts epsilon or v_prediction",
     ),
-    "flow": ("scheduler/scheduler_config.json", {"use_flow_sigmas": True}, "predicts flow, and only epsilon"),
+    "flow": ("scheduler/scheduler_config.json", {"use_flow_sigmas": True}, "predicts flow, and a U-Net here"),
     "zero terminal SNR": (
         "scheduler/scheduler_config.json",
         {"rescale_betas_zero_snr": True},
-        "cannot start from pure noise: set it to false",
+        "only a model that predicts v can start from pure noise",
     ),
     "betas of one": ("scheduler/scheduler_config.json", {"beta_end": 1.0}, "alphas_cumprod reaches 0"),
     "betas too large": (
@@ -464,7 +464,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "further inputs": (
         "unet/config.json",
         {"addition_embed_type": "text_time"},
-        "wants an input that Stable Diffusion 1.x has not",
+        "wants an input that Stable Diffusion 1.x and 2.x have not",
     ),
     "oblong": ("unet/config.json", {"sample_size": [8, 16]}, r"sample_size \[8, 16\], and images here are square"),
     "no size": ("unet/config.json", {"sample_size": None}, "sample_size null"),
@@ -478,9 +478,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_model_that_is_no_stable_diffusion_1_with_epsilon_prediction_is_one_sentence_before_loading(
-    copied: Path, what: str
-) -> None:
+def test_a_model_that_is_no_stable_diffusion_1_or_2_is_one_sentence_before_loading(copied: Path, what: str) -> None:
     file, settings, said = REFUSED[what]
     change(copied / file, **settings)
     with pytest.raises(BadInput, match=said) as refused:
@@ -586,6 +584,21 @@ def same(a: Any, b: Any) -> bool:
 
 def test_a_folder_draws_what_was_saved_in_it(saved: Path, model: Any) -> None:
     assert same(stable(saved).open("cpu"), model)
+
+
+def test_what_is_predicted_is_read_from_the_folder(copied: Path, model: Any) -> None:
+    """Stable Diffusion 2.1's, which starts from pure noise in some fine-tunes."""
+    change(copied / "scheduler/scheduler_config.json", prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    change(copied / "model_index.json", scheduler=["diffusers", "DDIMScheduler"])
+    v = stable(copied).open("cpu")
+    assert (v.predicts, model.predicts) == ("v_prediction", "epsilon")
+    assert not same(v, model)
+    noise, last = torch.randn(1, 4, 8, 8), torch.tensor([999])
+    assert torch.equal(v.noised(torch.ones(1, 4, 8, 8), last, noise), noise)
+    assert torch.equal(v.target(torch.ones(1, 4, 8, 8), last, noise), -torch.ones(1, 4, 8, 8))
+    change(copied / "model_index.json", scheduler=["diffusers", "PNDMScheduler"])
+    with pytest.raises(BadInput, match="under DDIMScheduler or EulerDiscreteScheduler"):
+        stable(copied).check()
 
 
 def test_half_precision_weights_alone_are_loaded_as_float32(copied: Path, model: Any) -> None:

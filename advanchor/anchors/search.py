@@ -4,7 +4,7 @@ over any parameter, and a loss of ours that also holds what is not the concept's
 e0 is the frozen model's prediction at (z_t, t), o the elementwise product, the mean is over all elements; e_a depends
 on the parameter; c is the concept, b its superclass in the same sentence:
 
-    product      L = mean( e0(e_a) o e0(e_c) )
+    product      L = mean( e0(e_a) o e0(e_c) )                     of noise, whatever the model predicts (spaces.py)
     direction    L = mean( [e0(e_a) - e0(e_b)] o [e0(e_c) - e0(e_b)] )
     similarity   L = mean( relu(a - m)^2 |d|^2 ) + w mean( |e0(e_a) - e0(e_b)|^2 )
 
@@ -141,7 +141,8 @@ class Search:
         """The part of the formula that pushes e_a away from one reference."""
         e_c = step.frozen(phrase)
         if self.kind == "product":
-            return (e_a * e_c).mean()
+            a, c = (step.model.as_noise(e, step.x, step.t) for e in (e_a, e_c))
+            return (a * c).mean()
         e_b = step.frozen(self.concept.superclass)
         u, d = e_a - e_b, e_c - e_b
         if self.kind == "direction":

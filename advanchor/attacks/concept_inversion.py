@@ -53,7 +53,8 @@ class ConceptInversion(Asked):
             noise = torch.randn(z[chosen].shape, generator=generator).to(z)
             cond = within(victim, [texts[i] for i in chosen], vector)
             optimiser.zero_grad()
-            F.mse_loss(victim.predict(model.noised(z[chosen], t, noise), t, cond), noise).backward()
+            predicted = victim.predict(model.noised(z[chosen], t, noise), t, cond)
+            F.mse_loss(predicted, model.target(z[chosen], t, noise)).backward()
             optimiser.step()
         with torch.no_grad():
             conds = within(victim, [p.text for p in prompts], vector)

@@ -79,7 +79,7 @@ def trained(attack: Training, victim: Victim, prompts: Sequence[Prompt], texts: 
             cond = victim.encode([texts[k] for k in chosen])
             predicted = model.predict(model.noised(z[chosen], t, noise), t, cond, {**others, **rest, **theta})
             optimiser.zero_grad()
-            F.mse_loss(predicted, noise).backward()
+            F.mse_loss(predicted, model.target(z[chosen], t, noise)).backward()
             optimiser.step()
             bar.update()
     return found

@@ -111,7 +111,7 @@ def descended(
                 noise = torch.stack([torch.randn(z.shape[1:], generator=g) for g in generators]).to(z)
                 predicted = victim.predict(model.noised(z, t, noise), t, under(generators))
                 optimiser.zero_grad()
-                (F.mse_loss(predicted, noise) * len(prompts)).backward()
+                (F.mse_loss(predicted, model.target(z, t, noise)) * len(prompts)).backward()
                 optimiser.step()
                 with torch.no_grad():
                     settle()

@@ -82,7 +82,7 @@ def no_option(path: str, overrides: Sequence[str]) -> str:
         return f"there is no {group}={name}: leave it out."
     leaves = {o.rpartition("/")[2]: o for o in reversed(options)}
     close = difflib.get_close_matches(name, [*options, *leaves], 1)
-    # sd15 is not sd14: names that differ in a number alone are no misspellings of each other.
+    # sd16 is not sd14: names that differ in a number alone are no misspellings of each other.
     meant = [leaves.get(c, c) for c in close if re.sub(r"\d", "", c) != re.sub(r"\d", "", name)]
     guess = f"did you mean {meant[0]}? " if meant else ""
     return f"there is no {group}={name}: {guess}There are {', '.join(options)}."

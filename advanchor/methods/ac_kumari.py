@@ -88,6 +88,7 @@ class ConceptAblation:
         with torch.set_grad_enabled(self.prior > 0):
             e_a = model.predict(step.x, step.t, anchor, theta)
         ablated = F.mse_loss(
-            model.predict(step.x, step.t, model.encode(step.texts(step.concept.phrase), weights=theta), theta), e_a.detach()
+            model.predict(step.x, step.t, model.encode(step.texts(step.concept.phrase), weights=theta), theta),
+            e_a.detach(),
         )
         return ablated + self.prior * F.mse_loss(e_a, step.truth) if self.prior else ablated

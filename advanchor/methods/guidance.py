@@ -70,5 +70,10 @@ class SafeLatentDiffusion:
     version: int = 1
 
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
+        if model.predicts != "epsilon":
+            raise BadInput(
+                f"method={self.name} has thresholds for predicted noise, and {model.name} predicts "
+                f"{model.predicts}: take method=negative_prompt, or another model."
+            )
         rule = torch.tensor([self.scale, self.warmup, self.threshold, self.momentum, self.beta])
         return {"guidance.safety": away_from(model, targets, self.name), "guidance.rule": rule}

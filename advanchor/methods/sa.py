@@ -98,7 +98,9 @@ class SelectiveAmnesia:
         assert surrogate.truth is not None
         assert replay.truth is not None
         forget = F.mse_loss(
-            model.predict(surrogate.x, surrogate.t, model.encode(surrogate.texts(concept.phrase), weights=theta), theta),
+            model.predict(
+                surrogate.x, surrogate.t, model.encode(surrogate.texts(concept.phrase), weights=theta), theta
+            ),
             surrogate.truth,
         )
         remember = F.mse_loss(
@@ -114,7 +116,9 @@ class SelectiveAmnesia:
         for i in range(self.fisher):
             step = replay.step(i, 3, 1)
             assert step.truth is not None
-            loss = F.mse_loss(model.predict(step.x, step.t, model.encode(step.templates, weights=theta), theta), step.truth)
+            loss = F.mse_loss(
+                model.predict(step.x, step.t, model.encode(step.templates, weights=theta), theta), step.truth
+            )
             for name, g in zip(theta, torch.autograd.grad(loss, list(theta.values()), allow_unused=True), strict=True):
                 if g is not None:
                     total[name] += g.square() / self.fisher

@@ -38,7 +38,7 @@ class Reference:
 
     `reference/labels`: total variation between what the first detector calls the erased prompts' images and what it
     calls the reference's, nothing among it; mean over the erased concepts. `reference/kid_erase`, `_keep`, and `cmmd_`
-    the same: as the metrics kid and cmmd, x 1000. `reference/eps`: mean squared difference of the predicted noise, also
+    the same: as the metrics kid and cmmd, x 1000. `reference/eps`: mean squared difference of the predictions, also
     for each timestep (`reference/eps:50`). All are means over the references, and each has
 
     - `@base`: the unedited model's distance to them, where the erasure began;
@@ -149,7 +149,7 @@ class Reference:
     def predictions(
         self, model: Model, edits: Mapping[str, Edit], prompts: Mapping[str, Sequence[Prompt]], sample: Sample
     ) -> Scores:
-        """`reference/eps`: of the noise that is predicted for what the unedited model draws of the erased prompts,
+        """`reference/eps`: of what is predicted for what the unedited model draws of the erased prompts,
         noised to TIMES timesteps that are spread evenly.
 
         Args:

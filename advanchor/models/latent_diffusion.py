@@ -18,6 +18,7 @@ from advanchor.models.attention import watched
 from advanchor.models.edits import SCOPES, erasers, fits, parameters, part, safety
 from advanchor.models.noisy import Noisy
 from advanchor.models.sentences import Sentences
+from advanchor.models.spaces import Diffusion
 from advanchor.prompts import Prompt
 from advanchor.protocols import Edit
 
@@ -42,7 +43,8 @@ class LatentDiffusion:
         self._side: int = size if isinstance(size, int) else size[0]
         self.pixels: int = self._side * pipe.vae_scale_factor
         self.timesteps: int = pipe.scheduler.config.num_train_timesteps
-        self._alphas = pipe.scheduler.alphas_cumprod.to(self.device)
+        self._space = Diffusion(pipe.scheduler.alphas_cumprod.to(self.device), pipe.scheduler.config.prediction_type)
+        self.predicts = self._space.predicts
         self._autocast = autocast
         self.shelf: Path | None = None
         self.batch = 32
@@ -101,8 +103,8 @@ class LatentDiffusion:
     def predict(
         self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None, seen: list[Tensor] | None = None
     ) -> Tensor:
-        """Predicted noise (b, 4, h, w) for x (b, 4, h, w), t (b,), cond (b, L, d) under the U-Net part of an edit; its
-        erasers' outputs are appended to `seen`.
+        """What the model itself predicts (spaces.py), (b, 4, h, w), for x (b, 4, h, w), t (b,), cond (b, L, d) under
+        the U-Net part of an edit; its erasers' outputs are appended to `seen`.
         """
         with self._precision():
             if weights is None:
@@ -171,9 +173,16 @@ class LatentDiffusion:
                     own.copy_(tensor)
 
     def noised(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """z_t = sqrt(a_t) z + sqrt(1 - a_t) noise."""
-        a = self._alphas[t].view(-1, 1, 1, 1)
-        return a.sqrt() * z + (1 - a).sqrt() * noise
+        """z_t of latents z (b, 4, h, w)."""
+        return self._space.noised(z, t, noise)
+
+    def target(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """What a network that is right predicts at noised(z, t, noise)."""
+        return self._space.target(z, t, noise)
+
+    def as_noise(self, predicted: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The noise in x that a prediction at (x, t) says."""
+        return self._space.as_noise(predicted, x, t)
 
     def latents(
         self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, cond: Tensor | None = None

@@ -1,5 +1,5 @@
-"""A folder in the diffusers layout: is it a whole Stable Diffusion 1.x? Told from its configs and from the headers of
-its weights; nothing is loaded.
+"""A folder in the diffusers layout: is it a whole Stable Diffusion 1.x or 2.x? Told from its configs and from the
+headers of its weights; nothing is loaded.
 
 model_index.json           which class each part has
 unet, vae, text_encoder/   config.json and one safetensors file; *.fp16.safetensors if there is no other
@@ -7,7 +7,7 @@ tokenizer/                 tokenizer_config.json, and tokenizer.json or vocab.js
 scheduler/                 scheduler_config.json
 
 Pickles (.bin) are not read, not even with restricted unpickling: the format that holds nothing but tensors is there for
-every published 1.x model, and its header says what is in it without loading.
+every published model, and its header says what is in it without loading.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TOKENIZER = (
     "tokenizer_config.json",
     "vocab.json",
 )
-# Further inputs of a U-Net, which 1.x has not.
+# Further inputs of a U-Net, which these have not.
 FOREIGN = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim")
 
 
@@ -52,7 +52,7 @@ def files(root: Path) -> list[Path]:
 
 def check(root: Path) -> None:
     """Raise BadInput, one sentence with the remedy, if something is missing, damaged, or not of a Stable Diffusion 1.x
-    with epsilon prediction.
+    or 2.x.
     """
     if root.is_file():
         raise BadInput(
@@ -62,19 +62,19 @@ def check(root: Path) -> None:
     if not (root / "model_index.json").is_file():
         raise BadInput(
             f"{root} is not a diffusers pipeline (no model_index.json in it): "
-            "set model.path to a local Stable Diffusion 1.x folder."
+            "set model.path to a local Stable Diffusion 1.x or 2.x folder."
         )
     index = read(root / "model_index.json")
     if index.get("_class_name") != "StableDiffusionPipeline":
         raise BadInput(
-            f"{root} is a {index.get('_class_name')}, and only StableDiffusionPipeline (Stable Diffusion 1.x) is "
+            f"{root} is a {index.get('_class_name')}, and only StableDiffusionPipeline (Stable Diffusion 1.x, 2.x) is "
             "supported: set model.path to such a folder."
         )
     for part, classes in CLASSES.items():
         if (found := named(index, part)) not in classes:
             raise BadInput(
-                f"{part} of {root} is a {found} where Stable Diffusion 1.x has a {classes[0]} (model_index.json): "
-                "set model.path to a 1.x folder."
+                f"{part} of {root} is a {found} where Stable Diffusion has a {classes[0]} (model_index.json): "
+                "set model.path to a folder of 1.x or 2.x."
             )
     scheduler(root)
     unet, vae, text = (read(root / part / "config.json") for part in NETWORKS)
@@ -86,8 +86,8 @@ def check(root: Path) -> None:
         )
     if extra := [name for name in FOREIGN if unet.get(name) is not None]:
         raise BadInput(
-            f"the U-Net of {root} wants an input that Stable Diffusion 1.x has not ({extra[0]}): "
-            "set model.path to a 1.x folder."
+            f"the U-Net of {root} wants an input that Stable Diffusion 1.x and 2.x have not ({extra[0]}): "
+            "set model.path to a folder of 1.x or 2.x."
         )
     # the defaults are those of diffusers
     into, out, latent = unet.get("in_channels", 4), unet.get("out_channels", 4), vae.get("latent_channels", 4)
@@ -139,7 +139,7 @@ def side(unet: dict[str, Any], root: Path) -> int:
     if type(one) is not int or one < 1:
         raise BadInput(
             f"{root / 'unet/config.json'} has sample_size {json.dumps(size)}, and images here are square: "
-            "set it to the latents' width, 64 for Stable Diffusion 1.x."
+            "set it to the latents' width, 64 for Stable Diffusion 1.x, 96 for 2.1."
         )
     return one
 

@@ -1,16 +1,17 @@
 """Is a folder's scheduler one whose images depend on prompt and seed alone? Told from its config.
 
-It must predict epsilon, and never reach pure noise, where epsilon says nothing about the image (Lin et al. 2023, arXiv
-2305.08891): dividing by sqrt(alphas_cumprod) = 0 gives NaN.
+It must predict epsilon or v. Epsilon must never reach pure noise, where it says nothing about the image (Lin et al.
+2023, arXiv 2305.08891): dividing by sqrt(alphas_cumprod) = 0 gives NaN.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from advanchor.core import BadInput
+from advanchor.models.spaces import Predicts
 
 # Each is tested: an image depends on its prompt and seed alone, and what a trajectory holds is what the U-Net saw.
 SCHEDULERS = (
@@ -28,6 +29,7 @@ SCHEDULERS = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
+FROM_NOISE = ("DDIMScheduler", "EulerDiscreteScheduler")  # that do when alphas_cumprod ends at 0
 
 
 def check(name: Any, config: dict[str, Any], root: Path) -> None:
@@ -42,15 +44,16 @@ def check(name: Any, config: dict[str, Any], root: Path) -> None:
             f"the scheduler of {root} is {name}, and images must depend on prompt and seed alone and be noised by "
             f"alphas_cumprod: put one of {', '.join(SCHEDULERS)} in model_index.json and scheduler/."
         )
-    if (predicts := config.get("prediction_type", "epsilon")) != "epsilon" or config.get("use_flow_sigmas"):
+    predicts = config.get("prediction_type", "epsilon")
+    if predicts not in get_args(Predicts) or config.get("use_flow_sigmas"):
         raise BadInput(
-            f"{root} predicts {'flow' if config.get('use_flow_sigmas') else predicts}, and only epsilon prediction is "
-            "supported: use an SD 1.x folder."
+            f"{root} predicts {'flow' if config.get('use_flow_sigmas') else predicts}, and a U-Net here predicts "
+            f"{' or '.join(get_args(Predicts))}: use the folder of a model that does."
         )
-    if config.get("rescale_betas_zero_snr"):
+    if config.get("rescale_betas_zero_snr") and (predicts != "v_prediction" or name not in FROM_NOISE):
         raise BadInput(
-            f"{file} has rescale_betas_zero_snr, and a model that predicts epsilon cannot start from pure noise: "
-            "set it to false."
+            f"{file} has rescale_betas_zero_snr, and only a model that predicts v can start from pure noise, under "
+            f"{' or '.join(FROM_NOISE)}: set it to false, or take one of these."
         )
     try:
         noise = betas(config)

@@ -39,5 +39,7 @@ class Noisy(DDIMScheduler):  # type: ignore[misc]
         left = self.alphas_cumprod[later] if later >= 0 else self.final_alpha_cumprod
         sigma = self.eta * ((1 - left) / (1 - a) * (1 - a / left)).sqrt()
         z = torch.stack([torch.randn(x.shape[1:], generator=one) for one in generator]).to(x)
+        if self.config.prediction_type == "v_prediction":
+            predicted = a.sqrt() * predicted + (1 - a).sqrt() * x
         x0 = (x - (1 - a).sqrt() * predicted) / a.sqrt()
         return (left.sqrt() * x0 + (1 - left - sigma**2).clamp(min=0).sqrt() * predicted + self.spread * sigma * z,)

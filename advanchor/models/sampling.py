@@ -79,7 +79,7 @@ def taking(steps: int, scheduler: Any, timesteps: int, model: str, device: torch
 
 
 def denoise(
-    eps: Callable[[Tensor, Tensor, Tensor], Tensor],
+    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
     x: Tensor,
     scheduler: Any,
     prompts: Sequence[tuple[str, int]],
@@ -94,7 +94,7 @@ def denoise(
     """The loop: latents (b, 4, h, w) from start noise x (b, 4, h, w).
 
     Args:
-        eps: x, t, embeddings -> predicted noise; of both halves at once where guidance is above 1.
+        predict: x, t, embeddings -> the model's prediction; of both halves at once where guidance is above 1.
         scheduler: as `taking` gives it. One that draws noise of its own gets a generator for each image.
         prompts: text and seed of each image.
         cond, empty: embeddings (b, L, d) of the prompts, and of what stands for no prompt.
@@ -119,7 +119,7 @@ def denoise(
             seen.append(given[: len(x)])
         if i == until:
             break
-        predicted = eps(given, t, both)
+        predicted = predict(given, t, both)
         if guidance > 1:
             without, within = predicted.chunk(2)
             predicted = without + guidance * (within - without)

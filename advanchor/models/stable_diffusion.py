@@ -1,5 +1,5 @@
-"""The models there are: a Stable Diffusion 1.x in a local folder, and a tiny random one. Checked here without torch;
-loaded, they are a `LatentDiffusion`.
+"""The models there are: a Stable Diffusion 1.x or 2.x in a local folder, and a tiny random one. Checked here without
+torch; loaded, they are a `LatentDiffusion`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pydantic import Field
 
 from advanchor.core import BadInput, option
 from advanchor.models import layout
+from advanchor.models.spaces import Predicts
 
 if TYPE_CHECKING:
     from advanchor.models.latent_diffusion import LatentDiffusion
@@ -23,7 +24,8 @@ Autocast = Literal["none", "bfloat16", "float16"]
 
 @option("model")
 class StableDiffusion:
-    """A local folder in the diffusers layout, Stable Diffusion 1.x architecture, epsilon prediction.
+    """A local folder in the diffusers layout with Stable Diffusion 1.x's or 2.x's architecture, which predicts epsilon
+    or v.
 
     Attributes:
         path: the folder; "bundled" is the emoji model that ships with the package.
@@ -51,8 +53,8 @@ class StableDiffusion:
         return ASSETS / "emoji" if self.path == "bundled" else Path(self.path).expanduser().resolve()
 
     def check(self) -> None:
-        """Raise BadInput if the folder is not a whole Stable Diffusion 1.x, from its configs and the headers of its
-        weights: nothing is loaded.
+        """Raise BadInput if the folder is not a whole Stable Diffusion 1.x or 2.x, from its configs and the headers of
+        its weights: nothing is loaded.
         """
         layout.check(self.folder())
 
@@ -169,10 +171,15 @@ def quiet() -> Iterator[None]:
 
 @option("model")
 class Random:
-    """A tiny Stable Diffusion with random weights and the emoji tokenizer: draws noise, costs nothing. For tests."""
+    """A tiny Stable Diffusion with random weights and the emoji tokenizer: draws noise, costs nothing. For tests.
+
+    Attributes:
+        predicts: what its output is taken for.
+    """
 
     name: str
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    predicts: Predicts = "epsilon"
     version: int = 1
 
     def check(self) -> None:
@@ -233,6 +240,7 @@ class Random:
             clip_sample=False,
             set_alpha_to_one=False,
             steps_offset=1,
+            prediction_type=self.predicts,
         )
         pipe = StableDiffusionPipeline(
             vae=vae,

@@ -92,7 +92,8 @@ class Pool:
             t = torch.multinomial(self.times, batch, replacement=True, generator=g).to(self.model.device)
         noise = torch.randn(self.latents[chosen].shape, generator=g).to(self.model.device)
         x, templates = self.model.noised(self.latents[chosen], t, noise), [self.templates[k] for k in chosen]
-        return Step(self.model, self.concept, x, t, templates, noise)
+        truth = self.model.target(self.latents[chosen], t, noise)
+        return Step(self.model, self.concept, x, t, templates, truth)
 
 
 @dataclass(frozen=True)
