@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from advanchor import hub
 from advanchor.store import part_of
 
 # What identifies a run. Metrics, judge, tracker, paths and machine settings do not: they can change what is measured
@@ -72,9 +73,9 @@ def contents(place: str, memory: Path | None = None) -> str:
     """Digest of a file, or of a folder's files and their names; of a diffusers folder those that are loaded. The same
     weights are the same model wherever they lie.
 
-    "bundled" is the emoji model; what is not there has the digest "missing", and is refused by those who need it.
+    A model is found as hub.py says; what is not there has the digest "missing", and is refused by those who need it.
     """
-    folder = Path(__file__).parent / "assets/emoji" if place == "bundled" else Path(place).expanduser()
+    folder = hub.place(place)
     loaded = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
     try:
         if not folder.is_dir():

@@ -10,7 +10,7 @@ from advanchor.provenance import SOURCES
 
 # The lowest first. A module may import what is in its own layer or below, for type checking and inside functions too.
 LAYERS = (
-    ("core", "intervals", "lazy", "provenance", "references", "torchvision_ops", "verbs"),
+    ("core", "hub", "intervals", "lazy", "provenance", "references", "torchvision_ops", "verbs"),
     ("store",),
     ("identity", "machine"),
     ("trails",),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from advanchor import hub
 from advanchor.core import BadInput, option
 from advanchor.models import layout
 from advanchor.models.spaces import Predicts
@@ -18,7 +19,6 @@ from advanchor.models.spaces import Predicts
 if TYPE_CHECKING:
     from advanchor.models.latent_diffusion import LatentDiffusion
 
-ASSETS = Path(__file__).parents[1] / "assets"
 Autocast = Literal["none", "bfloat16", "float16"]
 
 
@@ -28,7 +28,8 @@ class StableDiffusion:
     or v.
 
     Attributes:
-        path: the folder; "bundled" is the emoji model that ships with the package.
+        path: the folder, or a repository of the hub, org/name or org/name@revision, which `check` fetches; "bundled" is
+            the emoji model that ships with the package.
         autocast: precision of the U-Net's forward pass; guidance, scheduler, VAE, weights, anchors and optimisers stay
             float32.
         version: raised when the weights behind `path` change, so that old results are not mistaken for new ones.
@@ -47,16 +48,22 @@ class StableDiffusion:
         """
         if not self.path:
             raise BadInput(
-                f"model={self.name} needs a local folder in the diffusers layout: "
-                "add model.path=<folder with model_index.json>."
+                f"model={self.name} needs weights in the diffusers layout: add model.path=<folder with "
+                "model_index.json>, or a repository of the hub, org/name@revision."
             )
-        return ASSETS / "emoji" if self.path == "bundled" else Path(self.path).expanduser().resolve()
+        return hub.place(self.path)
 
     def check(self) -> None:
         """Raise BadInput if the folder is not a whole Stable Diffusion 1.x or 2.x, from its configs and the headers of
         its weights: nothing is loaded.
         """
-        layout.check(self.folder())
+        try:
+            layout.check(self.folder())
+        except BadInput:
+            if hub.repository(str(self.path)) is None:
+                raise
+            hub.fetch(str(self.path))
+            layout.check(self.folder())
 
     def files(self) -> list[Path]:
         """Every file that `open` reads, sorted: what the model is made of.
@@ -187,7 +194,7 @@ class Random:
 
     def files(self) -> list[Path]:
         """The tokenizer's; the weights come from the seed."""
-        return sorted((ASSETS / "emoji/tokenizer").iterdir())
+        return sorted((hub.ASSETS / "emoji/tokenizer").iterdir())
 
     def open(self, device: str) -> LatentDiffusion:
         import advanchor.torchvision_ops  # noqa: F401, I001  (before diffusers)
@@ -197,7 +204,7 @@ class Random:
 
         from advanchor.models.latent_diffusion import LatentDiffusion
 
-        tokenizer = CLIPTokenizer.from_pretrained(ASSETS / "emoji/tokenizer")
+        tokenizer = CLIPTokenizer.from_pretrained(hub.ASSETS / "emoji/tokenizer")
         ids = {f"{k}_token_id": getattr(tokenizer, f"{k}_token_id") for k in ("bos", "eos", "pad")}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)

@@ -1,0 +1,107 @@
+"""Where a model lies: in a folder, or, of a repository of the Hugging Face hub, `org/name` or `org/name@revision`, in
+the hub's cache (HF_HOME, HF_HUB_CACHE).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from advanchor.core import BadInput
+
+ASSETS = Path(__file__).parent / "assets"
+NAME = re.compile(r"(?P<repository>[\w][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+NETWORKS = ("unet", "vae", "text_encoder")
+PARTS = (*NETWORKS, "tokenizer", "scheduler")
+TEXTS = (".json", ".txt")
+
+log = logging.getLogger(__name__)
+
+
+def repository(path: str) -> tuple[str, str] | None:
+    """Repository and revision of a path that names one; a folder or file that is there is itself."""
+    found = NAME.fullmatch(path)
+    if not found or Path(path).expanduser().exists():
+        return None
+    return found["repository"], found["revision"] or "main"
+
+
+def place(path: str) -> Path:
+    """The absolute folder or file of a model's path, which need not be there: "bundled" is the emoji model; of a
+    repository it is the copy in the hub's cache, looked for without a network.
+    """
+    if path == "bundled":
+        return ASSETS / "emoji"
+    if named := repository(path):
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(named[0], "model_index.json", revision=named[1])
+        if isinstance(found, str):
+            return Path(found).parent
+    return Path(path).expanduser().resolve()
+
+
+def wanted(names: Sequence[str]) -> list[str]:
+    """Of a repository's files those that are loaded: configs, tokenizer, and of each network the safetensors, in half
+    precision where there are no others.
+    """
+    chosen = []
+    for name in sorted(names):
+        part, _, file = name.rpartition("/")
+        if name == "model_index.json" or (part in PARTS and file.endswith(TEXTS)):
+            chosen.append(name)
+        if part in NETWORKS and file.endswith(".safetensors"):
+            whole = [one for one in names if one.startswith(f"{part}/") and one.endswith(".safetensors")]
+            if "." not in file.removesuffix(".safetensors") or (
+                file.endswith(".fp16.safetensors") and not any(one.count(".") == 1 for one in whole)
+            ):
+                chosen.append(name)
+    return chosen
+
+
+def fetch(path: str) -> None:
+    """Download what a path's repository lacks in the cache; its size is said first.
+
+    Raises:
+        BadInput: it is no repository, or cannot be had.
+    """
+    named = repository(path)
+    if named is None:
+        return
+    from huggingface_hub import HfApi, constants, errors, snapshot_download
+
+    which, revision = named
+    try:
+        names = [one.rfilename for one in HfApi().model_info(which, revision=revision).siblings or []]
+        chosen = wanted(names)
+        if "model_index.json" not in chosen:
+            raise BadInput(f"{which} is no diffusers pipeline (no model_index.json in it): name another repository.")
+        files = snapshot_download(which, revision=revision, allow_patterns=chosen, dry_run=True)
+        missing = [file for file in files if file.will_download]  # type: ignore[union-attr]
+        size = sum(file.file_size for file in missing)  # type: ignore[union-attr]
+        log.info(
+            "fetching %d files, %.3g GB, of %s@%s into %s ...",
+            *(len(missing), size / 1e9, which, revision, constants.HF_HUB_CACHE),
+        )
+        snapshot_download(which, revision=revision, allow_patterns=chosen)
+    except errors.OfflineModeIsEnabled:
+        raise BadInput(
+            f"{path} is no folder here, and the hub's cache ({constants.HF_HUB_CACHE}) has no whole copy of such a "
+            "repository: name a folder, or leave HF_HUB_OFFLINE out to fetch it."
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise BadInput(f"{which} has no revision {revision}: name another one, or none for main.") from None
+    except errors.RepositoryNotFoundError:  # a gated one too
+        raise BadInput(
+            f"{path} is no folder here, and the hub has no repository {which} that may be read: name another one, or "
+            "log in by `hf auth login` if its terms were accepted."
+        ) from None
+    except BadInput:
+        raise
+    except Exception as error:  # which library carries the bytes is the hub's affair
+        raise BadInput(
+            f"{path} is no folder here, and {which} cannot be fetched from the hub "
+            f"({' '.join(str(error).split())[:150]}): name a folder, or try again with a network."
+        ) from None
