@@ -126,7 +126,7 @@ class Assault:
         """
         if self.attack.access != "text encoder":
             return self.name
-        own = {name: t.detach().cpu() for name, t in sorted(self.edit.items()) if name.startswith("text_encoder.")}
+        own = {name: t.detach().cpu() for name, t in sorted(self.edit.items()) if name.startswith("text_encoder")}
         said = [[name, hashlib.sha256(t.float().numpy().tobytes()).hexdigest()] for name, t in own.items()]
         return key("text encoder", said)
 

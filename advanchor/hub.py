@@ -13,8 +13,8 @@ from advanchor.core import BadInput
 
 ASSETS = Path(__file__).parent / "assets"
 NAME = re.compile(r"(?P<repository>[\w][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-NETWORKS = ("unet", "vae", "text_encoder")
-PARTS = (*NETWORKS, "tokenizer", "scheduler")
+NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
+PARTS = (*NETWORKS, "tokenizer", "tokenizer_2", "scheduler")
 TEXTS = (".json", ".txt")
 
 log = logging.getLogger(__name__)

@@ -76,7 +76,6 @@ def contents(place: str, memory: Path | None = None) -> str:
     A model is found as hub.py says; what is not there has the digest "missing", and is refused by those who need it.
     """
     folder = hub.place(place)
-    loaded = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
     try:
         if not folder.is_dir():
             return file_digest(folder.resolve(strict=True), memory)
@@ -84,7 +83,7 @@ def contents(place: str, memory: Path | None = None) -> str:
         every = (Path(above) / name for above, _, names in os.walk(folder, followlinks=True) for name in names)
         files = [f for f in every if f.is_file() and "/." not in f"/{f.relative_to(folder).as_posix()}"]
         if (folder / "model_index.json").exists():
-            files = [f for f in files if f.relative_to(folder).parts[0] in (*loaded, "model_index.json")]
+            files = [f for f in files if f.relative_to(folder).parts[0] in (*hub.PARTS, "model_index.json")]
         lines = sorted(f"{f.relative_to(folder)} {file_digest(f.resolve(), memory)}" for f in files)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
     except OSError:

@@ -25,7 +25,7 @@ Edit = Mapping[str, "Tensor"]  # what was done to a model, as small as it is: ed
 
 
 class Model(Protocol):
-    """A text-to-image latent diffusion model, seen through what erasing needs. b: batch, L: tokens, d: width."""
+    """A text-to-image latent diffusion model as erasing needs it. b: batch, L: rows of a condition, d: width."""
 
     name: str
 
@@ -74,6 +74,7 @@ class Model(Protocol):
     def cut(self, texts: Sequence[str]) -> list[str]: ...
 
     timesteps: int
+    length: int  # of a condition's rows those that are tokens; what follows is of the whole sentence
     predicts: str  # epsilon or v_prediction: the space that `predict` and `target` are in
     pixels: int
     made_by: str  # the module that put it together: its sources and what they import can change what it draws

@@ -43,7 +43,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., st
 
     def call(*words: str) -> str:
         monkeypatch.setattr(cli, "attempt", lambda *_: pytest.fail(f"{words} ran"))
-        monkeypatch.setattr("advanchor.models.stable_diffusion.Random.open", None)
+        monkeypatch.setattr("advanchor.models.tiny.Random.open", None)
         monkeypatch.chdir(tmp_path)
         before = sorted(tmp_path.rglob("*"))
         with pytest.raises(BadInput) as error:
@@ -86,7 +86,7 @@ WORDS = {
     "metric=5": "metric=[erasure,fid]",
     "metric=[5]": "metric=[erasure,fid]",
     "metric=null": "metric=[erasure,fid]",
-    "model={}": "model is one of emoji, random, sd14, sd15, sd21, sd21_base",
+    "model={}": "model is one of emoji, random, sd14, sd15, sd21, sd21_base, sdxl",
     "~method": "~method will not do",
     "~seed": "leave ~seed out",
     "--config-path=/": "--config-path=/ is no flag of advanchor",

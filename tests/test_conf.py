@@ -142,7 +142,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_gets_one_sentence_before_anything_is_loaded(mistake: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("advanchor.models.stable_diffusion.Random.open", None)
+    monkeypatch.setattr("advanchor.models.tiny.Random.open", None)
     with pytest.raises(BadInput) as error:
         validate(mistake.split(" "))
     assert MISTAKES[mistake] in str(error.value)

@@ -13,7 +13,7 @@ import torch
 import advanchor
 from advanchor.build import build
 from advanchor.compose import compose
-from advanchor.models.stable_diffusion import ASSETS
+from advanchor.hub import ASSETS
 from advanchor.prompts import Prompt
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,12 +19,13 @@ import pytest
 import torch
 
 from advanchor.core import BadInput
+from advanchor.hub import ASSETS
 from advanchor.machine import device
 from advanchor.models.latent_diffusion import LatentDiffusion
 from advanchor.models.noise_schedule import SCHEDULERS
 from advanchor.models.sampling import image_seed
 from advanchor.models.sentences import add_at
-from advanchor.models.stable_diffusion import ASSETS, StableDiffusion
+from advanchor.models.stable_diffusion import StableDiffusion
 from advanchor.prompts import Prompt
 
 PROMPTS = [Prompt(text, seed, "object", "fox") for text in ("a fox", "an emoji of a car") for seed in (0, 1)]
@@ -414,14 +415,14 @@ def test_a_whole_part_missing_is_one_sentence(copied: Path, part: str) -> None:
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "another pipeline": (
         "model_index.json",
-        {"_class_name": "StableDiffusionXLPipeline"},
-        "is a StableDiffusionXLPipeline, and only StableDiffusionPipeline",
+        {"_class_name": "StableDiffusion3Pipeline"},
+        "is a StableDiffusion3Pipeline, and supported are StableDiffusionPipeline",
     ),
     "foreign code": ("model_index.json", {"unet": ["my_module", "MyUNet"]}, "unet of .* is a .*MyUNet"),
     "a part of another kind": (
         "model_index.json",
         {"vae": ["diffusers", "AutoencoderTiny"]},
-        "vae of .* is a AutoencoderTiny where Stable Diffusion has a AutoencoderKL",
+        "vae of .* is a AutoencoderTiny where Stable Diffusion 1.x or 2.x has a AutoencoderKL",
     ),
     "flow matching": (
         "model_index.json",
@@ -464,7 +465,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "further inputs": (
         "unet/config.json",
         {"addition_embed_type": "text_time"},
-        "wants an input that Stable Diffusion 1.x and 2.x have not",
+        'has addition_embed_type "text_time" where Stable Diffusion 1.x or 2.x has null',
     ),
     "oblong": ("unet/config.json", {"sample_size": [8, 16]}, r"sample_size \[8, 16\], and images here are square"),
     "no size": ("unet/config.json", {"sample_size": None}, "sample_size null"),
@@ -472,7 +473,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "another text encoder": (
         "text_encoder/config.json",
         {"hidden_size": 64},
-        "takes embeddings of width 32, and its text encoder makes 64",
+        "takes embeddings of width 32, and what reads its text makes 64",
     ),
 }
 

@@ -7,12 +7,12 @@ import pytest
 from advanchor import provenance
 from advanchor.provenance import code, imports
 
-DRAWING = ("advanchor.models.stable_diffusion", "advanchor.images")
+DRAWING = ("advanchor.models.tiny", "advanchor.images")
 STAGES = {
-    "edit": ("advanchor.models.stable_diffusion", "advanchor.methods.ac", "advanchor.anchors.adversarial"),
+    "edit": ("advanchor.models.tiny", "advanchor.methods.ac", "advanchor.anchors.adversarial"),
     "images": DRAWING,
     "score": ("advanchor.metrics.erasure", "advanchor.judges.emoji"),
-    "pool": ("advanchor.training.pools", "advanchor.models.stable_diffusion"),
+    "pool": ("advanchor.training.pools", "advanchor.models.tiny"),
 }
 
 
@@ -27,7 +27,7 @@ STAGES = {
         ("advanchor.trackers.wandb", ()),
         ("advanchor.report", ()),
         ("advanchor.run", ()),
-        ("advanchor.models.stable_diffusion", ("edit", "images", "pool")),
+        ("advanchor.models.tiny", ("edit", "images", "pool")),
         ("advanchor.methods.ac", ("edit",)),
         ("advanchor.methods.esd", ()),
         ("advanchor.anchors.search", ("edit",)),

@@ -359,6 +359,6 @@ def test_a_model_predicts_what_it_predicts(references: list[str], model: Any) ->
 def test_without_references_a_run_says_so_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("advanchor.models.stable_diffusion.Random.open", None)
+    monkeypatch.setattr("advanchor.models.tiny.Random.open", None)
     with pytest.raises(BadInput, match=r"metric\.reference\.references is empty"):
         advanchor.erase(*TINY, f"root={tmp_path}", "metric=[reference]")

@@ -131,7 +131,7 @@ def test_a_run_killed_at_any_stage_ends_with_the_numbers_of_an_undisturbed_one(
 
 def test_a_finished_run_computes_nothing(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tiny()
-    monkeypatch.setattr("advanchor.models.stable_diffusion.Random.open", None)
+    monkeypatch.setattr("advanchor.models.tiny.Random.open", None)
     assert tiny() == first
 
 
@@ -397,7 +397,7 @@ def test_erase_is_one_run() -> None:
 def test_a_metric_that_one_image_is_too_few_for_says_so_before_anything_is_loaded(
     tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("advanchor.models.stable_diffusion.Random.open", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("advanchor.models.tiny.Random.open", lambda *_: pytest.fail("loaded"))
     with pytest.raises(
         BadInput, match=r"metric fid needs at least 2 images of `erase`, and there is 1: raise sample.erase"
     ):

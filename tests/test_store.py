@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from advanchor import identity
 from advanchor.compose import compose
 from advanchor.core import BadInput
+from advanchor.hub import ASSETS
 from advanchor.identity import IDENTITY, contents, file_digest, key, run_id
-from advanchor.models.stable_diffusion import ASSETS
 from advanchor.store import SUMS, cached, finish, lock, part_of, slug, verified
 
 

@@ -60,7 +60,7 @@ def trained(attack: Training, victim: Victim, prompts: Sequence[Prompt], texts: 
     frozen = model.weights("full")
     whole = {name: frozen[name] for name in model.weights(attack.scope)} | parameters(victim.edit, frozen)
     theta = {n: whole[n].detach().clone().requires_grad_(True) for n in model.weights(attack.scope)}
-    others = {n: t for n, t in victim.edit.items() if n.startswith(("eraser.", "text_encoder.", "guidance."))}
+    others = {n: t for n, t in victim.edit.items() if n.startswith(("eraser.", "text_encoder", "guidance."))}
     rest = {n: t for n, t in whole.items() if n not in theta and n in parameters(victim.edit, frozen)}
     optimiser = torch.optim.Adam(theta.values(), lr=attack.lr)
     generator = torch.Generator().manual_seed(attack.seed)

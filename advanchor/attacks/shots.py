@@ -161,8 +161,8 @@ def network(victim: Victim) -> dict[str, Tensor]:
 
     model, edit = victim.model, victim.edit
     unet = model.weights("full")
-    own = {name: tensor for name, tensor in edit.items() if name.startswith(("eraser.", "text_encoder."))}
-    text = model.weights("text_encoder") if any(name.startswith("text_encoder.") for name in own) else {}
+    own = {name: tensor for name, tensor in edit.items() if name.startswith(("eraser.", "text_encoder"))}
+    text = model.weights("text_encoder") if any(name.startswith("text_encoder") for name in own) else {}
     return {**unet, **parameters(edit, unet), **text, **own}
 
 

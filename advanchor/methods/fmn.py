@@ -71,7 +71,7 @@ class ForgetMeNot:
         model, slot = step.model, Slot(step.model, step.concept)
         e_c = model.encode(slot.texts(step.templates), weights=theta)
         spans = [
-            span + list(range(end, e_c.shape[1])) * self.pooler
+            span + list(range(end, model.length)) * self.pooler
             for span, end in zip(slot.spans(step.templates), slot.ends(step.templates), strict=True)
         ]
         maps = model.attention(step.x, step.t, e_c, theta)

@@ -104,7 +104,7 @@ class MassConceptErasure:
         )
         finished = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.batch)
         sentences = dict.fromkeys(text for t in finished for text in kept(t.concept)) if self.preserve_scale else [""]
-        k = torch.cat([model.encode([text])[0] for text in sentences]).double()
+        k = torch.cat([model.encode([text])[0, : model.length] for text in sentences]).double()
 
         pairs = [self.matched(model, target) for target in finished]
         old, new = (torch.cat(rows).double() for rows in zip(*pairs, strict=True))
@@ -127,7 +127,7 @@ class MassConceptErasure:
         words = []
         for concept in (target.concept for target in finished):
             texts = [fill(template, "", concept.phrase) for template in concept.templates]
-            words.append(model.encode(texts).flatten(0, 1).double())
+            words.append(model.encode(texts)[:, : model.length].flatten(0, 1).double())
         tuned = [parameters(refined | part(theta, f"{slug(t.concept.name)}/"), frozen) for t in finished]
         fused = {}
         for name, w in frozen.items():
@@ -150,13 +150,13 @@ class MassConceptErasure:
         templates, slot = target.concept.templates, Slot(model, target.concept)
         e_c, e_a = slot.encode(templates), target.condition(templates)
         if self.all_words:
-            return e_c.flatten(0, 1), e_a.flatten(0, 1)
+            return tuple(e[:, : model.length].flatten(0, 1) for e in (e_c, e_a))  # type: ignore[return-value]
         old, new = [], []
         spans, subjects = slot.spans(templates), target.subjects(templates)
         for i, (span, subject, text) in enumerate(zip(spans, subjects, templates, strict=True)):
             # the start token and the words before the slot
             before = min(model.end(text.partition("{}")[0]), span[0], subject + 1)
-            after = e_c.shape[1] - 1 - max(span[-1], subject)
+            after = model.length - 1 - max(span[-1], subject)
             old += [e_c[i, :before], e_c[i, span[-1] + 1 :][:after]]
             new += [e_a[i, :before], e_a[i, subject + 1 :][:after]]
         return torch.cat(old), torch.cat(new)
@@ -166,7 +166,7 @@ class MassConceptErasure:
         model, slot = step.model, Slot(step.model, step.concept)
         e_c, spans = slot.encode(step.templates), slot.spans(step.templates)
         watched = [
-            span + list(range(end, e_c.shape[1])) * self.pooler
+            span + list(range(end, model.length)) * self.pooler
             for span, end in zip(spans, slot.ends(step.templates), strict=True)
         ]
         maps = model.attention(step.x, step.t, e_c, {**refined, **part(theta, f"{slug(step.concept.name)}/")})

@@ -141,7 +141,7 @@ class Adversary:
 
     def __init__(self, model: Model, target: Target, settings: RobustEraser, generator: torch.Generator) -> None:
         e = model.encode(target.concept.templates)
-        fits = min(e.shape[1] - end for end in Slot(model, target.concept).ends(target.concept.templates))
+        fits = min(model.length - end for end in Slot(model, target.concept).ends(target.concept.templates))
         if settings.attacks and settings.adversary > fits:
             raise BadInput(
                 f"method.adversary={settings.adversary} does not fit behind the longest sentence of "

@@ -5,7 +5,7 @@ lowrank.<parameter>.down, .up      factors (r, in), (out, r): up @ down is added
 eraser.<attn2 module>.down|up.weight|bias
                                    a small network after that cross-attention layer, out + up(gelu(down(out))), of
                                    Receler (arXiv 2311.17717)
-text_encoder.<parameter>           the same as the first, in the text encoder
+text_encoder.<parameter>           the same as the first, in the text encoder; text_encoder_2. in a second one
 guidance.negative                  the embedding that takes the empty prompt's place when sampling
 guidance.safety, guidance.rule     Safe Latent Diffusion (methods/guidance.py)
 """
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from advanchor.core import BadInput
 from advanchor.lazy import F, torch
+from advanchor.models.inputs import Inputs
 from advanchor.protocols import Edit
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def part(edit: Edit, prefix: str) -> dict[str, Tensor]:
 
 def parameters(edit: Edit, frozen: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The U-Net parameters that the edit replaces, low-rank factors multiplied out; differentiable in the edit."""
-    other = ("lowrank.", "eraser.", "text_encoder.", "guidance.")
+    other = ("lowrank.", "eraser.", "text_encoder", "guidance.")
     whole = {name: tensor for name, tensor in edit.items() if not name.startswith(other)}
     factors = part(edit, "lowrank.")
     for name in {name.rpartition(".")[0] for name in factors}:
@@ -95,7 +96,7 @@ def erasers(unet: nn.Module, edit: Edit, seen: list[Tensor] | None = None) -> It
 
 
 @contextmanager
-def safety(unet: nn.Module, guidance: Edit, steps: int, scale_of_guidance: float) -> Iterator[None]:
+def safety(unet: nn.Module, inputs: Inputs, guidance: Edit, steps: int, scale_of_guidance: float) -> Iterator[None]:
     """Inside, what the U-Net predicts for the prompts is e(p) - m of Safe Latent Diffusion, if the edit asks for it
     (methods/guidance.py).
     """
@@ -111,7 +112,8 @@ def safety(unet: nn.Module, guidance: Edit, steps: int, scale_of_guidance: float
             return None
         x = args[0].chunk(2)[1]
         state["inside"] = True
-        away = unet(x, args[1], concept.expand(len(x), -1, -1)).sample.float()
+        called, named = inputs(x, args[1], concept.expand(len(x), -1, -1))
+        away = unet(*called, **named).sample.float()
         state["inside"] = False
         empty, text = output.sample.float().chunk(2)
         mu = torch.where(text - away < threshold, (scale * (text - away).abs()).clamp(max=1.0), 0.0)

@@ -16,32 +16,44 @@ from advanchor.core import BadInput
 from advanchor.models import sampling
 from advanchor.models.attention import watched
 from advanchor.models.edits import SCOPES, erasers, fits, parameters, part, safety
+from advanchor.models.inputs import Inputs, plain, xl
 from advanchor.models.noisy import Noisy
 from advanchor.models.sentences import Sentences
 from advanchor.models.spaces import Diffusion
+from advanchor.models.two_encoders import TwoEncoders
 from advanchor.prompts import Prompt
 from advanchor.protocols import Edit
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
     from PIL.Image import Image
 
 
 class LatentDiffusion:
-    """A loaded pipeline: frozen weights, one U-Net in memory. Shapes: b batch, L tokens, d text width, h x w latent."""
+    """A loaded pipeline: frozen weights, one U-Net in memory. Shapes: b batch, L rows of a condition, which are its
+    tokens and, of Stable Diffusion XL, the sentence (two_encoders.py), d their width, h x w latent.
+    """
 
-    def __init__(self, name: str, pipe: StableDiffusionPipeline, device: str, autocast: str) -> None:
+    def __init__(self, name: str, pipe: DiffusionPipeline, device: str, autocast: str) -> None:
         pipe.set_progress_bar_config(disable=True)
         self.name, self.pipe, self.device = name, pipe.to(device), torch.device(device)
         self.unet: Any = pipe.unet
         self.text_encoder, self.tokenizer = pipe.text_encoder, pipe.tokenizer
-        for network in (self.unet, self.text_encoder, pipe.vae):
-            network.eval().requires_grad_(False)
-        self._sentences = Sentences(self.tokenizer, self.text_encoder, self.device)
-        self.length = self._sentences.length
         size = self.unet.config.sample_size
         self._side: int = size if isinstance(size, int) else size[0]
         self.pixels: int = self._side * pipe.vae_scale_factor
+        self._sentences: Sentences | TwoEncoders
+        self._inputs: Inputs
+        if hasattr(pipe, "text_encoder_2"):
+            encoders = {"text_encoder.": pipe.text_encoder, "text_encoder_2.": pipe.text_encoder_2}
+            blank = bool(pipe.config.force_zeros_for_empty_prompt)
+            self._sentences = TwoEncoders((pipe.tokenizer, pipe.tokenizer_2), encoders, self.device, blank)
+            self._inputs = xl(self.pixels, pipe.text_encoder_2.config.projection_dim)
+        else:
+            self._sentences, self._inputs = Sentences(self.tokenizer, self.text_encoder, self.device), plain
+        for network in (self.unet, *self._sentences.encoders.values(), pipe.vae):
+            network.eval().requires_grad_(False)
+        self.length = self._sentences.length
         self.timesteps: int = pipe.scheduler.config.num_train_timesteps
         self._space = Diffusion(pipe.scheduler.alphas_cumprod.to(self.device), pipe.scheduler.config.prediction_type)
         self.predicts = self._space.predicts
@@ -66,7 +78,7 @@ class LatentDiffusion:
                 (b * s, d), each text's own one after the other.
             weights: an edit; what it holds of the text encoder takes the place of the frozen tensors.
         """
-        return self._sentences.encode(texts, delta, spans, part(weights or {}, "text_encoder."))
+        return self._sentences.encode(texts, delta, spans, weights)
 
     def cut(self, texts: Sequence[str]) -> list[str]:
         """Those of the texts that are longer than the text encoder."""
@@ -74,7 +86,7 @@ class LatentDiffusion:
 
     def vocabulary(self, weights: Edit | None = None) -> Tensor:
         """What the text encoder reads for each token, (V, d), under an edit."""
-        return self._sentences.vocabulary(part(weights or {}, "text_encoder."))
+        return self._sentences.vocabulary(weights)
 
     def ids(self, text: str) -> list[int]:
         """The tokens of a text, without start and end."""
@@ -106,13 +118,13 @@ class LatentDiffusion:
         """What the model itself predicts (spaces.py), (b, 4, h, w), for x (b, 4, h, w), t (b,), cond (b, L, d) under
         the U-Net part of an edit; its erasers' outputs are appended to `seen`.
         """
+        called, named = self._inputs(x, t, cond)
         with self._precision():
             if weights is None:
-                return self.unet(x, t, cond).sample.float()
+                return self.unet(*called, **named).sample.float()
             with erasers(self.unet, weights, seen):
-                return torch.func.functional_call(
-                    self.unet, parameters(weights, self._frozen), (x, t, cond)
-                ).sample.float()
+                whole = parameters(weights, self._frozen)
+                return torch.func.functional_call(self.unet, whole, called, named).sample.float()
 
     def _precision(self) -> AbstractContextManager[Any]:
         """Of the U-Net's forward pass; everything around it is float32."""
@@ -137,7 +149,8 @@ class LatentDiffusion:
             BadInput: no such scope.
         """
         if scope == "text_encoder":
-            return {f"text_encoder.{name}": p for name, p in self.text_encoder.named_parameters()}
+            every = self._sentences.encoders.items()
+            return {f"{prefix}{name}": p for prefix, encoder in every for name, p in encoder.named_parameters()}
         if scope not in SCOPES:
             raise BadInput(f"unknown scope '{scope}': choose one of {', '.join(SCOPES)}, text_encoder.")
         return {name: p for name, p in self._frozen.items() if SCOPES[scope](name)}
@@ -150,10 +163,11 @@ class LatentDiffusion:
             BadInput: the edit is not finite, or was made for another model.
         """
         edit = {name: tensor.to(self.device) for name, tensor in edit.items()}
-        fits(edit, self._frozen | self.weights("text_encoder"), self.name)
-        text = part(edit, "text_encoder.")
+        own = self.weights("text_encoder")
+        fits(edit, self._frozen | own, self.name)
+        text = {name: tensor for name, tensor in edit.items() if name in own}
         swaps = [(self._frozen[name], tensor) for name, tensor in parameters(edit, self._frozen).items()]
-        swaps += [(self.text_encoder.get_parameter(name), tensor) for name, tensor in text.items()]
+        swaps += [(own[name], tensor) for name, tensor in text.items()]
         before = [own.detach().clone() for own, _ in swaps]
         try:
             self._guidance = part(edit, "guidance.")
@@ -275,13 +289,12 @@ class LatentDiffusion:
         scheduler = sampling.taking(steps, scheduler, self.timesteps, self.name, self.device)
         if not (math.isfinite(guidance) and guidance >= 1):
             raise BadInput(f"a guidance of {guidance} will not do: a finite number, at least 1, which is none.")
-        cond, empty = self.encode(texts) if cond is None else cond.to(self.device), self.encode([""] * len(texts))
-        if "negative" in self._guidance:
-            empty = self._guidance["negative"].expand_as(empty)
+        cond = self.encode(texts) if cond is None else cond.to(self.device)
+        empty = self._guidance.get("negative", self._sentences.nothing()).expand_as(cond)
         x = self._noise(texts, seeds) if start is None else start.to(self.device)
         around = None if around is None else around.to(self.device)
         prompts = list(zip(texts, seeds, strict=True))
-        with safety(self.unet, self._guidance, steps, guidance):
+        with safety(self.unet, self._inputs, self._guidance, steps, guidance):
             x = sampling.denoise(self.predict, x, scheduler, prompts, cond, empty, guidance, seen, until, at, around)
         if bad := [text for text, one in zip(texts, x, strict=True) if not torch.isfinite(one).all()]:
             half = " or model.autocast's float16 (bfloat16 has its range)" if self._autocast == "float16" else ""

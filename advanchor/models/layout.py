@@ -1,10 +1,11 @@
-"""A folder in the diffusers layout: is it a whole Stable Diffusion 1.x or 2.x? Told from its configs and from the
+"""A folder in the diffusers layout: is it a whole model of a family that is known? Told from its configs and from the
 headers of its weights; nothing is loaded.
 
-model_index.json           which class each part has
+model_index.json           which class each part has, and the whole, which is the family
 unet, vae, text_encoder/   config.json and one safetensors file; *.fp16.safetensors if there is no other
 tokenizer/                 tokenizer_config.json, and tokenizer.json or vocab.json with merges.txt
 scheduler/                 scheduler_config.json
+text_encoder_2/, tokenizer_2/  of Stable Diffusion XL
 
 Pickles (.bin) are not read, not even with restricted unpickling: the format that holds nothing but tensors is there for
 every published model, and its header says what is in it without loading.
@@ -13,19 +14,46 @@ every published model, and its header says what is in it without loading.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from advanchor.core import BadInput
 from advanchor.models import noise_schedule
 
-NETWORKS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-CLASSES = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("CLIPTextModel",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+
+@dataclass(frozen=True)
+class Family:
+    """What a pipeline of a family is made of.
+
+    Attributes:
+        what: its name, for people.
+        encoders: class of each text encoder; each has a tokenizer of the same ending.
+        added: the U-Net's kind of further input, if it has one.
+    """
+
+    what: str
+    encoders: dict[str, str]
+    added: str | None = None
+
+    @property
+    def networks(self) -> dict[str, str]:
+        return {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", **self.encoders}
+
+    @property
+    def tokenizers(self) -> list[str]:
+        return [name.replace("text_encoder", "tokenizer") for name in self.encoders]
+
+
+FAMILIES = {
+    "StableDiffusionPipeline": Family("Stable Diffusion 1.x or 2.x", {"text_encoder": "CLIPTextModel"}),
+    "StableDiffusionXLPipeline": Family(
+        "Stable Diffusion XL",
+        {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"},
+        added="text_time",
+    ),
 }
+TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 TOKENIZER = (
     "added_tokens.json",
     "merges.txt",
@@ -34,60 +62,50 @@ TOKENIZER = (
     "tokenizer_config.json",
     "vocab.json",
 )
-# Further inputs of a U-Net, which these have not.
+# Further inputs of a U-Net; only Stable Diffusion XL has the first.
 FOREIGN = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim")
 
 
 def files(root: Path) -> list[Path]:
     """Every file of a checked folder that is loaded, sorted."""
-    found = [
-        root / "model_index.json",
-        root / "scheduler/scheduler_config.json",
-        *(f for name in TOKENIZER if (f := root / "tokenizer" / name).is_file()),
-    ]
-    for part in NETWORKS:
+    found = [root / "model_index.json", root / "scheduler/scheduler_config.json"]
+    for tokenizer in family(root).tokenizers:
+        found += [f for name in TOKENIZER if (f := root / tokenizer / name).is_file()]
+    for part in family(root).networks:
         found += [root / part / "config.json", weights(root / part)]
     return sorted(found)
 
 
 def check(root: Path) -> None:
-    """Raise BadInput, one sentence with the remedy, if something is missing, damaged, or not of a Stable Diffusion 1.x
-    or 2.x.
-    """
+    """Raise BadInput, one sentence with the remedy, if something is missing, damaged, or not of a known family."""
     if root.is_file():
         raise BadInput(
             f"{root} is a file: make a folder of it by "
             f"StableDiffusionPipeline.from_single_file('{root.name}').save_pretrained('<folder>') of diffusers."
         )
-    if not (root / "model_index.json").is_file():
-        raise BadInput(
-            f"{root} is not a diffusers pipeline (no model_index.json in it): "
-            "set model.path to a local Stable Diffusion 1.x or 2.x folder."
-        )
+    whole_of = family(root)
     index = read(root / "model_index.json")
-    if index.get("_class_name") != "StableDiffusionPipeline":
-        raise BadInput(
-            f"{root} is a {index.get('_class_name')}, and only StableDiffusionPipeline (Stable Diffusion 1.x, 2.x) is "
-            "supported: set model.path to such a folder."
-        )
-    for part, classes in CLASSES.items():
-        if (found := named(index, part)) not in classes:
+    classes = {part: (cls,) for part, cls in whole_of.networks.items()} | dict.fromkeys(whole_of.tokenizers, TOKENIZERS)
+    for part, known in classes.items():
+        if (found := named(index, part)) not in known:
             raise BadInput(
-                f"{part} of {root} is a {found} where Stable Diffusion has a {classes[0]} (model_index.json): "
-                "set model.path to a folder of 1.x or 2.x."
+                f"{part} of {root} is a {found} where {whole_of.what} has a {known[0]} (model_index.json): "
+                "set model.path to a folder of it."
             )
     scheduler(root)
-    unet, vae, text = (read(root / part / "config.json") for part in NETWORKS)
+    configs = {part: read(root / part / "config.json") for part in whole_of.networks}
+    unet, vae, texts = configs["unet"], configs["vae"], [configs[part] for part in whole_of.encoders]
     side(unet, root)
     if unet.get("in_channels") == 9:
         raise BadInput(
             f"{root} is an inpainting model (its U-Net takes 9 channels): "
             "use the text-to-image folder of the same version."
         )
-    if extra := [name for name in FOREIGN if unet.get(name) is not None]:
+    expected = {FOREIGN[0]: whole_of.added}
+    if other := [name for name in FOREIGN if unet.get(name) != expected.get(name)]:
         raise BadInput(
-            f"the U-Net of {root} wants an input that Stable Diffusion 1.x and 2.x have not ({extra[0]}): "
-            "set model.path to a folder of 1.x or 2.x."
+            f"the U-Net of {root} has {other[0]} {json.dumps(unet.get(other[0]))} where {whole_of.what} has "
+            f"{json.dumps(expected.get(other[0]))}: set model.path to a folder of it."
         )
     # the defaults are those of diffusers
     into, out, latent = unet.get("in_channels", 4), unet.get("out_channels", 4), vae.get("latent_channels", 4)
@@ -96,15 +114,38 @@ def check(root: Path) -> None:
             f"the U-Net of {root} has {into} channels in and {out} out, its VAE {latent}: copy both folders anew, "
             "from one model."
         )
-    listens, width = unet.get("cross_attention_dim", 1280), text.get("hidden_size", 512)
-    if listens != width:
-        raise BadInput(
-            f"the U-Net of {root} takes embeddings of width {listens}, and its text encoder makes {width}: "
-            "copy both folders anew, from one model."
-        )
-    for part in NETWORKS:
+    pairs = [(unet.get("cross_attention_dim", 1280), sum(text.get("hidden_size", 512) for text in texts))]
+    if whole_of.added:  # six sizes, and the sentence
+        sizes = 6 * (unet.get("addition_time_embed_dim") or 0)
+        projected = texts[-1].get("projection_dim", 512)
+        pairs.append(((unet.get("projection_class_embeddings_input_dim") or 0) - sizes, projected))
+    for listens, width in pairs:
+        if listens != width:
+            raise BadInput(
+                f"the U-Net of {root} takes embeddings of width {listens}, and what reads its text makes {width}: "
+                "copy all folders anew, from one model."
+            )
+    for part in whole_of.networks:
         whole(weights(root / part))
-    vocabulary(root / "tokenizer")
+    for tokenizer in whole_of.tokenizers:
+        vocabulary(root / tokenizer)
+
+
+def family(root: Path) -> Family:
+    """The family of a folder.
+
+    Raises:
+        BadInput: it has none that is known.
+    """
+    if not (root / "model_index.json").is_file():
+        raise BadInput(
+            f"{root} is not a diffusers pipeline (no model_index.json in it): "
+            "set model.path to a local folder that is one, or to a repository of the hub."
+        )
+    if (name := read(root / "model_index.json").get("_class_name")) not in FAMILIES:
+        known = ", ".join(f"{pipeline} ({one.what})" for pipeline, one in FAMILIES.items())
+        raise BadInput(f"{root} is a {name}, and supported are {known}: set model.path to a folder of one of these.")
+    return FAMILIES[name]
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -150,7 +191,7 @@ def weights(part: Path) -> Path:
     Raises:
         BadInput: there is none.
     """
-    stem = NETWORKS[part.name]
+    stem = "model" if part.name.startswith("text_encoder") else "diffusion_pytorch_model"
     for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
         if (part / name).is_file():
             return part / name

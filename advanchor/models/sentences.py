@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from advanchor.core import BadInput
 from advanchor.lazy import torch
+from advanchor.models.edits import part
+from advanchor.protocols import Edit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
 class Sentences:
-    """A tokenizer and a frozen text encoder. L: tokens that it reads, `length`; d: its width."""
+    """A tokenizer and a frozen text encoder. L: tokens that it reads, `length`; d: its width.
+
+    Attributes:
+        encoders: the text encoders, by what the names of their tensors in an edit begin with.
+    """
 
     def __init__(self, tokenizer: Any, encoder: Any, device: torch.device) -> None:
         self.tokenizer, self.encoder, self.device = tokenizer, encoder, device
+        self.encoders: dict[str, Any] = {"text_encoder.": encoder}
         # a tokenizer need not know
         self.length: int = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
         self._known: dict[str, Tensor] = {}
@@ -26,16 +33,17 @@ class Sentences:
         texts: Sequence[str],
         delta: Tensor | None = None,
         spans: Sequence[Sequence[int]] = (),
-        weights: Mapping[str, Tensor] | None = None,
+        weights: Edit | None = None,
     ) -> Tensor:
         """Embeddings (b, L, d), with a gradient to `delta` and `weights` only.
 
         Args:
             delta: (s, d), added to the encoder's *input* at each text's `spans` (b lists of s positions); or
                 (b * s, d), each text's own one after the other.
-            weights: what takes the place of the encoder's own tensors.
+            weights: an edit; what it holds of the encoder takes the place of its own tensors.
         """
-        if delta is None and not weights:
+        own = part(weights or {}, "text_encoder.")
+        if delta is None and not own:
             return torch.stack([self._embed(text) for text in texts])
 
         def shift(module: nn.Module, args: Any, out: Tensor) -> Tensor:
@@ -43,7 +51,7 @@ class Sentences:
 
         hook = self.encoder.get_input_embeddings().register_forward_hook(shift)
         try:
-            return torch.func.functional_call(self.encoder, dict(weights or {}), (self._ids(texts),))[0]
+            return torch.func.functional_call(self.encoder, own, (self._ids(texts),))[0]
         finally:
             hook.remove()
 
@@ -76,11 +84,15 @@ class Sentences:
         """
         return [text for text in texts if len(self._tokens(text)) > self.length]
 
-    def vocabulary(self, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+    def nothing(self) -> Tensor:
+        """(L, d), what stands for no prompt when sampling."""
+        return self._embed("")
+
+    def vocabulary(self, weights: Edit | None = None) -> Tensor:
         """What the encoder reads for each token, (V, d)."""
         table: Tensor = self.encoder.get_input_embeddings().weight
         own = next(name for name, tensor in self.encoder.named_parameters() if tensor is table)
-        return (weights or {}).get(own, table).detach()
+        return (weights or {}).get(f"text_encoder.{own}", table).detach()
 
     def ids(self, text: str) -> list[int]:
         """The tokens of a text, without start and end."""

@@ -1,0 +1,117 @@
+"""A checked folder in the diffusers layout (layout.py) as a pipeline, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from advanchor.core import BadInput
+from advanchor.lazy import torch
+from advanchor.models import layout
+
+
+def pipeline(root: Path) -> Any:
+    """The pipeline of a folder that passed `layout.check`.
+
+    Raises:
+        BadInput: the tensors are not those of the configs.
+    """
+    import advanchor.torchvision_ops  # noqa: F401, I001  (before diffusers)
+    import diffusers
+    import transformers
+
+    family = layout.family(root)
+    transformers.utils.logging.disable_progress_bar()  # loading takes a second; its bar would outlast ours
+    parts: dict[str, Any] = {}
+    with quiet():
+        for encoder, tokenizer in zip(family.encoders, family.tokenizers, strict=True):
+            parts[tokenizer] = loaded(
+                root / tokenizer,
+                lambda where=root / tokenizer: transformers.CLIPTokenizer.from_pretrained(where, local_files_only=True),
+            )
+            parts[encoder] = network(getattr(transformers, family.encoders[encoder]), root / encoder)
+            if len(parts[tokenizer]) > parts[encoder].config.vocab_size:
+                raise BadInput(
+                    f"{root / tokenizer} has {len(parts[tokenizer])} tokens and the text encoder "
+                    f"{parts[encoder].config.vocab_size}: copy both folders anew, from one model."
+                )
+        for part in ("vae", "unet"):
+            parts[part] = network(getattr(diffusers, family.networks[part]), root / part)
+        where, chosen = root / "scheduler", getattr(diffusers, layout.scheduler(root))
+        parts["scheduler"] = loaded(where, lambda: chosen.from_pretrained(where, local_files_only=True))
+        index = layout.read(root / "model_index.json")
+        if family.added:
+            blank = index.get("force_zeros_for_empty_prompt", True)  # the default is that of diffusers
+            return diffusers.StableDiffusionXLPipeline(
+                **parts, force_zeros_for_empty_prompt=blank, add_watermarker=False
+            )
+        return diffusers.StableDiffusionPipeline(
+            **parts,
+            safety_checker=None,
+            feature_extractor=None,
+            image_encoder=None,
+            requires_safety_checker=False,
+        )
+
+
+def network(cls: Any, part: Path) -> Any:
+    """A network in which every tensor comes from the file, and every tensor of the file has its place.
+
+    Raises:
+        BadInput: it is not so.
+    """
+    variant = {"variant": "fp16"} if ".fp16." in layout.weights(part).name else {}
+    # low_cpu_mem_usage needs one more package
+    settings = variant if cls.__module__.startswith("transformers") else {"low_cpu_mem_usage": False, **variant}
+    net, found = loaded(
+        part,
+        lambda: cls.from_pretrained(
+            part,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **settings,
+        ),
+    )
+    missing, misfit = sorted(found["missing_keys"]), sorted(str(one[0]) for one in found["mismatched_keys"])
+    # position_ids are a buffer that older versions saved
+    foreign = sorted(name for name in found["unexpected_keys"] if not name.endswith("position_ids"))
+    for what, names in (("lack", missing), ("have another shape for", misfit), ("hold", foreign)):
+        if names:
+            more = f" and {len(names) - 1} more" if names[1:] else ""
+            raise BadInput(
+                f"{layout.weights(part)} and config.json are not of one network (the weights {what} "
+                f"{names[0]}{more}): copy {part} anew, both files from one model."
+            )
+    return net
+
+
+def loaded(part: Path, load: Callable[[], Any]) -> Any:
+    """What a library makes of one part of a folder, or one sentence: the libraries raise whatever they meet."""
+    try:
+        return load()
+    except Exception as error:
+        raise BadInput(
+            f"{part} cannot be loaded ({' '.join(str(error).split())[:200]}): "
+            "copy it anew from where the model came from."
+        ) from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, the libraries do not print what we say in our own words."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    before = [(library, library.get_verbosity()) for library in (diffusers_logging, transformers_logging)]
+    try:
+        for library, _ in before:
+            library.set_verbosity_error()
+        yield
+    finally:
+        for library, verbosity in before:
+            library.set_verbosity(verbosity)

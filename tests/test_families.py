@@ -1,0 +1,231 @@
+"""Every family of models draws what diffusers draws and learns what a plain transcription learns."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_every_method import METHODS, equal, erase
+from test_spaces import METHODS as LEARNED
+from torch import Tensor
+
+from advanchor.anchors.adversarial import Adversarial
+from advanchor.anchors.words import Superclass
+from advanchor.build import build
+from advanchor.compose import compose
+from advanchor.core import BadInput
+from advanchor.models.sampling import image_seed
+from advanchor.models.stable_diffusion import StableDiffusion
+from advanchor.prompts import Prompt
+from advanchor.protocols import Step
+from advanchor.training import loop as training
+from advanchor.training.pools import Pool, Trajectories
+
+FAMILIES = [("sd", "epsilon"), ("sd", "v_prediction"), ("sdxl", "epsilon"), ("sdxl", "v_prediction")]
+NEW = FAMILIES[1:]
+TEXTS = ["a butterfly", "an emoji of a car"]
+
+
+@pytest.fixture(scope="module", params=NEW, ids="-".join)
+def other(request: pytest.FixtureRequest) -> Any:
+    """A model of a family that is not the one of every other test."""
+    return opened(*request.param)
+
+
+def opened(family: str, predicts: str) -> Any:
+    words = ["model=random", f"model.family={family}", f"model.predicts={predicts}"]
+    return build(compose(words).model, "model").open("cpu")
+
+
+def plain(model: Any, x: Tensor, t: Tensor, texts: list[str], shift: Tensor | None = None) -> Tensor:
+    """The network's output for sentences as diffusers encodes them, without our conditions; `shift` is added to what
+    the text encoders make of each token.
+    """
+    if hasattr(model.pipe, "text_encoder_2"):
+        tokens, _, pooled, _ = model.pipe.encode_prompt(texts, do_classifier_free_guidance=False)
+        size = model.pixels
+        ids = torch.tensor([[size, size, 0, 0, size, size]]).float().expand(len(x), -1)
+        more = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids}}
+    else:
+        tokens, more = model.pipe.encode_prompt(texts, "cpu", 1, False)[0], {}
+    tokens = tokens if shift is None else tokens + shift
+    return model.unet(x, t, encoder_hidden_states=tokens, return_dict=False, **more)[0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_we_draw_what_the_pipeline_of_diffusers_draws(other: Any, guidance: float) -> None:
+    seeds = [3, 4]
+    drawn = other.draw([Prompt(t, s) for t, s in zip(TEXTS, seeds, strict=True)], steps=4, guidance=guidance)
+    noise = torch.stack(
+        [
+            torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(image_seed(t, s)))
+            for t, s in zip(TEXTS, seeds, strict=True)
+        ]
+    )
+    expected = other.pipe(TEXTS, latents=noise, num_inference_steps=4, guidance_scale=guidance).images
+    for a, b in zip(drawn, expected, strict=True):
+        assert a.size == b.size == (other.pixels, other.pixels)
+        assert np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max() <= 1
+    assert np.asarray(drawn[0]).std() > 0
+
+
+def test_no_prompt_is_zeros_or_the_empty_prompt_as_the_folder_says(tmp_path: Path) -> None:
+    model = opened("sdxl", "epsilon")
+    model.pipe.save_pretrained(tmp_path)
+    pictures = []
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    for blank in (True, False):
+        (tmp_path / "model_index.json").write_text(json.dumps({**index, "force_zeros_for_empty_prompt": blank}))
+        loaded = StableDiffusion(name="sdxl", path=str(tmp_path)).open("cpu")
+        noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(image_seed("a fox", 1)))
+        (ours,) = loaded.draw([Prompt("a fox", 1)], steps=3, guidance=4.0)
+        (theirs,) = loaded.pipe("a fox", latents=noise, num_inference_steps=3, guidance_scale=4.0).images
+        assert np.abs(np.asarray(ours).astype(int) - np.asarray(theirs).astype(int)).max() <= 1
+        pictures.append(np.asarray(ours).astype(int))
+        if blank:
+            latents = [one.latents(["a fox"], [1], steps=2, guidance=2.0) for one in (model, loaded)]
+            assert torch.allclose(*latents, atol=1e-5)
+    assert np.abs(pictures[0] - pictures[1]).max() > 1
+
+
+def noised(model: Any, concept: Any) -> Step:
+    g = torch.Generator().manual_seed(3)
+    templates = ("{}", "an emoji of {}")
+    return Step(model, concept, torch.randn(2, 4, 8, 8, generator=g), torch.tensor([40, 700]), templates)
+
+
+@pytest.mark.parametrize("method", LEARNED, ids=lambda one: one.name)
+def test_loss_and_gradient_equal_the_formula(other: Any, concept: Any, method: Any) -> None:
+    step = noised(other, concept)
+    e_a = Superclass(name="superclass").start(other, concept, 0).embed(step)
+    theta = {k: (v * 1.1).requires_grad_() for k, v in other.weights("attn2").items()}
+    got = method.loss(step, theta, e_a)
+    gradient = torch.autograd.grad(got, list(theta.values()))
+    own, above = ["a butterfly", "an emoji of a butterfly"], ["a bug", "an emoji of a bug"]
+    with torch.no_grad():
+        n_c, n_b = (plain(other, step.x, step.t, texts) for texts in (own, above))
+    with other.edited(theta):
+        trained = [other.unet.get_parameter(name).requires_grad_() for name in theta]
+        said = plain(other, step.x, step.t, own)
+        if method.name == "esd":
+            expected = (said - (n_b - 2.0 * (n_c - n_b))).square().mean()
+        else:
+            kept = plain(other, step.x, step.t, above)
+            expected = (said - n_b).square().mean() + 10 * (kept - n_b).square().mean()
+        reference = torch.autograd.grad(expected, trained)
+        other.unet.requires_grad_(False)
+    assert got.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(gradient, reference, strict=True))
+
+
+@pytest.mark.parametrize("method", LEARNED, ids=lambda one: one.name)
+def test_three_steps_equal_plain_adam(other: Any, concept: Any, tmp_path: Path, method: Any) -> None:
+    anchor = Superclass(name="superclass")
+    three = replace(method, steps=3, batch=2)
+    edit = three.erase(other, [anchor.start(other, concept, 0)], 0, tmp_path, lambda i, **s: None)
+    saved = load_file(next(tmp_path.glob("butterfly-*/*.safetensors")))
+    if method.name == "ac":
+        source: Any = Pool(other, concept, saved["latents"], concept.templates[:4], 0)
+    else:
+        templates = tuple(concept.templates[i % len(concept.templates)] for i in range(len(saved["latents"])))
+        source = Trajectories(other, concept, saved["latents"], saved["timesteps"], templates, 0)
+    theta = {k: v.clone().requires_grad_() for k, v in other.weights("attn2").items()}
+    adam = torch.optim.Adam(theta.values(), 1e-3)
+    for i in range(3):
+        s = source.step(i, 0, 2)
+        own, above = s.texts(concept.phrase), s.texts(concept.superclass)
+        n_c, n_b = s.frozen(concept.phrase), s.frozen(concept.superclass)
+        goal = n_b if method.name == "ac" else n_b - 2.0 * (n_c - n_b)
+        loss = (other.predict(s.x, s.t, other.encode(own), theta) - goal).square().mean()
+        if method.name == "ac":
+            loss = loss + 10 * (other.predict(s.x, s.t, other.encode(above), theta) - n_b).square().mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    assert any(not torch.equal(edit[k], other.weights("attn2")[k]) for k in edit)
+    assert all(torch.allclose(edit[k], theta[k], atol=1e-5) for k in theta)
+
+
+@pytest.mark.parametrize("loss", ["direction", "product"])
+def test_an_adversarial_anchor_moves_the_names_tokens_by_the_formulas_gradient(
+    other: Any, concept: Any, loss: Any
+) -> None:
+    step = noised(other, concept)
+    anchor = Adversarial(name="a", loss=loss, schedule="alternating", place="output", steps=1, lr=0.1, init=0.3)
+    target = anchor.start(other, concept, 0)
+    delta = target.parameter.detach().clone().requires_grad_()
+    own, above = ["a butterfly", "an emoji of a butterfly"], ["a bug", "an emoji of a bug"]
+    shift = torch.zeros(2, other.length, delta.shape[1])
+    for row, text in enumerate(own):
+        shift[row, other.span(text, "butterfly")] = delta
+    n_a = plain(other, step.x, step.t, own, shift)
+    with torch.no_grad():
+        n_c, n_b = (plain(other, step.x, step.t, texts) for texts in (own, above))
+    if loss == "product":
+        n_a, n_c = (other.as_noise(one, step.x, step.t) for one in (n_a, n_c))
+        expected = (n_a * n_c).mean()
+    else:
+        expected = ((n_a - n_b) * (n_c - n_b)).mean()
+    expected.backward()
+    got = target.loss(step)
+    (gradient,) = torch.autograd.grad(got, target.parameter)
+    assert got.item() == pytest.approx(expected.item(), rel=1e-3, abs=1e-6)
+    assert torch.allclose(gradient, delta.grad, atol=1e-6)  # type: ignore[arg-type]
+    moved = (target.condition(step.templates) - other.encode(own)).abs().sum(-1) > 0
+    for row, text in zip(moved, own, strict=True):
+        assert row.nonzero().flatten().tolist() == other.span(text, "butterfly")
+
+
+@pytest.mark.parametrize("anchor", ["adversarial", "superclass"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_erases_in_every_family_resumes_to_the_same_bits_or_refuses_in_one_sentence(
+    other: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, anchor: str
+) -> None:
+    try:
+        whole = erase(other, tmp_path / "whole", method, anchor)
+    except BadInput as refused:
+        if "\n" in str(refused):
+            raise
+        return
+    prompt: dict[str, Any] = dict(texts=["a butterfly"], seeds=[1], steps=2, guidance=2.0)
+    before = other.latents(**prompt)
+    with other.edited(whole):
+        assert torch.isfinite(other.latents(**prompt)).all()
+    assert torch.equal(other.latents(**prompt), before)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+
+    class Killed(Exception): ...
+
+    def log(i: int, **scalars: float) -> None:
+        if i == 1:
+            raise Killed
+
+    try:
+        erase(other, tmp_path / "killed", method, anchor, log=log)
+    except Killed:
+        pass
+    assert equal(erase(other, tmp_path / "killed", method, anchor), whole)
+
+
+def test_text_encoders_of_xl_are_edited_together_and_undone() -> None:
+    model = opened("sdxl", "epsilon")
+    edit = {name: tensor + 0.01 for name, tensor in model.weights("text_encoder").items()}
+    assert {name.partition(".")[0] for name in edit} == {"text_encoder", "text_encoder_2"}
+    before, learned = model.encode(TEXTS), model.encode(TEXTS, weights=edit)
+    with model.edited(edit):
+        assert torch.allclose(model.encode(TEXTS), learned, atol=1e-5)
+        assert not torch.allclose(learned, before, atol=1e-3)
+    assert torch.equal(model.encode(TEXTS), before)
+
+
+def test_what_moves_the_input_of_one_text_encoder_is_refused_where_there_are_two(concept: Any) -> None:
+    model = opened("sdxl", "epsilon")
+    anchor = Adversarial(name="a", loss="direction", schedule="alternating", place="input", steps=1, lr=0.1)
+    with pytest.raises(BadInput, match=r"two text encoders.*anchor\.place=output"):
+        anchor.start(model, concept, 0).loss(noised(model, concept))
+    with pytest.raises(BadInput, match="leave ring_a_bell"):
+        model.vocabulary()
