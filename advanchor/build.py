@@ -161,6 +161,14 @@ def check(cfg: DictConfig) -> None:
         built[f"{sort}.{name}"] = build(node, sort, f"{sort}.{name}")
         if sort == "attack" and node.get("never") is not None:
             ignorant(str(node.never), [part.name for part in built["concept"].parts], "never")
+    for where, part in built.items():
+        if lacks := sorted(
+            set(getattr(part, "needs", ())) - set(built["model"].offers if hasattr(part, "needs") else ())
+        ):
+            raise BadInput(
+                f"{where.partition('.')[0]}={part.name} needs {lacks[0]} as it is set, and model={cfg.model.name} has "
+                "none: name another one, or another model."
+            )
     for part in (p for p in built.values() if hasattr(p, "suits")):  # some know or need only certain concepts
         for one in built["concept"].parts:
             part.suits(one)

@@ -50,6 +50,8 @@ Texts = Annotated[tuple[str, ...], Field(min_length=1)]
 UNetScope = Literal["attn2", "attn2.kv", "noxattn", "full", "transformers"]  # edits.py says which weights
 Scope = Literal["attn2", "attn2.kv", "noxattn", "full", "transformers", "text_encoder"]
 Head = Literal["object", "style", "nudity"]
+# What a part can need of a model beside the interface (its `needs`), and what a model says of itself (`offers`).
+Need = Literal["a single text encoder", "a prediction of noise"]
 NOTHING = "nothing"  # what a detector with a reject class answers for a smear, noise or a blend
 
 

@@ -79,8 +79,8 @@ def fetch(path: str) -> None:
         if "model_index.json" not in chosen:
             raise BadInput(f"{which} is no diffusers pipeline (no model_index.json in it): name another repository.")
         files = snapshot_download(which, revision=revision, allow_patterns=chosen, dry_run=True)
-        missing = [file for file in files if file.will_download]  # type: ignore[union-attr]
-        size = sum(file.file_size for file in missing)  # type: ignore[union-attr]
+        missing = [file for file in files if file.will_download]
+        size = sum(file.file_size or 0 for file in missing)
         log.info(
             "fetching %d files, %.3g GB, of %s@%s into %s ...",
             *(len(missing), size / 1e9, which, revision, constants.HF_HUB_CACHE),

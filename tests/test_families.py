@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_conf import options
 from test_every_method import METHODS, equal, erase
 from test_spaces import METHODS as LEARNED
 from torch import Tensor
@@ -211,6 +212,13 @@ def test_a_method_erases_in_every_family_resumes_to_the_same_bits_or_refuses_in_
     assert equal(erase(other, tmp_path / "killed", method, anchor), whole)
 
 
+def test_the_whole_story_runs_on_xl_with_every_attack_that_it_takes(tiny: Any) -> None:
+    taken = [one for one in options("attack") if one not in (*TOKENS, "prompts", "implicit")]
+    result = tiny("model.family=sdxl", f"attack=[{','.join(taken)}]", "metric=[erasure,content,anchor]")
+    assert {name.split("/")[1] for name in result["scores"] if name.startswith("attack/")} == set(taken)
+    assert result["changed"]["tensors"] > 0
+
+
 def test_text_encoders_of_xl_are_edited_together_and_undone() -> None:
     model = opened("sdxl", "epsilon")
     edit = {name: tensor + 0.01 for name, tensor in model.weights("text_encoder").items()}
@@ -220,6 +228,47 @@ def test_text_encoders_of_xl_are_edited_together_and_undone() -> None:
         assert torch.allclose(model.encode(TEXTS), learned, atol=1e-5)
         assert not torch.allclose(learned, before, atol=1e-3)
     assert torch.equal(model.encode(TEXTS), before)
+
+
+def table() -> str:
+    """What works with which family, as docs/families.md has it: each method with its published anchor, each anchor in
+    AC, each attack.
+    """
+    names = [" ".join([{"sd": "SD 1.x, 2.x", "sdxl": "SDXL"}[family], {"epsilon": "noise", "v_prediction": "v"}[kind]])
+             for family, kind in FAMILIES]  # fmt: skip
+    lines = [f"| | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
+    parts = [(f"method={one}", [f"method={one}", "anchor=published"]) for one in METHODS]
+    parts += [(f"anchor={one}", [f"anchor={one}"]) for one in options("anchor")]
+    parts += [
+        (f"attack=[{one}]", [f"attack=[{one}]"]) for one in options("attack") if one not in ("prompts", "implicit")
+    ]
+    for name, words in parts:
+        cells = []
+        for family, predicts in FAMILIES:
+            try:
+                compose(["model=random", f"model.family={family}", f"model.predicts={predicts}", *words])
+                cells.append("yes")
+            except BadInput as refused:
+                cells.append(str(refused).partition("needs ")[2].partition(" as it is")[0].join(("needs ", "")))
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_page_of_families_says_what_works_with_which() -> None:
+    page = (Path(__file__).parents[1] / "docs/families.md").read_text()
+    assert page.partition("<!-- table -->\n")[2].partition("<!-- end -->")[0] == table()
+
+
+TOKENS = ["concept_inversion", "mma", "p4d", "ring_a_bell", "soft_prompt", "unlearn_diff"]
+
+
+@pytest.mark.parametrize(
+    "words", [["anchor=adversarial", "anchor.place=input"], *([f"attack=[{one}]"] for one in TOKENS)]
+)
+def test_what_needs_one_text_encoder_is_refused_for_two_before_anything_is_loaded(words: list[str]) -> None:
+    compose(["model=random", *words])
+    with pytest.raises(BadInput, match="needs a single text encoder as it is set, and model=random has none"):
+        compose(["model=random", "model.family=sdxl", *words])
 
 
 def test_what_moves_the_input_of_one_text_encoder_is_refused_where_there_are_two(concept: Any) -> None:

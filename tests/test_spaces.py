@@ -1,7 +1,5 @@
 """A network that predicts v and one that predicts noise are the same model where they say the same noise."""
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,10 +128,10 @@ def test_an_anchors_loss_differs_by_its_weight_over_time_alone_and_a_product_is_
     assert v == pytest.approx(noise if loss == "product" else noise / a, rel=1e-3)
 
 
-def test_what_has_thresholds_for_noise_is_refused_where_v_is_predicted(
-    twins: tuple[Any, Any], concept: Any, tmp_path: Path
-) -> None:
-    sld = build(compose(["model=random", "method=sld_medium"]).method, "method")
-    target = build(compose(["model=random", "anchor=concept"]).anchor, "anchor")
-    with pytest.raises(BadInput, match="thresholds for predicted noise, and random predicts v_prediction"):
-        replace(sld).erase(twins[1], [target.start(twins[1], concept, 0)], 0, tmp_path, lambda *a, **k: None)
+def test_what_has_thresholds_for_noise_is_refused_where_v_is_predicted_before_anything_is_loaded() -> None:
+    words = ["model=random", "method=sld_medium", "anchor=concept"]
+    compose(words)
+    with pytest.raises(
+        BadInput, match="method=sld_medium needs a prediction of noise as it is set, and model=random has none"
+    ):
+        compose([*words, "model.predicts=v_prediction"])

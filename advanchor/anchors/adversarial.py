@@ -15,7 +15,7 @@ from pydantic import Field
 from advanchor.anchors.search import Loss, Schedule, Search
 from advanchor.anchors.slot import Slot
 from advanchor.concept import Concept
-from advanchor.core import BadInput, Positive, Rate, option
+from advanchor.core import BadInput, Need, Positive, Rate, option
 from advanchor.lazy import torch
 from advanchor.protocols import Model
 
@@ -75,6 +75,11 @@ class Adversarial:
         if (self.schedule == "ahead") != (self.batches > 0):
             remedy = "set batches above 0 with schedule=ahead, to 0 with another"
             raise ValueError(f"schedule={self.schedule} will not do with batches={self.batches}: {remedy}")
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Of a model: which of two inputs is to move is not said."""
+        return ("a single text encoder",) if self.place == "input" else ()
 
     def suits(self, concept: Concept) -> None:
         """Raise BadInput if attributes are asked for and the concept names none: known before a model is loaded."""

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from advanchor.attacks.relearn import own_sentences
 from advanchor.attacks.shots import Asked, Shots, Victim, chance
 from advanchor.attacks.tokens import within
-from advanchor.core import Positive, Rate, option
+from advanchor.core import Need, Positive, Rate, option
 from advanchor.lazy import F, torch
 from advanchor.prompts import Prompt
 
@@ -34,6 +34,7 @@ class ConceptInversion(Asked):
     """
 
     access: ClassVar[str] = "white box"
+    needs: ClassVar[tuple[Need, ...]] = ("a single text encoder",)
     pictures: Positive
     steps: Positive
     lr: Rate

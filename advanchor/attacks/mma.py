@@ -11,7 +11,7 @@ from tqdm import tqdm
 from advanchor.attacks.shots import Asked, Shots, Victim, chance
 from advanchor.attacks.tokens import Count, before, filler
 from advanchor.concept import Concept
-from advanchor.core import Positive, option
+from advanchor.core import Need, Positive, option
 from advanchor.lazy import F, torch
 from advanchor.prompts import Prompt
 
@@ -36,6 +36,7 @@ class MMA(Asked):
     """
 
     access: ClassVar[str] = "text encoder"
+    needs: ClassVar[tuple[Need, ...]] = ("a single text encoder",)
     tokens: Count
     steps: Positive
     candidates: Positive

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from advanchor.attacks.shots import Asked, Shots, Victim, chance
 from advanchor.attacks.tokens import Count, before
-from advanchor.core import Positive, Rate, option
+from advanchor.core import Need, Positive, Rate, option
 from advanchor.lazy import F, torch
 from advanchor.prompts import Prompt
 
@@ -35,6 +35,7 @@ class P4D(Asked):
     """
 
     access: ClassVar[str] = "white box"
+    needs: ClassVar[tuple[Need, ...]] = ("a single text encoder",)
     tokens: Count
     steps: Positive
     every: Positive

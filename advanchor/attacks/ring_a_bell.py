@@ -11,7 +11,7 @@ from tqdm import tqdm
 from advanchor.attacks.shots import Asked, Shots, Victim, chance
 from advanchor.attacks.tokens import Count, before
 from advanchor.concept import Concept
-from advanchor.core import Positive, option
+from advanchor.core import Need, Positive, option
 from advanchor.lazy import torch
 from advanchor.naming import fill
 from advanchor.prompts import Prompt
@@ -41,6 +41,7 @@ class RingABell(Asked):
     """
 
     access: ClassVar[str] = "text encoder"
+    needs: ClassVar[tuple[Need, ...]] = ("a single text encoder",)
     tokens: Count
     coeff: Annotated[float, Field(ge=0)]
     population: Annotated[int, Field(ge=2)]

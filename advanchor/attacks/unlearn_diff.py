@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from advanchor.attacks.shots import Shots, Victim
 from advanchor.attacks.tokens import Descent, Generators, before, descended
-from advanchor.core import option
+from advanchor.core import Need, option
 from advanchor.lazy import F, torch
 from advanchor.prompts import Prompt
 
@@ -30,6 +30,7 @@ class UnlearnDiff(Descent):
     """
 
     access: ClassVar[str] = "white box"
+    needs: ClassVar[tuple[Need, ...]] = ("a single text encoder",)
 
     def shots(self, victim: Victim, prompts: Sequence[Prompt]) -> Shots:
         found, table, texts = Shots(), victim.vocabulary(), [p.text for p in prompts]

@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from advanchor.core import BadInput, Log, option
+from advanchor.core import BadInput, Log, Need, option
 from advanchor.lazy import torch
 from advanchor.protocols import Edit, Model, Target
 
@@ -61,6 +61,7 @@ class SafeLatentDiffusion:
     """
 
     guided: ClassVar = True
+    needs: ClassVar[tuple[Need, ...]] = ("a prediction of noise",)  # of which the threshold is
     name: str
     scale: Annotated[float, Field(ge=0)]
     warmup: Annotated[float, Field(ge=0, le=1)]
@@ -70,10 +71,5 @@ class SafeLatentDiffusion:
     version: int = 1
 
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
-        if model.predicts != "epsilon":
-            raise BadInput(
-                f"method={self.name} has thresholds for predicted noise, and {model.name} predicts "
-                f"{model.predicts}: take method=negative_prompt, or another model."
-            )
         rule = torch.tensor([self.scale, self.warmup, self.threshold, self.momentum, self.beta])
         return {"guidance.safety": away_from(model, targets, self.name), "guidance.rule": rule}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advanchor.core import BadInput
+from advanchor.core import BadInput, Need
 from advanchor.models import noise_schedule
 
 
@@ -146,6 +146,12 @@ def family(root: Path) -> Family:
         known = ", ".join(f"{pipeline} ({one.what})" for pipeline, one in FAMILIES.items())
         raise BadInput(f"{root} is a {name}, and supported are {known}: set model.path to a folder of one of these.")
     return FAMILIES[name]
+
+
+def offered(encoders: int, predicts: str) -> set[Need]:
+    """What a model with so many text encoders offers."""
+    single: set[Need] = {"a single text encoder"} if encoders == 1 else set()
+    return single | ({"a prediction of noise"} if predicts == "epsilon" else set())
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,8 @@ def pipeline(root: Path) -> Any:
     parts: dict[str, Any] = {}
     with quiet():
         for encoder, tokenizer in zip(family.encoders, family.tokenizers, strict=True):
-            parts[tokenizer] = loaded(
-                root / tokenizer,
-                lambda where=root / tokenizer: transformers.CLIPTokenizer.from_pretrained(where, local_files_only=True),
-            )
+            read = partial(transformers.CLIPTokenizer.from_pretrained, root / tokenizer, local_files_only=True)
+            parts[tokenizer] = loaded(root / tokenizer, read)
             parts[encoder] = network(getattr(transformers, family.encoders[encoder]), root / encoder)
             if len(parts[tokenizer]) > parts[encoder].config.vocab_size:
                 raise BadInput(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from advanchor import hub
-from advanchor.core import BadInput, option
+from advanchor.core import BadInput, Need, option
 from advanchor.models import layout
 
 if TYPE_CHECKING:
@@ -45,6 +45,13 @@ class StableDiffusion:
                 "model_index.json>, or a repository of the hub, org/name@revision."
             )
         return hub.place(self.path)
+
+    @property
+    def offers(self) -> set[Need]:
+        """See core.py; of a checked folder."""
+        root = self.folder()
+        predicts = layout.read(root / "scheduler/scheduler_config.json").get("prediction_type", "epsilon")
+        return layout.offered(len(layout.family(root).encoders), predicts)
 
     def check(self) -> None:
         """Raise BadInput if the folder is not a whole model, from its configs and the headers of its weights: nothing

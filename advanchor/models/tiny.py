@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from advanchor import hub
-from advanchor.core import option
+from advanchor.core import Need, option
+from advanchor.models.layout import offered
 from advanchor.models.spaces import Predicts
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ class Random:
     family: Literal["sd", "sdxl"] = "sd"
     predicts: Predicts = "epsilon"
     version: int = 1
+
+    @property
+    def offers(self) -> set[Need]:
+        """See core.py."""
+        return offered(1 if self.family == "sd" else 2, self.predicts)
 
     def check(self) -> None:
         """Nothing can be missing."""
