@@ -78,11 +78,6 @@ def files(root: Path) -> list[Path]:
 
 def check(root: Path) -> None:
     """Raise BadInput, one sentence with the remedy, if something is missing, damaged, or not of a known family."""
-    if root.is_file():
-        raise BadInput(
-            f"{root} is a file: make a folder of it by "
-            f"StableDiffusionPipeline.from_single_file('{root.name}').save_pretrained('<folder>') of diffusers."
-        )
     whole_of = family(root)
     index = read(root / "model_index.json")
     classes = {part: (cls,) for part, cls in whole_of.networks.items()} | dict.fromkeys(whole_of.tokenizers, TOKENIZERS)
@@ -146,6 +141,11 @@ def family(root: Path) -> Family:
         known = ", ".join(f"{pipeline} ({one.what})" for pipeline, one in FAMILIES.items())
         raise BadInput(f"{root} is a {name}, and supported are {known}: set model.path to a folder of one of these.")
     return FAMILIES[name]
+
+
+def predicted(root: Path) -> str:
+    """What the network of a folder predicts."""
+    return str(read(root / "scheduler/scheduler_config.json").get("prediction_type", "epsilon"))
 
 
 def offered(encoders: int, predicts: str) -> set[Need]:
@@ -216,11 +216,13 @@ def weights(part: Path) -> Path:
     raise BadInput(f"{part / stem}.safetensors is missing: copy it from where the model came from.")
 
 
-def whole(file: Path) -> None:
-    """Raise BadInput if a safetensors file is not as long as its header says, or holds what are no floating-point
-    weights.
+def whole(file: Path) -> set[str]:
+    """The names of the tensors in a safetensors file, from its header.
 
     The format: 8 bytes, the header's length n; n bytes of JSON, name -> dtype, shape, data_offsets; the data.
+
+    Raises:
+        BadInput: it is not as long as its header says, or holds what are no floating-point weights.
     """
     size = file.stat().st_size
     try:
@@ -242,6 +244,7 @@ def whole(file: Path) -> None:
         raise BadInput(f"{file} is damaged ({error}): copy it anew from where the model came from.") from None
     if other:
         raise BadInput(f"{file} holds weights of type {min(other)}: use a folder whose weights are not quantised.")
+    return set(tensors)
 
 
 def vocabulary(tokenizer: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -77,16 +77,35 @@ def network(cls: Any, part: Path) -> Any:
         ),
     )
     missing, misfit = sorted(found["missing_keys"]), sorted(str(one[0]) for one in found["mismatched_keys"])
-    # position_ids are a buffer that older versions saved
-    foreign = sorted(name for name in found["unexpected_keys"] if not name.endswith("position_ids"))
+    same(missing, misfit, sorted(found["unexpected_keys"]), f"{layout.weights(part)} and config.json", part)
+    return net
+
+
+def fitted(net: Any, tensors: Mapping[str, Any], file: Path) -> Any:
+    """A network with the tensors of a file, every one of which has its place.
+
+    Raises:
+        BadInput: it is not so.
+    """
+    own = net.state_dict()
+    misfit = sorted(name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape)
+    what = f"{file} and the {type(net).__name__} of its architecture"
+    same(sorted(own.keys() - tensors.keys()), misfit, sorted(tensors.keys() - own.keys()), what, file)
+    net.load_state_dict(tensors, strict=False)
+    return net
+
+
+def same(missing: Sequence[str], misfit: Sequence[str], other: Sequence[str], files: str, place: Path) -> None:
+    """Raise BadInput if weights and network are two."""
+    # buffers that older versions saved, and that newer ones make
+    foreign, missing = ([n for n in names if not n.endswith("position_ids")] for names in (other, missing))
     for what, names in (("lack", missing), ("have another shape for", misfit), ("hold", foreign)):
         if names:
             more = f" and {len(names) - 1} more" if names[1:] else ""
             raise BadInput(
-                f"{layout.weights(part)} and config.json are not of one network (the weights {what} "
-                f"{names[0]}{more}): copy {part} anew, both files from one model."
+                f"{files} are not of one network (the weights {what} {names[0]}{more}): copy {place} anew, all of it "
+                "from one model."
             )
-    return net
 
 
 def loaded(part: Path, load: Callable[[], Any]) -> Any:

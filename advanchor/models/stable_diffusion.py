@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from advanchor import hub
 from advanchor.core import BadInput, Need, option
-from advanchor.models import layout
+from advanchor.models import layout, single_file
+from advanchor.models.spaces import Predicts
 
 if TYPE_CHECKING:
     from advanchor.models.latent_diffusion import LatentDiffusion
@@ -21,16 +22,20 @@ class StableDiffusion:
     from its scheduler's config.
 
     Attributes:
-        path: the folder, or a repository of the hub, org/name or org/name@revision, which `check` fetches; "bundled" is
-            the emoji model that ships with the package.
+        path: the folder; one .safetensors file in the layout of the first releases; or a repository of the hub,
+            org/name or org/name@revision, which `check` fetches. "bundled" is the emoji model that ships with the
+            package.
         autocast: precision of the U-Net's forward pass; guidance, scheduler, VAE, weights, anchors and optimisers stay
             float32.
+        predicts: what the network predicts, which a single file does not say; of a folder it must be what its configs
+            say, if it is set.
         version: raised when the weights behind `path` change, so that old results are not mistaken for new ones.
     """
 
     name: str
     path: str | None
     autocast: Autocast = "none"
+    predicts: Predicts | None = None
     version: int = 1
 
     def folder(self) -> Path:
@@ -42,28 +47,39 @@ class StableDiffusion:
         if not self.path:
             raise BadInput(
                 f"model={self.name} needs weights in the diffusers layout: add model.path=<folder with "
-                "model_index.json>, or a repository of the hub, org/name@revision."
+                "model_index.json>, a .safetensors file, or a repository of the hub, org/name@revision."
             )
         return hub.place(self.path)
 
     @property
     def offers(self) -> set[Need]:
-        """See core.py; of a checked folder."""
+        """See core.py; of checked weights."""
         root = self.folder()
-        predicts = layout.read(root / "scheduler/scheduler_config.json").get("prediction_type", "epsilon")
-        return layout.offered(len(layout.family(root).encoders), predicts)
+        if root.is_file():
+            return layout.offered(
+                len(single_file.architecture(root).encoders), single_file.predicted(root, self.predicts)
+            )
+        return layout.offered(len(layout.family(root).encoders), layout.predicted(root))
 
     def check(self) -> None:
-        """Raise BadInput if the folder is not a whole model, from its configs and the headers of its weights: nothing
-        is loaded. A repository is fetched first if it is not in the hub's cache.
+        """Raise BadInput if it is not a whole model, from its configs and the headers of its weights: nothing is
+        loaded. A repository is fetched first if it is not in the hub's cache.
         """
+        if (root := self.folder()).is_file():
+            single_file.predicted(root, self.predicts)
+            return
         try:
-            layout.check(self.folder())
+            layout.check(root)
         except BadInput:
             if hub.repository(str(self.path)) is None:
                 raise
             hub.fetch(str(self.path))
             layout.check(self.folder())
+        if self.predicts not in (None, said := layout.predicted(self.folder())):
+            raise BadInput(
+                f"{self.folder()} predicts {said}, and model.predicts={self.predicts}: take the model= that it is, or "
+                "model.predicts=null."
+            )
 
     def files(self) -> list[Path]:
         """Every file that `open` reads, sorted: what the model is made of.
@@ -72,7 +88,7 @@ class StableDiffusion:
             BadInput: as `check`.
         """
         self.check()
-        return layout.files(self.folder())
+        return [root] if (root := self.folder()).is_file() else layout.files(root)
 
     def open(self, device: str) -> LatentDiffusion:
         """Load the folder on a device, as float32.
@@ -84,6 +100,8 @@ class StableDiffusion:
         from advanchor.models.loading import pipeline
 
         self.check()
-        model = LatentDiffusion(self.name, pipeline(self.folder()), device, self.autocast)
+        root = self.folder()
+        pipe = single_file.pipeline(root, self.predicts) if root.is_file() else pipeline(root)
+        model = LatentDiffusion(self.name, pipe, device, self.autocast)
         model.made_by = __name__  # what it is depends on how it was put together, too
         return model
