@@ -115,9 +115,14 @@ class Assault:
     def made_by(self) -> str:
         return code(type(self.attack).__module__, self.model.made_by)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that what is found depends on: what it is held against is not among it."""
+        return {name: value for name, value in plain(self.config).items() if name != "never"}
+
     def place(self) -> str:
         asked = [[p.text, p.seed] for p in self.prompts()]
-        return key(plain(self.config), self.name, asked, self.sample.looks, self.made_by)
+        return key(self.settings, self.name, asked, self.sample.looks, self.made_by)
 
     @property
     def target(self) -> str:
@@ -132,7 +137,7 @@ class Assault:
 
     def shots(self) -> list[Shots]:
         """What the attack leaves, batch by batch."""
-        found, seen = [], key(plain(self.config), self.target, self.sample.looks, self.made_by)
+        found, seen = [], key(self.settings, self.target, self.sample.looks, self.made_by)
         edit = {name: tensor.to(self.model.device) for name, tensor in self.edit.items()}
         for part in self.concept.parts:
             victim = Victim(self.model, edit, part, self.sample)

@@ -18,6 +18,7 @@ from advanchor.attacking import Assault, read, write
 from advanchor.attacks.interpolate import back
 from advanchor.attacks.prune import thinned
 from advanchor.attacks.quantise import rounded
+from advanchor.attacks.relearn import Relearn
 from advanchor.attacks.shots import Shot, Shots, Victim
 from advanchor.attacks.tokens import before, within
 from advanchor.attacks.unlearn_diff import simplex, straight
@@ -240,6 +241,26 @@ def test_a_run_scores_every_attack_by_both_judges_and_says_so(
     assert result["scores"]["attack/prompts/hit"]["n"] == 1
     assert result["scores"]["attack/relearn/never:0"]["value"] == 0
     assert "relearn, never knew  0: 0.000" in table(result)
+
+
+def test_against_another_model_that_never_knew_nothing_is_searched_anew(
+    tiny: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import save_file
+
+    weights = build(made().model, "model").open("cpu").weights("full")
+    attacked, own = list[str](), Relearn.shots
+
+    def shots(attack: Any, victim: Victim, prompts: Any) -> Any:
+        attacked.append("never" if victim.edit.keys() == weights.keys() else "edit")
+        return own(attack, victim, prompts)
+
+    monkeypatch.setattr(Relearn, "shots", shots)
+    for seed in (1, 2):
+        never = Path(reference(tmp_path / f"never-{seed}", ["fox"], seed))
+        save_file({name: seed * t for name, t in weights.items()}, never / "unet.safetensors")
+        tiny("attack=[relearn]", "attack.relearn.prompts=1", "metric=[erasure]", f"never={never}")
+    assert attacked == ["edit", "never", "never"]
 
 
 # --- single attacks ---------------------------------------------------------------------------------------------
