@@ -35,9 +35,12 @@ def place(path: str) -> Path:
     if path == "bundled":
         return ASSETS / "emoji"
     if named := repository(path):
-        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub import errors, try_to_load_from_cache
 
-        found = try_to_load_from_cache(named[0], "model_index.json", revision=named[1])
+        try:
+            found = try_to_load_from_cache(named[0], "model_index.json", revision=named[1])
+        except errors.HFValidationError:  # a path that no repository can have
+            found = None
         if isinstance(found, str):
             return Path(found).parent
     return Path(path).expanduser().resolve()

@@ -135,6 +135,7 @@ def test_a_repository_is_fetched_once_its_size_is_said_first_and_it_is_the_same_
         ("CompVis/sd", {"HF_HUB_OFFLINE": "1"}, "leave HF_HUB_OFFLINE out to fetch it"),
         ("CompVis/sd@v9", {}, "CompVis/sd has no revision v9: name another one"),
         ("outputs/nothing", {}, "outputs/nothing is no folder here, and the hub has no repository outputs/nothing"),
+        ("outputs/no--thing", {}, "outputs/no--thing is no folder here, and outputs/no--thing cannot be fetched"),
         ("CompVis/sd", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "cannot be fetched from the hub"),
     ],
 )
