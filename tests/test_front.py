@@ -108,6 +108,16 @@ def test_the_unedited_model_is_the_curve_at_no_steps() -> None:
     )
 
 
+def test_a_page_says_how_many_trainings_begin_beyond_a_level() -> None:
+    sweep = swept({"a": [0.6, 0.0]})
+    front = front_of(sweep)
+    for one in front.curves[("a",), ("fox",)].values():  # as of UCE, whose curves have no unedited model
+        one.budgets, one.found = one.budgets[1:], one.found[1:]
+        one.scores = {name: ys[1:] for name, ys in one.scores.items()}
+    said = page([front], sweep, [0.7, 0.2]).splitlines()
+    assert said[2].startswith("| a | (0 of 2, 2 begin beyond) | 0.550 [")
+
+
 def test_a_page_says_how_many_trainings_come_so_far_and_how_far_rows_are_apart() -> None:
     sweep = swept({"a": [0.6, 0.0], "b": [0.9, 0.5], "c": [0.2, 0.1]})
     sweep.cells[("b", "20"), ("fox",), "erasure/hit"].runs[1] = Value(0.1, 1, "fox")

@@ -46,6 +46,10 @@ class Curve:
         above, before = points[reached - 1]
         return before + (y - before) * (above - at) / (above - x)
 
+    def beyond(self, at: float) -> bool:
+        """The first of all budgets leaves less than this already, so that nothing can be read there."""
+        return bool(self.found) and self.found[0] < at
+
     def at(self, budget: float, name: str) -> tuple[float, float] | None:
         """What is still found and a score at one of the budgets."""
         point = {b: (x, y) for b, x, y in zip(self.budgets, self.found, self.scores[name], strict=True)}.get(budget)
@@ -81,18 +85,21 @@ def hypervolume(points: Array) -> float:
 
 @dataclass(frozen=True)
 class Read:
-    """One number of each training, (seeds, concepts); NaN where it could not be read."""
+    """One number of each training, (seeds, concepts); NaN where it could not be read: of `beyond` of them because they
+    begin farther on.
+    """
 
     seeds: tuple[int, ...]
     concepts: tuple[str, ...]
     values: Array
     share: bool = False
+    beyond: int = 0
 
     @classmethod
-    def of(cls, values: dict[Unit, float | None], share: bool = False) -> Read:
+    def of(cls, values: dict[Unit, float | None], share: bool = False, beyond: int = 0) -> Read:
         seeds, concepts = (tuple(dict.fromkeys(one)) for one in zip(*sorted(values), strict=True))
         found = [[values.get((seed, concept)) for concept in concepts] for seed in seeds]
-        return cls(seeds, concepts, np.array(found, np.float64), share)  # None becomes NaN
+        return cls(seeds, concepts, np.array(found, np.float64), share, beyond)  # None becomes NaN
 
     @property
     def there(self) -> Array:
@@ -152,7 +159,11 @@ class Front:
         curves = self.curves[row, column]
         names = {f"{score} at {at:g}": (score, at) for at in levels for score in self.scores}
         found = {
-            name: Read.of({unit: one.read(*what) for unit, one in curves.items()}, what[0] in self.shares)
+            name: Read.of(
+                {unit: one.read(*what) for unit, one in curves.items()},
+                what[0] in self.shares,
+                sum(one.beyond(what[1]) for one in curves.values()),
+            )
             for name, what in names.items()
         }
         return found | {"volume": Read.of({unit: one.volume() for unit, one in curves.items()}, share=True)}

@@ -49,9 +49,9 @@ table.cells=[erasure/hit,...]   erasure/hit is what is compared at, the others w
                                 judge (erasure/hit2, ...) make a table of their own"""
 NOTES = (
     "Read on straight lines between budgets, for each training (seed and concept) at the first that leaves so little; "
-    "[low, high] is 95 % over seeds and concepts. (k of n): so many trainings come so far, and the mean is over those, "
-    "the easy ones: it is not comparable. Volume: the share of all possible outcomes that some budget is at least as "
-    "good as."
+    "[low, high] is 95 % over seeds and concepts. (k of n): so many trainings can be read there, and the mean is over "
+    "those, the easy ones: it is not comparable; `begin beyond` are those whose first budget leaves less already. "
+    "Volume: the share of all possible outcomes that some budget is at least as good as."
 )
 
 
@@ -182,7 +182,8 @@ def text(one: Read) -> str:
     """Mean and interval; where not all trainings come so far, the mean of those that do and how many they are."""
     if one.spread is None:
         mean = f"{three(float(one.there.mean()))} " if one.there.size else ""
-        return f"{mean}({one.there.size} of {one.values.size})"
+        beyond = f", {one.beyond} begin beyond" if one.beyond else ""
+        return f"{mean}({one.there.size} of {one.values.size}{beyond})"
     reach = one.bounds
     return three(float(one.spread.mean)) + (f" [{three(reach[0])}, {three(reach[1])}]" if reach else "")
 
