@@ -326,7 +326,7 @@ def test_ac_kumaris_loss_and_gradient_have_the_teacher_in_training_and_no_gradie
         parameters = [model.unet.get_parameter(name).requires_grad_() for name in theta]
         n_a = predict(model, s, e_a)
         expected = (plain(model, s, "a butterfly") - n_a.detach()).square().mean() + prior * (
-            n_a - s.noise
+            n_a - s.truth
         ).square().mean()
         reference = torch.autograd.grad(expected, parameters)
         model.unet.requires_grad_(False)
@@ -345,7 +345,7 @@ def test_ac_kumaris_prior_weighs_what_the_releases_does(model: Any, concept: Any
     e_a = encode(model, [t.replace("{}", "a bug") for t in s.templates]).detach()
     with model.edited(theta), torch.no_grad():
         n_a = predict(model, s, e_a)
-        released = 4 * (plain(model, s, "a butterfly") - n_a).square().mean() + (n_a - s.noise).square().mean()
+        released = 4 * (plain(model, s, "a butterfly") - n_a).square().mean() + (n_a - s.truth).square().mean()
     assert 4 * prior.loss(s, theta, e_a).item() == pytest.approx(released.item(), rel=1e-5)
     assert prior.lr == 2 * plain_.lr
 
@@ -414,7 +414,7 @@ def test_saluns_mask_is_the_salient_share_of_the_guided_forgetting_gradient(
     for i in range(2):
         s = pool.step(i, 3, 2)
         n_c, n_0 = plain(model, s, "a butterfly"), predict(model, s, encode(model, ["", ""]))
-        (-((n_0 + 7.5 * (n_c - n_0)) - s.noise).square().mean()).backward()
+        (-((n_0 + 7.5 * (n_c - n_0)) - s.truth).square().mean()).backward()
     gradients = {k: p.grad.abs() for k, p in model.unet.named_parameters()}
     model.unet.zero_grad()
     model.unet.requires_grad_(False)
@@ -435,7 +435,7 @@ def test_saluns_mask_as_it_is_configured_is_guided_as_the_releases_is(model: Any
     parameters = {name: model.unet.get_parameter(name).requires_grad_() for name in mask}
     s = pool.step(0, 3, 2)
     guided = (1 + 7.5) * plain(model, s, "a butterfly") - 7.5 * predict(model, s, encode(model, ["", ""]))
-    gradients = [g.abs() for g in torch.autograd.grad((guided - s.noise).square().mean(), list(parameters.values()))]
+    gradients = [g.abs() for g in torch.autograd.grad((guided - s.truth).square().mean(), list(parameters.values()))]
     model.unet.requires_grad_(False)
     median = torch.cat([g.flatten() for g in gradients]).median()
     agree = sum(int(((g > median).float() == m).sum()) for g, m in zip(gradients, mask.values(), strict=True))
@@ -533,7 +533,7 @@ def test_sas_fisher_information_is_the_mean_squared_gradient(model: Any, concept
     for i in range(3):
         s = replay.step(i, 3, 1)
         squares.append(
-            [g.square() for g in torch.autograd.grad((plain(model, s, None) - s.noise).square().mean(), parameters)]
+            [g.square() for g in torch.autograd.grad((plain(model, s, None) - s.truth).square().mean(), parameters)]
         )
     model.unet.requires_grad_(False)
     for name, parts in zip(names, zip(*squares, strict=True), strict=True):
