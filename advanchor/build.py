@@ -162,9 +162,8 @@ def check(cfg: DictConfig) -> None:
         if sort == "attack" and node.get("never") is not None:
             ignorant(str(node.never), [part.name for part in built["concept"].parts], "never")
     for where, part in built.items():
-        if lacks := sorted(
-            set(getattr(part, "needs", ())) - set(built["model"].offers if hasattr(part, "needs") else ())
-        ):
+        lacks = [one for one in getattr(part, "needs", ()) if one not in built["model"].offers]
+        if lacks:
             raise BadInput(
                 f"{where.partition('.')[0]}={part.name} needs {lacks[0]} as it is set, and model={cfg.model.name} has "
                 "none: name another one, or another model."

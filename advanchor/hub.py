@@ -50,18 +50,15 @@ def wanted(names: Sequence[str]) -> list[str]:
     """Of a repository's files those that are loaded: configs, tokenizer, and of each network the safetensors, in half
     precision where there are no others.
     """
-    chosen = []
-    for name in sorted(names):
-        part, _, file = name.rpartition("/")
-        if name == "model_index.json" or (part in PARTS and file.endswith(TEXTS)):
-            chosen.append(name)
-        if part in NETWORKS and file.endswith(".safetensors"):
-            whole = [one for one in names if one.startswith(f"{part}/") and one.endswith(".safetensors")]
-            if "." not in file.removesuffix(".safetensors") or (
-                file.endswith(".fp16.safetensors") and not any(one.count(".") == 1 for one in whole)
-            ):
-                chosen.append(name)
-    return chosen
+    texts = [name for name in names if name.rpartition("/")[0] in PARTS and name.endswith(TEXTS)]
+    weights = ([f"{part}/{file}" for file in weights_of(part) if f"{part}/{file}" in names] for part in NETWORKS)
+    return sorted([*texts, *(name for name in names if name == "model_index.json"), *(w[0] for w in weights if w)])
+
+
+def weights_of(part: str) -> tuple[str, str]:
+    """What the weights of a network's folder are called: whole, and in half precision."""
+    stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
+    return f"{stem}.safetensors", f"{stem}.fp16.safetensors"
 
 
 def fetch(path: str) -> None:

@@ -21,8 +21,9 @@ import advanchor.torchvision_ops  # noqa: F401  (before diffusers)
 from advanchor.build import build
 from advanchor.compose import compose
 from advanchor.models import layout, single_file
-from advanchor.models.architectures import ARCHITECTURES
+from advanchor.models.architectures import ARCHITECTURES, SCHEDULE
 from advanchor.models.latent_diffusion import LatentDiffusion
+from advanchor.models.loading import assembled
 from advanchor.training.loop import leaves
 from advanchor.training.pools import Pool
 
@@ -37,7 +38,10 @@ def filled(cls: Any, config: Any) -> Any:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, p in net.named_parameters():
-            p.fill_(1.0) if "norm" in name and name.endswith("weight") else p.normal_(0, 0.02, generator=generator)
+            if "norm" in name and name.endswith("weight"):
+                p.fill_(1.0)
+            else:  # of a matrix or kernel as much as keeps the size of what it is given
+                p.normal_(0, max(1, p[0].numel()) ** -0.5, generator=generator)
         for name, b in net.named_buffers():
             b.copy_(torch.arange(b.numel()).view_as(b)) if name.endswith("position_ids") else b.zero_()
     return net
@@ -53,7 +57,7 @@ def opened(what: str, side: int | None) -> LatentDiffusion:
     parts: dict[str, Any] = {
         "unet": filled(diffusers.UNet2DConditionModel, unet),
         "vae": filled(diffusers.AutoencoderKL, made.vae),
-        "scheduler": diffusers.DDIMScheduler(**made.scheduler, prediction_type=made.predicts or "v_prediction"),
+        "scheduler": diffusers.DDIMScheduler(**SCHEDULE, prediction_type=made.predicts or "v_prediction"),
     }
     for (part, settings), pad in zip(made.encoders.items(), made.pads, strict=True):
         config = transformers.CLIPTextConfig(**settings)
@@ -61,13 +65,7 @@ def opened(what: str, side: int | None) -> LatentDiffusion:
         parts[part.replace("text_encoder", "tokenizer")] = single_file.tokenizer(
             pad, settings["max_position_embeddings"]
         )
-    if family.added:
-        pipe = diffusers.StableDiffusionXLPipeline(**parts, add_watermarker=False)
-    else:
-        pipe = diffusers.StableDiffusionPipeline(
-            **parts, safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False
-        )
-    return LatentDiffusion(what, pipe, "cpu", "none")
+    return LatentDiffusion(what, assembled(parts), "cpu", "none")
 
 
 def main() -> None:
@@ -84,7 +82,8 @@ def main() -> None:
     z = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(0))
     step = Pool(model, concept, z, (concept.templates[0],), 0).step(0, 0, 1)
     target = build(cfg.anchor, "anchor").start(model, concept, 0)
-    step.frozen(concept.phrase), step.frozen(concept.superclass)  # once for each step, whatever looks at it
+    for phrase in (concept.phrase, concept.superclass):  # once for each step, whatever looks at it
+        step.frozen(phrase)
     start = time.monotonic()
     target.descend(step, 1)
     anchor = time.monotonic() - start

@@ -1,6 +1,7 @@
 """Every family of models draws what diffusers draws and learns what a plain transcription learns."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,16 +183,15 @@ def test_an_adversarial_anchor_moves_the_names_tokens_by_the_formulas_gradient(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_erases_in_every_family_resumes_to_the_same_bits_or_refuses_in_one_sentence(
+def test_a_method_erases_in_every_family_goes_back_and_resumes_to_the_same_bits(
     other: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    anchor = "concept" if method in NO_ANCHOR else "adversarial"
-    try:
-        whole = erase(other, tmp_path / "whole", method, anchor)
-    except BadInput as refused:
-        if "\n" in str(refused):
-            raise
-        return
+    own = {
+        **dict.fromkeys(NO_ANCHOR, "concept"),
+        "mace": "published",
+    }  # MACE's perturbation moves a text encoder's input
+    anchor = own.get(method, "adversarial")
+    whole = erase(other, tmp_path / "whole", method, anchor)
     prompt: dict[str, Any] = dict(texts=["a butterfly"], seeds=[1], steps=2, guidance=2.0)
     before = other.latents(**prompt)
     with other.edited(whole):
@@ -205,10 +205,8 @@ def test_a_method_erases_in_every_family_resumes_to_the_same_bits_or_refuses_in_
         if i == 1:
             raise Killed
 
-    try:
+    with suppress(Killed):  # a closed form has no second step
         erase(other, tmp_path / "killed", method, anchor, log=log)
-    except Killed:
-        pass
     assert equal(erase(other, tmp_path / "killed", method, anchor), whole)
 
 
@@ -276,5 +274,5 @@ def test_what_moves_the_input_of_one_text_encoder_is_refused_where_there_are_two
     anchor = Adversarial(name="a", loss="direction", schedule="alternating", place="input", steps=1, lr=0.1)
     with pytest.raises(BadInput, match=r"two text encoders.*anchor\.place=output"):
         anchor.start(model, concept, 0).loss(noised(model, concept))
-    with pytest.raises(BadInput, match="leave ring_a_bell"):
+    with pytest.raises(BadInput, match="attacks that search for tokens"):
         model.vocabulary()

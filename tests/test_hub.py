@@ -149,12 +149,8 @@ def test_a_repository_that_cannot_be_had_is_one_sentence(
 
 
 def test_of_a_repositorys_files_those_are_fetched_that_are_loaded() -> None:
-    names = ["unet/a.bin", "unet/a.fp16.safetensors", "unet/a.safetensors", "unet/a.non_ema.safetensors"]
-    names += [
-        "vae/b.fp16.safetensors",
-        "safety_checker/c.safetensors",
-        "model_index.json",
-        "x.ckpt",
-        "unet/config.json",
-    ]
-    assert wanted(names) == ["model_index.json", "unet/a.safetensors", "unet/config.json", "vae/b.fp16.safetensors"]
+    unet, vae = "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"
+    chosen = [f"{unet}.safetensors", f"{vae}.fp16.safetensors", "model_index.json", "unet/config.json"]
+    others = [f"{unet}.bin", f"{unet}.fp16.safetensors", f"{unet}.non_ema.safetensors", "x.ckpt", "README.md"]
+    others += [f"{unet}-00001-of-00002.safetensors", "safety_checker/model.safetensors"]
+    assert wanted([*others, *chosen]) == sorted(chosen)

@@ -9,6 +9,7 @@ import diffusers
 import pytest
 import torch
 import transformers
+from conftest import script
 from safetensors.torch import save_file
 
 import advanchor.torchvision_ops  # noqa: F401  (diffusers imports its networks when they are first used)
@@ -168,17 +169,27 @@ def of_open_clip(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def test_a_file_is_the_model_that_was_written_to_it(made: tuple[str, Any, Path]) -> None:
     what, parts, file = made
-    predicts = "epsilon" if what != "Stable Diffusion 2.x" else "v_prediction"
-    model = StableDiffusion(name="m", path=str(file), predicts=None if predicts == "epsilon" else predicts)  # type: ignore[arg-type]
+    asked: Any = "v_prediction" if what == "Stable Diffusion 2.x" else None  # which a file of 2.x does not say
+    model = StableDiffusion(name="m", path=str(file), predicts=asked)
     assert model.files() == [file]
     loaded = model.open("cpu")
-    assert loaded.predicts == predicts
+    assert loaded.predicts == (asked or "epsilon")
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
         if part in parts:
             own, read = parts[part].state_dict(), getattr(loaded.pipe, part).state_dict()
             assert all(torch.equal(tensor, read[name]) for name, tensor in own.items())
     assert loaded.draw([], steps=2, guidance=2.0) == []
     assert torch.isfinite(loaded.latents(["a fox"], [1], steps=2, guidance=2.0)).all()
+
+
+def test_a_step_at_full_size_is_a_line_of_the_page(
+    made: tuple[str, Any, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["full_size.py", made[0], "--side", "8"])
+    script("full_size").main()
+    row = capsys.readouterr().out
+    assert row.startswith(f"| {made[0]}, 64 px | 0 M | ")
+    assert "0 tensors, 0 M" in row
 
 
 def test_a_file_that_lacks_or_holds_too_much_is_one_sentence(made: tuple[str, Any, Path]) -> None:

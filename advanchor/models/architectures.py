@@ -4,7 +4,7 @@ weights. The numbers are those of the configs that were published beside the wei
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 CLIP_L: dict[str, Any] = {
@@ -39,6 +39,16 @@ UNET: dict[str, Any] = {
 }
 
 
+SCHEDULE: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Settings of each part.
@@ -56,16 +66,6 @@ class Architecture:
     encoders: dict[str, dict[str, Any]]
     pads: tuple[str, ...]
     predicts: str | None = "epsilon"
-    scheduler: dict[str, Any] = field(
-        default_factory=lambda: {
-            "beta_start": 0.00085,
-            "beta_end": 0.012,
-            "beta_schedule": "scaled_linear",
-            "clip_sample": False,
-            "set_alpha_to_one": False,
-            "steps_offset": 1,
-        }
-    )
 
 
 END = "<|endoftext|>"

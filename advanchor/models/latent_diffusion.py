@@ -53,7 +53,8 @@ class LatentDiffusion:
             self._sentences, self._inputs = Sentences(self.tokenizer, self.text_encoder, self.device), plain
         for network in (self.unet, *self._sentences.encoders.values(), pipe.vae):
             network.eval().requires_grad_(False)
-        self.length = self._sentences.length
+        self._tokens = self._sentences.tokens
+        self.length = self._tokens.length
         self.timesteps: int = pipe.scheduler.config.num_train_timesteps
         self._space = Diffusion(pipe.scheduler.alphas_cumprod.to(self.device), pipe.scheduler.config.prediction_type)
         self.predicts = self._space.predicts
@@ -82,7 +83,7 @@ class LatentDiffusion:
 
     def cut(self, texts: Sequence[str]) -> list[str]:
         """Those of the texts that are longer than the text encoder."""
-        return self._sentences.cut(texts)
+        return self._tokens.cut(texts)
 
     def vocabulary(self, weights: Edit | None = None) -> Tensor:
         """What the text encoder reads for each token, (V, d), under an edit."""
@@ -90,19 +91,19 @@ class LatentDiffusion:
 
     def ids(self, text: str) -> list[int]:
         """The tokens of a text, without start and end."""
-        return self._sentences.ids(text)
+        return self._tokens.ids(text)
 
     def spoken(self) -> list[int]:
         """All tokens that a sentence can hold: neither start, end nor padding."""
-        return self._sentences.spoken()
+        return self._tokens.spoken()
 
     def words(self, ids: Sequence[int]) -> str:
         """Tokens as words."""
-        return self._sentences.words(ids)
+        return self._tokens.words(ids)
 
     def end(self, text: str) -> int:
         """Position of the end token, at which the text encoder's output is the embedding of the whole sentence."""
-        return self._sentences.end(text)
+        return self._tokens.end(text)
 
     def span(self, text: str, words: str) -> list[int]:
         """Positions of all BPE pieces of `words` in the encoded text, counted with the start token.
@@ -110,7 +111,7 @@ class LatentDiffusion:
         Raises:
             BadInput: the words are not in the text, or some of them are cut off behind the text encoder's last token.
         """
-        return self._sentences.span(text, words)
+        return self._tokens.span(text, words)
 
     def predict(
         self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None, seen: list[Tensor] | None = None
@@ -172,7 +173,7 @@ class LatentDiffusion:
         try:
             self._guidance = part(edit, "guidance.")
             if text:
-                self._sentences.forget()
+                self._sentences.memory.forget()
             with torch.no_grad():
                 for own, tensor in swaps:
                     own.copy_(tensor)
@@ -181,7 +182,7 @@ class LatentDiffusion:
         finally:
             self._guidance = {}
             if text:
-                self._sentences.forget()
+                self._sentences.memory.forget()
             with torch.no_grad():
                 for (own, _), tensor in zip(swaps, before, strict=True):
                     own.copy_(tensor)

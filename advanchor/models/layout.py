@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from advanchor import hub
 from advanchor.core import BadInput, Need
 from advanchor.models import noise_schedule
 
@@ -197,8 +198,8 @@ def weights(part: Path) -> Path:
     Raises:
         BadInput: there is none.
     """
-    stem = "model" if part.name.startswith("text_encoder") else "diffusion_pytorch_model"
-    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
+    whole, half = hub.weights_of(part.name)
+    for name in (whole, half):
         if (part / name).is_file():
             return part / name
     if any(part.glob("*.index*.json")):
@@ -209,11 +210,11 @@ def weights(part: Path) -> Path:
     if pickles := sorted([*part.glob("*.bin"), *part.glob("*.pt"), *part.glob("*.ckpt")]):
         raise BadInput(
             f"{pickles[0]} is a pickle, which can hold more than tensors and is not read: "
-            f"take {stem}.safetensors from where the model came from; or, if you trust the file, "
+            f"take {whole} from where the model came from; or, if you trust the file, "
             "load the pipeline with diffusers and write it anew by save_pretrained('<folder>'), "
             "which makes safetensors."
         )
-    raise BadInput(f"{part / stem}.safetensors is missing: copy it from where the model came from.")
+    raise BadInput(f"{part / whole} is missing: copy it from where the model came from.")
 
 
 def whole(file: Path) -> set[str]:

@@ -41,18 +41,22 @@ def pipeline(root: Path) -> Any:
         where, chosen = root / "scheduler", getattr(diffusers, layout.scheduler(root))
         parts["scheduler"] = loaded(where, lambda: chosen.from_pretrained(where, local_files_only=True))
         index = layout.read(root / "model_index.json")
-        if family.added:
-            blank = index.get("force_zeros_for_empty_prompt", True)  # the default is that of diffusers
-            return diffusers.StableDiffusionXLPipeline(
-                **parts, force_zeros_for_empty_prompt=blank, add_watermarker=False
-            )
-        return diffusers.StableDiffusionPipeline(
-            **parts,
-            safety_checker=None,
-            feature_extractor=None,
-            image_encoder=None,
-            requires_safety_checker=False,
-        )
+        return assembled(parts, index.get("force_zeros_for_empty_prompt", True))  # the default is that of diffusers
+
+
+def assembled(parts: Mapping[str, Any], blank: bool = True) -> Any:
+    """The pipeline of these parts, by the names that they have in a folder.
+
+    Args:
+        blank: of Stable Diffusion XL: no prompt is all zeros when sampling.
+    """
+    import diffusers
+
+    if "text_encoder_2" in parts:
+        return diffusers.StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=blank, add_watermarker=False)
+    return diffusers.StableDiffusionPipeline(
+        **parts, safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False
+    )
 
 
 def network(cls: Any, part: Path) -> Any:

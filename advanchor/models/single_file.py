@@ -13,8 +13,8 @@ from typing import Any
 
 from advanchor.core import BadInput
 from advanchor.models import layout
-from advanchor.models.architectures import ARCHITECTURES, Architecture
-from advanchor.models.loading import fitted, quiet
+from advanchor.models.architectures import ARCHITECTURES, SCHEDULE, Architecture
+from advanchor.models.loading import assembled, fitted, quiet
 
 # A name that only files of the architecture hold.
 MARKS = {
@@ -95,12 +95,8 @@ def pipeline(file: Path, asked: str | None) -> Any:
             own = own if wrapped else {name.removeprefix("text_model."): tensor for name, tensor in own.items()}
             parts[part] = fitted(encoder, own, file)
             parts[part.replace("text_encoder", "tokenizer")] = tokenizer(pad, settings["max_position_embeddings"])
-        parts["scheduler"] = diffusers.DDIMScheduler(**made.scheduler, prediction_type=predicted(file, asked))
-        if family.added:
-            return diffusers.StableDiffusionXLPipeline(**parts, add_watermarker=False)
-        return diffusers.StableDiffusionPipeline(
-            **parts, safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False
-        )
+        parts["scheduler"] = diffusers.DDIMScheduler(**SCHEDULE, prediction_type=predicted(file, asked))
+        return assembled(parts)
 
 
 def tokenizer(pad: str, length: int) -> Any:

@@ -9,7 +9,9 @@ from pydantic import Field
 
 from advanchor import hub
 from advanchor.core import Need, option
+from advanchor.models.architectures import SCHEDULE
 from advanchor.models.layout import offered
+from advanchor.models.loading import assembled
 from advanchor.models.spaces import Predicts
 
 if TYPE_CHECKING:
@@ -72,15 +74,7 @@ class Random:
                 **ids,
             )
 
-        scheduler = diffusers.DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-            prediction_type=self.predicts,
-        )
+        scheduler = diffusers.DDIMScheduler(**SCHEDULE, prediction_type=self.predicts)
         further: dict[str, Any] = {}
         if self.family == "sdxl":
             further = {
@@ -117,14 +111,4 @@ class Random:
             )
             second = CLIPTextModelWithProjection(words(24)) if self.family == "sdxl" else None
         parts = {"vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer, "unet": unet, "scheduler": scheduler}
-        if second is not None:
-            return diffusers.StableDiffusionXLPipeline(
-                **parts, text_encoder_2=second, tokenizer_2=tokenizer, add_watermarker=False
-            )
-        return diffusers.StableDiffusionPipeline(
-            **parts,
-            safety_checker=None,
-            feature_extractor=None,
-            image_encoder=None,
-            requires_safety_checker=False,
-        )
+        return assembled(parts if second is None else {**parts, "text_encoder_2": second, "tokenizer_2": tokenizer})
