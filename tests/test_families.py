@@ -186,10 +186,8 @@ def test_an_adversarial_anchor_moves_the_names_tokens_by_the_formulas_gradient(
 def test_a_method_erases_in_every_family_goes_back_and_resumes_to_the_same_bits(
     other: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    own = {
-        **dict.fromkeys(NO_ANCHOR, "concept"),
-        "mace": "published",
-    }  # MACE's perturbation moves a text encoder's input
+    # MACE's perturbation moves the input of a text encoder, of which XL has two
+    own = {**dict.fromkeys(NO_ANCHOR, "concept"), "mace": "published"}
     anchor = own.get(method, "adversarial")
     whole = erase(other, tmp_path / "whole", method, anchor)
     prompt: dict[str, Any] = dict(texts=["a butterfly"], seeds=[1], steps=2, guidance=2.0)
