@@ -161,12 +161,13 @@ def check(cfg: DictConfig) -> None:
         built[f"{sort}.{name}"] = build(node, sort, f"{sort}.{name}")
         if sort == "attack" and node.get("never") is not None:
             ignorant(str(node.never), [part.name for part in built["concept"].parts], "never")
-    for where, part in built.items():
-        lacks = [one for one in getattr(part, "needs", ()) if one not in built["model"].offers]
-        if lacks:
+    wanted = {f"{where.partition('.')[0]}={part.name}": getattr(part, "needs", ()) for where, part in built.items()}
+    wanted[f"sample.scheduler={cfg.sample.scheduler}"] = sample_of(cfg).needs
+    for what, needs in wanted.items():
+        if lacks := [one for one in needs if one not in built["model"].offers]:
             raise BadInput(
-                f"{where.partition('.')[0]}={part.name} needs {lacks[0]} as it is set, and model={cfg.model.name} has "
-                "none: name another one, or another model."
+                f"{what} needs {lacks[0]} as it is set, and model={cfg.model.name} has none: name another one, or "
+                "another model."
             )
     for part in (p for p in built.values() if hasattr(p, "suits")):  # some know or need only certain concepts
         for one in built["concept"].parts:

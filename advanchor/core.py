@@ -51,7 +51,15 @@ UNetScope = Literal["attn2", "attn2.kv", "noxattn", "full", "transformers"]  # e
 Scope = Literal["attn2", "attn2.kv", "noxattn", "full", "transformers", "text_encoder"]
 Head = Literal["object", "style", "nudity"]
 # What a part can need of a model beside the interface (its `needs`), and what a model says of itself (`offers`).
-Need = Literal["a single text encoder", "a prediction of noise"]
+Need = Literal[
+    "a single text encoder",
+    "a prediction of noise",
+    "cross-attention layers",
+    "a diffusion's noise schedule",
+    "an embedding of the whole sentence",
+    "CLIP's tokens",
+    "T5's tokens",
+]
 NOTHING = "nothing"  # what a detector with a reject class answers for a smear, noise or a blend
 
 

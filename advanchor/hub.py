@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from advanchor.core import BadInput
 
 ASSETS = Path(__file__).parent / "assets"
 NAME = re.compile(r"(?P<repository>[\w][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
-PARTS = (*NETWORKS, "tokenizer", "tokenizer_2", "scheduler")
-TEXTS = (".json", ".txt")
+NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+PARTS = (*NETWORKS, "tokenizer", "tokenizer_2", "tokenizer_3", "scheduler")
+TEXTS = (".json", ".txt", "spiece.model")
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +50,24 @@ def wanted(names: Sequence[str]) -> list[str]:
     """Of a repository's files those that are loaded: configs, tokenizer, and of each network the safetensors, in half
     precision where there are no others.
     """
-    texts = [name for name in names if name.rpartition("/")[0] in PARTS and name.endswith(TEXTS)]
-    weights = ([f"{part}/{file}" for file in weights_of(part) if f"{part}/{file}" in names] for part in NETWORKS)
-    return sorted([*texts, *(name for name in names if name == "model_index.json"), *(w[0] for w in weights if w)])
+    parts = {part: [n.removeprefix(f"{part}/") for n in names if n.rpartition("/")[0] == part] for part in PARTS}
+    found = {f"{part}/{n}" for part, own in parts.items() for n in own if n.endswith(TEXTS) and ".index." not in n}
+    found |= {f"{part}/{file}" for part in NETWORKS for file in weights_of(part, parts[part])}
+    return sorted({*found, *(name for name in names if name == "model_index.json")})
 
 
-def weights_of(part: str) -> tuple[str, str]:
-    """What the weights of a network's folder are called: whole, and in half precision."""
+def weights_of(part: str, names: Collection[str]) -> list[str]:
+    """Of the names in a network's folder those of its weights: one file, or an index and the files it is cut into; in
+    half precision if there are no others; none if there are none.
+    """
     stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
-    return f"{stem}.safetensors", f"{stem}.fp16.safetensors"
+    for half in ("", ".fp16"):
+        if (one := f"{stem}{half}.safetensors") in names:
+            return [one]
+        index, cut = f"{stem}.safetensors.index{half}.json", re.compile(rf"{stem}{half}-\d+-of-\d+\.safetensors")
+        if index in names and (shards := sorted(filter(cut.fullmatch, names))):
+            return [index, *shards]
+    return []
 
 
 def fetch(path: str) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from advanchor.core import BadInput, Head, Positive, option
+from advanchor.core import BadInput, Head, Need, Positive, option
 from advanchor.store import slug
 
 MOST = 200_000  # images that a run may ask for on each side; the field's largest sets have 30,000 prompts
@@ -40,6 +40,11 @@ class Sample:
     keep: Positive
     near: Positive
     half: Literal["all", "choose", "report"] = "all"
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Of a model (core.py)."""
+        return () if self.scheduler == "own" else ("a diffusion's noise schedule",)
 
     @property
     def first(self) -> int:

@@ -252,7 +252,7 @@ def main() -> None:
     trained = json.loads((ROOT / "advanchor/assets/training.json").read_text())
     from advanchor.judges.emoji import _clip, _detector, _features
 
-    nets = {"vae": model.pipe.vae, "clip": model.text_encoder, "unet": model.unet}
+    nets = {"vae": model.pipe.vae, "clip": model.pipe.text_encoder, "unet": model.network}
     nets |= {by: _detector(by) for by in judge.judges} | {"features": _features(), "openclip": _clip()[0]}
     parts = "\n".join(
         f"| {k} | {what} | {sum(p.numel() for p in nets[k].parameters()) / 1e6:.2f} M | {trained[k]['steps']} | "

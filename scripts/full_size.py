@@ -65,7 +65,7 @@ def opened(what: str, side: int | None) -> LatentDiffusion:
         parts[part.replace("text_encoder", "tokenizer")] = single_file.tokenizer(
             pad, settings["max_position_embeddings"]
         )
-    return LatentDiffusion(what, assembled(parts), "cpu", "none")
+    return LatentDiffusion(what, assembled(made.pipeline, parts), "cpu", "none")
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def main() -> None:
     moved = sum(not torch.equal(theta[name], frozen[name]) for name in theta)
     if not torch.isfinite(loss) or moved < len(theta):
         sys.exit(f"loss {loss.item()}, {moved} of {len(theta)} tensors moved")
-    millions = sum(p.numel() for p in model.unet.parameters()) / 1e6
+    millions = sum(p.numel() for p in model.network.parameters()) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
         f"| {args.what}, {model.pixels} px | {millions:.0f} M | {loaded:.0f} s | {anchor:.1f} s | {train:.1f} s | "

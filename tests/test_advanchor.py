@@ -35,12 +35,12 @@ def texts(phrase: str) -> list[str]:
 
 def predict(model: Any, step: Step, cond: Tensor) -> Tensor:
     """The frozen prediction without the project's own `eps`."""
-    return model.unet(step.x, step.t, encoder_hidden_states=cond, return_dict=False)[0]
+    return model.network(step.x, step.t, encoder_hidden_states=cond, return_dict=False)[0]
 
 
 def encode(model: Any, phrases: list[str]) -> Tensor:
-    ids = model.tokenizer(phrases, padding="max_length", return_tensors="pt").input_ids
-    return model.text_encoder(input_ids=ids).last_hidden_state
+    ids = model.pipe.tokenizer(phrases, padding="max_length", return_tensors="pt").input_ids
+    return model.pipe.text_encoder(input_ids=ids).last_hidden_state
 
 
 def adversary(model: Any, concept: Any, **changes: Any) -> Search:
@@ -58,14 +58,14 @@ def test_loss_and_gradient_equal_the_formula(model: Any, concept: Any, step: Ste
     span = model.span("a butterfly", "butterfly")
     assert len(span) == len(delta) > 1
     starts = [1, 4, 4]  # of "a butterfly" in the three sentences, after the start token
-    ids = model.tokenizer(texts("a butterfly"), padding="max_length", return_tensors="pt").input_ids
+    ids = model.pipe.tokenizer(texts("a butterfly"), padding="max_length", return_tensors="pt").input_ids
     shift = torch.zeros(3, ids.shape[1], delta.shape[1])
     for row, start in enumerate(starts):
         shift[row, start + 1 : start + 1 + len(delta)] = delta
     if place == "output":
         e_a = encode(model, texts("a butterfly")) + shift
     else:
-        handle = model.text_encoder.get_input_embeddings().register_forward_hook(lambda m, i, out: out + shift)
+        handle = model.pipe.text_encoder.get_input_embeddings().register_forward_hook(lambda m, i, out: out + shift)
         e_a = encode(model, texts("a butterfly"))
         handle.remove()
     n_a = predict(model, step, e_a)
@@ -92,7 +92,7 @@ def test_without_a_perturbation_the_direction_loss_is_the_squared_distance_to_th
 
 
 def test_the_loss_falls_and_only_the_concepts_tokens_move(model: Any, concept: Any, step: Step) -> None:
-    before = {k: v.clone() for k, v in model.unet.state_dict().items()}
+    before = {k: v.clone() for k, v in model.network.state_dict().items()}
     a = adversary(model, concept)
     start = a.loss(step).item()
     a.descend(step, 20)
@@ -100,7 +100,7 @@ def test_the_loss_falls_and_only_the_concepts_tokens_move(model: Any, concept: A
     moved = (a.condition(step.templates) - model.encode(step.texts(concept.phrase))).abs().sum(-1) > 0
     for row, text in zip(moved, step.texts(concept.phrase), strict=True):
         assert row.nonzero().flatten().tolist() == model.span(text, concept.name)
-    assert all(torch.equal(before[k], v) for k, v in model.unet.state_dict().items())
+    assert all(torch.equal(before[k], v) for k, v in model.network.state_dict().items())
 
 
 def test_a_batch_is_done_as_soon_as_its_loss_is_below_tau(model: Any, concept: Any, step: Step) -> None:
@@ -187,14 +187,14 @@ def test_the_erasing_loss_and_its_gradient_equal_the_formula(model: Any, concept
         n_a, n_b = predict(model, step, e_a), predict(model, step, encode(model, texts("a bug")))
     with model.edited(theta):
         for name in theta:
-            model.unet.get_parameter(name).requires_grad_()
+            model.network.get_parameter(name).requires_grad_()
         s_c, s_b = (
             predict(model, step, encode(model, texts("a butterfly"))),
             predict(model, step, encode(model, texts("a bug"))),
         )
         expected = ((s_c - n_a) ** 2).mean() + 10 * ((s_b - n_b) ** 2).mean()
-        reference = torch.autograd.grad(expected, [model.unet.get_parameter(name) for name in theta])
-        model.unet.requires_grad_(False)
+        reference = torch.autograd.grad(expected, [model.network.get_parameter(name) for name in theta])
+        model.network.requires_grad_(False)
     assert got.item() == pytest.approx(expected.item(), abs=1e-6)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(gradient, reference, strict=True))
 
@@ -243,11 +243,11 @@ def test_three_steps_equal_plain_adam_on_the_formula(model: Any, concept: Any, t
 def test_only_the_declared_scope_changes_and_the_frozen_network_does_not(
     model: Any, concept: Any, anchor: Any, tmp_path: Path
 ) -> None:
-    before = {k: v.clone() for k, v in model.unet.state_dict().items()}
+    before = {k: v.clone() for k, v in model.network.state_dict().items()}
     edit = METHOD.erase(model, [anchor.start(model, concept, 0)], 0, tmp_path, lambda i, **s: None)
     assert set(edit) == {k for k in before if ".attn2." in k}
     assert any(not torch.equal(edit[k], before[k]) for k in edit)
-    assert all(torch.equal(before[k], v) for k, v in model.unet.state_dict().items())
+    assert all(torch.equal(before[k], v) for k, v in model.network.state_dict().items())
 
 
 def test_zero_steps_and_the_concept_as_its_own_anchor_change_nothing(model: Any, concept: Any, tmp_path: Path) -> None:

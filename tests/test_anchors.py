@@ -68,17 +68,17 @@ def test_an_anchor_of_words_is_the_embedding_of_the_sentence_with_those_words(
     target = anchor.start(model, concept, 0)
     assert torch.equal(target.condition(TEMPLATES), encode(model, phrase))
     texts = ["" if phrase is None else t.replace("{}", phrase) for t in TEMPLATES]
-    assert target.ends(TEMPLATES) == [len(model.tokenizer(t).input_ids) - 1 for t in texts]
+    assert target.ends(TEMPLATES) == [len(model.pipe.tokenizer(t).input_ids) - 1 for t in texts]
     if phrase:  # all of these sentences end with their subject
-        assert target.subjects(TEMPLATES) == [end - 1 for end in target.ends(TEMPLATES)]
+        assert target.subjects(TEMPLATES) == [[end - 1] for end in target.ends(TEMPLATES)]
         assert target.subjects(["{} of a cat"]) == target.subjects(["{}"])
 
 
 def test_the_nearest_sibling_is_the_kept_concept_with_the_most_similar_sentences(model: Any, concept: Any) -> None:
     def pooled(phrase: str) -> Tensor:
         texts = [t.replace("{}", phrase) for t in concept.templates]
-        ids = model.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
-        return model.text_encoder(ids).pooler_output
+        ids = model.pipe.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
+        return model.pipe.text_encoder(ids).pooler_output
 
     similarities = {
         p: float(F.cosine_similarity(pooled(p), pooled(concept.phrase)).mean()) for p in concept.keep.values()
@@ -139,7 +139,7 @@ def test_projection_leaves_nothing_along_the_defining_direction_and_everything_e
     concept = replace(concept, templates=TEMPLATES)
     e_c, e_b = encode(model, concept.phrase), encode(model, concept.superclass)
     own = on_span(model, concept, e_c).mean((0, 1))
-    lengths = [len(model.tokenizer(t.format("a bug")).input_ids) for t in TEMPLATES]
+    lengths = [len(model.pipe.tokenizer(t.format("a bug")).input_ids) for t in TEMPLATES]
     kinds = torch.stack([row[n - 3 : n - 1].mean(0) for row, n in zip(e_b, lengths, strict=True)]).mean(
         0
     )  # "a bug" is the end of each sentence

@@ -103,7 +103,7 @@ def assault(model: Any, edits: dict[str, Any], needed: dict[str, list[str]], tmp
 
 
 def state(model: Any) -> dict[str, Any]:
-    return {k: v.clone() for part in (model.unet, model.text_encoder) for k, v in part.state_dict().items()}
+    return {k: v.clone() for part in (model.network, model.pipe.text_encoder) for k, v in part.state_dict().items()}
 
 
 def same(a: list[Shots], b: list[Shots]) -> None:

@@ -154,14 +154,14 @@ def test_another_name_takes_the_place_of_whole_words_only() -> None:
 @pytest.mark.parametrize("phrase", ["a butterfly and a butterfly", "a Butterfly, butterfly"])
 def test_every_occurrence_of_the_name_is_its_span(model: Any, phrase: str, suffix: str) -> None:
     slot = Slot(model, concept_of(name="butterfly", phrase=phrase, templates=["{}", "{} by a butterfly"]), suffix)
-    ids = model.tokenizer("butterfly" + suffix).input_ids[1:-1]
+    ids = model.pipe.tokenizer("butterfly" + suffix).input_ids[1:-1]
     for text, span, places in zip(
         slot.texts(slot.concept.templates),
         slot.spans(slot.concept.templates),
         slot.places(slot.concept.templates),
         strict=True,
     ):
-        whole = model.tokenizer(text).input_ids
+        whole = model.pipe.tokenizer(text).input_ids
         assert len(places) == text.lower().count("butterfly")
         assert all([whole[p] for p in place] == ids for place in places)
         assert span == sorted(set(span)) == [p for place in places for p in place]
@@ -173,7 +173,9 @@ def test_a_perturbation_moves_every_occurrence_alike_and_nothing_else(model: Any
     slot = Slot(model, concept)
     delta = torch.ones_like(slot.tokens(), requires_grad=True)
     moved = []
-    watch = model.text_encoder.get_input_embeddings().register_forward_hook(lambda module, args, out: moved.append(out))
+    watch = model.pipe.text_encoder.get_input_embeddings().register_forward_hook(
+        lambda module, args, out: moved.append(out)
+    )
     e = slot.encode(concept.templates, delta, place)  # type: ignore[arg-type]
     watch.remove()
     slots = sum(len(span) for span in slot.spans(concept.templates))

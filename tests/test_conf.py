@@ -28,7 +28,8 @@ PARTS = [(g, o) for g in ("model", "judge", "concept", "anchor", "method", "metr
 
 @pytest.mark.parametrize(("group", "option"), PARTS)
 def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
-    path = ["model.path=bundled", "model.predicts=null"] if option.startswith("sd") and group == "model" else []
+    path = ["model.path=bundled", "model.predicts=null", "model.distilled=null"]
+    path = path if option.startswith(("sd", "flux")) and group == "model" else []
     if (group, option) == ("metric", "reference"):
         never = [reference(tmp_path / str(seed), ["fox"], seed) for seed in (1, 2)]
         path = [f"metric.reference.references=[{','.join(never)}]"]

@@ -85,11 +85,13 @@ def test_published_is_a_name_for_the_anchor_that_a_method_was_published_with(tmp
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_seed_gives_the_same_bits_and_the_frozen_model_stays(method: str, model: Any, tmp_path: Path) -> None:
-    before = {k: v.clone() for part in (model.unet, model.text_encoder) for k, v in part.state_dict().items()}
+    before = {k: v.clone() for part in (model.network, model.pipe.text_encoder) for k, v in part.state_dict().items()}
     first, again = (erase(model, tmp_path / name, method) for name in ("first", "again"))
     assert equal(first, again)
     assert all(
-        torch.equal(before[k], v) for part in (model.unet, model.text_encoder) for k, v in part.state_dict().items()
+        torch.equal(before[k], v)
+        for part in (model.network, model.pipe.text_encoder)
+        for k, v in part.state_dict().items()
     )
 
 
@@ -223,7 +225,7 @@ def test_uce_on_several_concepts_is_one_system_with_all_of_them(model: Any, tmp_
     edit = erase(model, tmp_path / "edit", "uce", "superclass", "emoji/fox_and_car")
 
     def last(text: str) -> Any:
-        return model.encode([text])[0, len(model.tokenizer(text).input_ids) - 2].double()[:, None]
+        return model.encode([text])[0, len(model.pipe.tokenizer(text).input_ids) - 2].double()[:, None]
 
     keep = {
         phrase
@@ -231,7 +233,7 @@ def test_uce_on_several_concepts_is_one_system_with_all_of_them(model: Any, tmp_
         for phrase in part.keep.values()
     }
     for name, got in edit.items():
-        w = model.unet.get_parameter(name).double()
+        w = model.network.get_parameter(name).double()
         left, right = 0.5 * w, 0.5 * torch.eye(w.shape[1]).double()
         for phrase, goal in (("a fox", "an animal"), ("a car", "a vehicle"), *((p, p) for p in keep)):
             left, right = left + w @ last(goal) @ last(phrase).T, right + last(phrase) @ last(phrase).T

@@ -71,10 +71,10 @@ def test_esds_loss_and_gradient_equal_equation_7(model: Any, concept: Any, step:
         )
         goal = n_a - 1.5 * (n_c - n_a) if erase_from is None else n_f - 2.5 * (n_c - n_a)
     with model.edited(theta):
-        parameters = [model.unet.get_parameter(name).requires_grad_() for name in theta]
+        parameters = [model.network.get_parameter(name).requires_grad_() for name in theta]
         expected = (predict(model, step, encode(model, trained)) - goal).square().mean()
         reference = torch.autograd.grad(expected, parameters)
-        model.unet.requires_grad_(False)
+        model.network.requires_grad_(False)
     assert got.item() == pytest.approx(expected.item(), abs=1e-6)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(gradient, reference, strict=True))
 
@@ -138,10 +138,10 @@ def test_three_steps_of_esd_equal_plain_adam(model: Any, concept: Any, tmp_path:
 
 @pytest.mark.parametrize(("scope", "inside"), [("attn2", True), ("noxattn", False)])
 def test_esd_changes_its_scope_alone(model: Any, concept: Any, tmp_path: Path, scope: str, inside: bool) -> None:
-    before = {k: v.clone() for k, v in model.unet.state_dict().items()}
+    before = {k: v.clone() for k, v in model.network.state_dict().items()}
     edit = replace(ESD, scope=scope).erase(model, [Empty(name="empty").start(model, concept, 0)], 0, tmp_path, quiet)
     assert set(edit) == {k for k in before if (".attn2." in k) is inside}
-    assert all(torch.equal(before[k], v) for k, v in model.unet.state_dict().items())
+    assert all(torch.equal(before[k], v) for k, v in model.network.state_dict().items())
 
 
 def test_esd_with_the_concept_as_anchor_or_no_steps_changes_nothing(model: Any, concept: Any, tmp_path: Path) -> None:
@@ -196,12 +196,14 @@ def test_uce_equals_a_literal_transcription_of_equation_7(
 
     def last(text: str) -> Any:
         """The embedding of a sentence's last word piece, as a column; every sentence here ends with its subject."""
-        ids = model.tokenizer(text).input_ids
+        ids = model.pipe.tokenizer(text).input_ids
         return model.encode([text])[0, len(ids) - 2].double()[:, None]
 
-    assert set(edit) == {k for k in model.unet.state_dict() if k.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))}
+    assert set(edit) == {
+        k for k in model.network.state_dict() if k.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))
+    }
     for name, got in edit.items():
-        w = model.unet.get_parameter(name).double()
+        w = model.network.get_parameter(name).double()
         left, right = 0.5 * w, 0.5 * torch.eye(w.shape[1]).double()
         for template in concept.templates[:count]:
             c, goal = last(template.format("a butterfly")), w @ last(template.format("a bug"))
@@ -219,14 +221,14 @@ def test_uce_edits_the_concepts_token_towards_the_anchor(model: Any, concept: An
     )
     c, b = (model.encode([t])[0, model.end(t) - 1] for t in ("a butterfly", "a bug"))
     for name, w in edit.items():
-        assert torch.allclose(w @ c, model.unet.get_parameter(name) @ b, atol=1e-3)
+        assert torch.allclose(w @ c, model.network.get_parameter(name) @ b, atol=1e-3)
 
 
 def test_uce_with_the_concept_as_anchor_changes_nothing_and_learns_an_anchor_that_learns(
     model: Any, concept: Any, tmp_path: Path
 ) -> None:
     edit = UCE.erase(model, [Same(name="concept").start(model, concept, 0)], 0, tmp_path, quiet)
-    assert all(torch.allclose(v, model.unet.get_parameter(k), atol=1e-6) for k, v in edit.items())
+    assert all(torch.allclose(v, model.network.get_parameter(k), atol=1e-6) for k, v in edit.items())
     assert not list(tmp_path.iterdir())
     target = ANCHOR.start(model, concept, 0)
     UCE.erase(model, [target], 0, tmp_path, quiet)
@@ -245,7 +247,7 @@ def test_uce_expanded_guides_a_sentence_to_what_is_left_of_it_and_preserves_bare
     assert concept.templates[:3] == ("{}", "an emoji of {}", "a picture of {}")
 
     def at(text: str, behind: int) -> Any:
-        ids = model.tokenizer(text).input_ids
+        ids = model.pipe.tokenizer(text).input_ids
         return model.encode([text])[0, len(ids) - 1 - behind].double()
 
     pairs = [
@@ -255,7 +257,7 @@ def test_uce_expanded_guides_a_sentence_to_what_is_left_of_it_and_preserves_bare
     ]
     pairs += [(at(phrase, 1), at(phrase, 1)) for phrase in concept.keep.values()]
     for name, got in edit.items():
-        w = model.unet.get_parameter(name).double()
+        w = model.network.get_parameter(name).double()
         left, right = 0.5 * w, 0.5 * torch.eye(w.shape[1]).double()
         for c, goal in pairs:
             left, right = left + torch.outer(w @ goal, c), right + torch.outer(c, c)
@@ -323,13 +325,13 @@ def test_ac_kumaris_loss_and_gradient_have_the_teacher_in_training_and_no_gradie
     got = replace(KUMARI, prior=prior).loss(s, theta, e_a)
     gradient = torch.autograd.grad(got, list(theta.values()))
     with model.edited(theta):
-        parameters = [model.unet.get_parameter(name).requires_grad_() for name in theta]
+        parameters = [model.network.get_parameter(name).requires_grad_() for name in theta]
         n_a = predict(model, s, e_a)
         expected = (plain(model, s, "a butterfly") - n_a.detach()).square().mean() + prior * (
             n_a - s.truth
         ).square().mean()
         reference = torch.autograd.grad(expected, parameters)
-        model.unet.requires_grad_(False)
+        model.network.requires_grad_(False)
     assert got.item() == pytest.approx(expected.item(), abs=1e-6)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(gradient, reference, strict=True))
 
@@ -409,15 +411,15 @@ def test_saluns_mask_is_the_salient_share_of_the_guided_forgetting_gradient(
 ) -> None:
     pool = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0)
     mask = SALUN.mask(model, pool, 2)
-    model.unet.requires_grad_(True)
-    model.unet.zero_grad()
+    model.network.requires_grad_(True)
+    model.network.zero_grad()
     for i in range(2):
         s = pool.step(i, 3, 2)
         n_c, n_0 = plain(model, s, "a butterfly"), predict(model, s, encode(model, ["", ""]))
         (-((n_0 + 7.5 * (n_c - n_0)) - s.truth).square().mean()).backward()
-    gradients = {k: p.grad.abs() for k, p in model.unet.named_parameters()}
-    model.unet.zero_grad()
-    model.unet.requires_grad_(False)
+    gradients = {k: p.grad.abs() for k, p in model.network.named_parameters()}
+    model.network.zero_grad()
+    model.network.requires_grad_(False)
     ranked = torch.cat([g.flatten() for g in gradients.values()]).sort(descending=True).values
     threshold = ranked[round(0.4 * len(ranked)) - 1]
     agree = sum(int(((g >= threshold).float() == mask[k]).sum()) for k, g in gradients.items())
@@ -432,11 +434,11 @@ def test_saluns_mask_as_it_is_configured_is_guided_as_the_releases_is(model: Any
         build(compose(["model=random", "method=salun", "anchor=published"]).method, "method"), scope="attn2.kv"
     )
     mask = method.mask(model, pool, 1)
-    parameters = {name: model.unet.get_parameter(name).requires_grad_() for name in mask}
+    parameters = {name: model.network.get_parameter(name).requires_grad_() for name in mask}
     s = pool.step(0, 3, 2)
     guided = (1 + 7.5) * plain(model, s, "a butterfly") - 7.5 * predict(model, s, encode(model, ["", ""]))
     gradients = [g.abs() for g in torch.autograd.grad((guided - s.truth).square().mean(), list(parameters.values()))]
-    model.unet.requires_grad_(False)
+    model.network.requires_grad_(False)
     median = torch.cat([g.flatten() for g in gradients]).median()
     agree = sum(int(((g > median).float() == m).sum()) for g, m in zip(gradients, mask.values(), strict=True))
     assert agree >= 0.999 * sum(m.numel() for m in mask.values())
@@ -462,13 +464,13 @@ def test_saluns_loss_and_gradient_equal_the_formula(model: Any, concept: Any, tm
     got = SALUN.loss(forget, retain, theta, e_a)
     gradient = torch.autograd.grad(got, list(theta.values()))
     with model.edited(theta):
-        parameters = [model.unet.get_parameter(name).requires_grad_() for name in theta]
+        parameters = [model.network.get_parameter(name).requires_grad_() for name in theta]
         goal = predict(model, forget, e_a).detach()
         expected = (plain(model, forget, "a butterfly") - goal).square().mean() + 0.3 * (
             plain(model, retain, None) - retain.truth
         ).square().mean()
         reference = torch.autograd.grad(expected, parameters)
-        model.unet.requires_grad_(False)
+        model.network.requires_grad_(False)
     assert got.item() == pytest.approx(expected.item(), abs=1e-6)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(gradient, reference, strict=True))
     assert not any("butterfly" in t for t in retain.templates)
@@ -528,14 +530,14 @@ def test_sas_fisher_information_is_the_mean_squared_gradient(model: Any, concept
     replay = Pool.drawn(model, concept, 4, 0, tmp_path, steps=2, guidance=2.0, sentences=kept(concept), name="kept")
     information = SA.information(model, replay)
     names = list(model.weights("attn2"))
-    parameters = [model.unet.get_parameter(name).requires_grad_() for name in names]
+    parameters = [model.network.get_parameter(name).requires_grad_() for name in names]
     squares = []
     for i in range(3):
         s = replay.step(i, 3, 1)
         squares.append(
             [g.square() for g in torch.autograd.grad((plain(model, s, None) - s.truth).square().mean(), parameters)]
         )
-    model.unet.requires_grad_(False)
+    model.network.requires_grad_(False)
     for name, parts in zip(names, zip(*squares, strict=True), strict=True):
         assert torch.allclose(information[name], torch.stack(parts).mean(0), rtol=1e-4, atol=1e-10)
 
@@ -553,13 +555,13 @@ def test_sas_loss_and_gradient_equal_equation_6(model: Any, concept: Any, tmp_pa
     gradient = torch.autograd.grad(got, list(theta.values()))
     frozen = {k: v.clone() for k, v in model.weights("attn2").items()}
     with model.edited(theta):
-        parameters = {name: model.unet.get_parameter(name).requires_grad_() for name in theta}
+        parameters = {name: model.network.get_parameter(name).requires_grad_() for name in theta}
         expected = (plain(model, surrogate, "a butterfly") - surrogate.truth).square().mean() + 0.7 * (
             plain(model, replay, None) - replay.truth
         ).square().mean()
         expected = expected + 20.0 * sum((information[k] * (p - frozen[k]) ** 2).sum() for k, p in parameters.items())
         reference = torch.autograd.grad(expected, list(parameters.values()))
-        model.unet.requires_grad_(False)
+        model.network.requires_grad_(False)
     assert got.item() == pytest.approx(expected.item(), rel=1e-5)
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(gradient, reference, strict=True))
 
@@ -604,7 +606,7 @@ def attention(model: Any, s: Any, e: Any) -> list[Any]:
     itself.
     """
     caught: list[Any] = []
-    layers = [m for name, m in model.unet.named_modules() if name.endswith("attn2")]
+    layers = [m for name, m in model.network.named_modules() if name.endswith("attn2")]
     handles = [m.register_forward_hook(lambda m, a, k, out: caught.append((m, a[0])), with_kwargs=True) for m in layers]
     predict(model, s, e)
     for handle in handles:
@@ -631,18 +633,18 @@ def test_fmns_loss_and_gradient_are_the_norm_of_the_concepts_attention(
     gradient = torch.autograd.grad(got, list(theta.values()), allow_unused=True)
     sentences = texts("a butterfly")
     with model.edited(theta):
-        parameters = [model.unet.get_parameter(name).requires_grad_() for name in theta]
+        parameters = [model.network.get_parameter(name).requires_grad_() for name in theta]
         total = torch.zeros(())
         for heads in attention(model, step, encode(model, sentences)):
             for row, sentence in enumerate(sentences):
-                ids = model.tokenizer(sentence, padding="max_length").input_ids
+                ids = model.pipe.tokenizer(sentence, padding="max_length").input_ids
                 ends = [
-                    p for p, i in enumerate(ids) if i == model.tokenizer.eos_token_id
+                    p for p, i in enumerate(ids) if i == model.pipe.tokenizer.eos_token_id
                 ]  # of Stable Diffusion 1 all of the padding
                 span = model.span(sentence, "butterfly") + ends * pooler
                 total = total + sum((a[row][:, p] ** 2).sum() for a in heads for p in span)
         reference = torch.autograd.grad(total.sqrt(), parameters, allow_unused=True)
-        model.unet.requires_grad_(False)
+        model.network.requires_grad_(False)
     assert got.item() == pytest.approx(total.sqrt().item(), rel=1e-5)
     for a, b in zip(gradient, reference, strict=True):
         assert torch.allclose(*(torch.zeros(()) if g is None else g for g in (a, b)), atol=1e-5)
@@ -659,7 +661,7 @@ def test_watching_attention_changes_no_prediction_and_probabilities_sum_to_one(m
     before = model.predict(step.x, step.t, e)
     maps = model.attention(step.x, step.t, e)
     assert torch.equal(model.predict(step.x, step.t, e), before)
-    assert len(maps) == sum(name.endswith("attn2") for name, _ in model.unet.named_modules())
+    assert len(maps) == sum(name.endswith("attn2") for name, _ in model.network.named_modules())
     assert all(torch.allclose(a.sum(-1), torch.ones(a.shape[:-1]), atol=1e-5) for a in maps)
 
 
@@ -708,7 +710,7 @@ def test_a_negative_prompt_takes_the_empty_prompts_place(model: Any, concept: An
 
     def rule(i: int, x: Any, t: Any) -> Any:
         p, n = (
-            model.unet(x, t, e).sample
+            model.network(x, t, e).sample
             for e in (model.encode([p.text for p in PROMPTS]), model.encode(["a butterfly"] * 2))
         )
         return n + 3.0 * (p - n)
@@ -726,7 +728,8 @@ def test_safe_latent_diffusion_equals_a_literal_loop_over_its_equations(
 
     def rule(i: int, x: Any, t: Any) -> Any:
         p, s, n = (
-            model.unet(x, t, model.encode(e)).sample for e in ([p.text for p in PROMPTS], ["a butterfly"] * 2, [""] * 2)
+            model.network(x, t, model.encode(e)).sample
+            for e in ([p.text for p in PROMPTS], ["a butterfly"] * 2, [""] * 2)
         )
         phi = torch.minimum(torch.ones_like(p), method.scale * (p - s).abs())
         mu = torch.where(p - s >= method.threshold, torch.zeros_like(p), phi)

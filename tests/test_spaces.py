@@ -1,4 +1,4 @@
-"""A network that predicts v and one that predicts noise are the same model where they say the same noise."""
+"""A network that predicts v or velocity and one that predicts noise are one model where they say the same noise."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from advanchor.compose import compose
 from advanchor.core import BadInput
 from advanchor.methods.ac import AblatingConcepts
 from advanchor.methods.esd import ErasedStableDiffusion
-from advanchor.models.spaces import Diffusion
+from advanchor.models.spaces import Diffusion, Flow
 from advanchor.prompts import Prompt
 from advanchor.protocols import Step
 
@@ -29,32 +29,74 @@ def twins() -> tuple[Any, Any]:
         build(compose(["model=random", f"model.predicts={kind}"]).model, "model").open("cpu")
         for kind in ("epsilon", "v_prediction")
     )
-    own, alphas = v.unet.forward, v.pipe.scheduler.alphas_cumprod
+    own, alphas = v.network.forward, v.pipe.scheduler.alphas_cumprod
 
     def forward(x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Any:
         out = own(x, t, *args, **kwargs)
         a = alphas[torch.as_tensor(t).long().expand(len(x))].view(-1, 1, 1, 1)
         return type(out)(sample=(out.sample - (1 - a).sqrt() * x) / a.sqrt())
 
-    v.unet.forward = forward
+    v.network.forward = forward
     return noise, v
 
 
-@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction"])
-def test_a_right_prediction_says_the_noise_that_was_added(predicts: Any) -> None:
-    space = Diffusion(ALPHAS, predicts)
+class NoiseOfAFlow(Flow):
+    """As a network would be that predicts the noise of a flow: there are none."""
+
+    predicts = "epsilon"
+
+    def as_noise(self, predicted: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        return predicted
+
+
+@pytest.fixture(scope="module")
+def flows() -> tuple[Any, Any]:
+    """A model of a flow whose network says its noise, and one that predicts velocity, and says the same."""
+    words = ["model=random", "model.family=sd3"]
+    noise, u = (build(compose(words).model, "model").open("cpu") for _ in range(2))
+    own = noise.network.forward
+
+    def forward(x: Tensor, cond: Tensor, *, timestep: Tensor, **kwargs: Any) -> Any:
+        out = own(x, cond, timestep=timestep, **kwargs)
+        return type(out)(sample=x + (1 - timestep.view(-1, 1, 1, 1) / 1000) * out.sample)
+
+    noise.network.forward, noise._space = forward, NoiseOfAFlow(1000)
+    return noise, u
+
+
+def weight(model: Any, t: int) -> float:
+    """How much more a loss of noise weighs at t than one in the model's own space."""
+    return (1 - t / 1000) ** 2 if model.predicts == "velocity" else float(model.pipe.scheduler.alphas_cumprod[t])
+
+
+@pytest.mark.parametrize(
+    "space", [Diffusion(ALPHAS, "epsilon"), Diffusion(ALPHAS, "v_prediction"), Flow(1000)], ids=lambda one: one.predicts
+)
+def test_a_right_prediction_says_the_noise_that_was_added(space: Any) -> None:
     z, noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     x = space.noised(z, T, noise)
     assert torch.allclose(space.as_noise(space.target(z, T, noise), x, T), noise, atol=1e-5)
 
 
-def test_targets_whose_weights_sum_to_one_and_differences_keep_their_form() -> None:
-    space, g = Diffusion(ALPHAS, "v_prediction"), torch.Generator().manual_seed(0)
+@pytest.mark.parametrize(
+    ("space", "factor"),
+    [(Diffusion(ALPHAS, "v_prediction"), ALPHAS[T].sqrt()), (Flow(1000), 1 - T / 1000)],
+    ids=["v", "velocity"],
+)
+def test_targets_whose_weights_sum_to_one_and_differences_keep_their_form(space: Any, factor: Tensor) -> None:
+    g = torch.Generator().manual_seed(0)
     x, a, c = torch.randn(3, 3, 4, 8, 8, generator=g)
     guided = space.as_noise(a - 2 * (c - a), x, T)
     e_a, e_c = (space.as_noise(one, x, T) for one in (a, c))
     assert torch.allclose(guided, e_a - 2 * (e_c - e_a), atol=1e-5)
-    assert torch.allclose(e_c - e_a, ALPHAS[T].sqrt().view(-1, 1, 1, 1) * (c - a), atol=1e-5)
+    assert torch.allclose(e_c - e_a, factor.view(-1, 1, 1, 1) * (c - a), atol=1e-5)
+
+
+def test_a_flow_is_straight_from_the_image_to_the_noise() -> None:
+    space, (z, noise) = Flow(1000), torch.randn(2, 1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    for t in (0.0, 250.0, 1000.0):
+        x = space.noised(z, torch.tensor([t]), noise)
+        assert torch.allclose(x, z + t / 1000 * space.target(z, torch.tensor([t]), noise), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +113,8 @@ def test_both_draw_the_same(twins: tuple[Any, Any], look: dict[str, Any]) -> Non
 
 def at(model: Any, concept: Any, t: int) -> Step:
     g = torch.Generator().manual_seed(3)
-    return Step(model, concept, torch.randn(1, 4, 8, 8, generator=g), torch.tensor([t]), ("an emoji of {}",))
+    channels = model.pipe.vae.config.latent_channels
+    return Step(model, concept, torch.randn(1, channels, 8, 8, generator=g), torch.tensor([t]), ("an emoji of {}",))
 
 
 METHODS = [
@@ -87,11 +130,12 @@ METHODS = [
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda one: one.name)
 @pytest.mark.parametrize("t", [40, 700])
+@pytest.mark.parametrize("pair", ["twins", "flows"])
 def test_a_methods_loss_differs_by_its_weight_over_time_alone(
-    twins: tuple[Any, Any], concept: Any, method: Any, t: int
+    request: pytest.FixtureRequest, concept: Any, method: Any, t: int, pair: str
 ) -> None:
     losses, gradients = [], []
-    for model in twins:
+    for model in (models := request.getfixturevalue(pair)):
         target = Superclass(name="superclass").start(model, concept, 0)
         theta = {
             n: (p + 0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1))).requires_grad_()
@@ -101,16 +145,18 @@ def test_a_methods_loss_differs_by_its_weight_over_time_alone(
         loss = method.loss(step, theta, target.embed(step))
         losses.append(loss.detach())
         gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(theta.values()))]))
-    a = twins[0].pipe.scheduler.alphas_cumprod[t]
+    a = weight(models[1], t)
     assert losses[0] > 0
     assert torch.allclose(losses[1], losses[0] / a, rtol=1e-3)
     assert torch.allclose(gradients[1], gradients[0] / a, rtol=1e-2, atol=float(1e-3 * gradients[1].abs().max()))
 
 
 @pytest.mark.parametrize("loss", ["direction", "product", "similarity"])
+@pytest.mark.parametrize("pair", ["twins", "flows"])
 def test_an_anchors_loss_differs_by_its_weight_over_time_alone_and_a_product_is_of_noise(
-    twins: tuple[Any, Any], concept: Any, loss: Any
+    request: pytest.FixtureRequest, concept: Any, loss: Any, pair: str
 ) -> None:
+    models = request.getfixturevalue(pair)
     anchor = Adversarial(
         name="a",
         loss=loss,
@@ -122,8 +168,8 @@ def test_an_anchors_loss_differs_by_its_weight_over_time_alone_and_a_product_is_
         past=-1.0 if loss == "similarity" else 0.0,
         similarity=0.5 if loss == "similarity" else 0.0,
     )
-    noise, v = (anchor.start(model, concept, 0).loss(at(model, concept, 400)).item() for model in twins)
-    a = float(twins[0].pipe.scheduler.alphas_cumprod[400])
+    noise, v = (anchor.start(model, concept, 0).loss(at(model, concept, 400)).item() for model in models)
+    a = weight(models[1], 400)
     assert noise != 0
     assert v == pytest.approx(noise if loss == "product" else noise / a, rel=1e-3)
 

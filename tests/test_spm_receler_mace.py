@@ -102,7 +102,7 @@ class Membranes:
 
     def __init__(self, model: Any, theta: dict[str, Any]) -> None:
         self.handles, self.layers = [], []
-        for name, module in model.unet.named_modules():
+        for name, module in model.network.named_modules():
             if ".attentions." in name and isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
                 self.layers.append(name)
                 down, up = theta[f"lowrank.{name}.weight.down"], theta[f"lowrank.{name}.weight.up"]
@@ -187,7 +187,7 @@ def released_spm(
     empty, c = model.encode([""]), model.encode([words])
 
     def predicted(t: Any, x: Any, embeddings: Any) -> Any:
-        uncond, text = model.unet(torch.cat([x, x]), t, encoder_hidden_states=embeddings).sample.chunk(2)
+        uncond, text = model.network(torch.cat([x, x]), t, encoder_hidden_states=embeddings).sample.chunk(2)
         return uncond, text
 
     with torch.no_grad(), Membranes(model, theta):  # the network in training draws
@@ -394,7 +394,7 @@ def test_recelers_loss_and_gradient_equal_its_equations(model: Any, concept: Any
 
     e = encode(model, sentences).detach().clone()
     for row, sentence in enumerate(sentences):
-        end = len(model.tokenizer(sentence).input_ids) - 1
+        end = len(model.pipe.tokenizer(sentence).input_ids) - 1
         e[row, end : end + 2] = adv
     outputs: list[Any] = []
 
@@ -405,7 +405,7 @@ def test_recelers_loss_and_gradient_equal_its_equations(model: Any, concept: Any
 
     handles = [
         m.register_forward_hook(lambda m, a, out, name=name: behind(m, a, out, name))
-        for name, m in model.unet.named_modules()
+        for name, m in model.network.named_modules()
         if name.endswith("attn2")
     ]
     n_adv = predict(model, step, e)
@@ -444,7 +444,7 @@ def test_recelers_adversary_descends_towards_what_the_frozen_model_predicts(
     start = adversary.embeddings.detach().clone().requires_grad_()
     adam = torch.optim.Adam([start], 0.1)
     sentences = texts("a butterfly")
-    ends = [len(model.tokenizer(t).input_ids) - 1 for t in sentences]
+    ends = [len(model.pipe.tokenizer(t).input_ids) - 1 for t in sentences]
     for _ in range(3):
         e = torch.stack(
             [
@@ -507,7 +507,7 @@ def test_maces_refinement_maps_the_words_around_the_concept_and_not_the_concept(
     rows_old, rows_new = [], []
     for template in concept.templates:
         t_c, t_a = template.replace("{}", "a butterfly"), template.replace("{}", "a bug")
-        ids = [model.tokenizer(t).input_ids for t in (template.split("{}")[0], t_c, t_a)]
+        ids = [model.pipe.tokenizer(t).input_ids for t in (template.split("{}")[0], t_c, t_a)]
         before, last_c, last_a = len(ids[0]) - 1, len(ids[1]) - 2, len(ids[2]) - 2
         e_c, e_a = (encode(model, [t])[0].detach() for t in (t_c, t_a))
         length = model.length - 1 - max(last_c, last_a)
@@ -538,7 +538,7 @@ def test_maces_loss_is_the_sum_of_norms_of_the_concepts_attention_inside_the_mas
     for (
         name,
         module,
-    ) in model.unet.named_modules():  # tensors in the place of parameters, so that the gradient reaches the factors
+    ) in model.network.named_modules():  # tensors in the place of parameters, so that the gradient reaches the factors
         if f"{name}.weight" in tuned:
             module.forward = lambda x, w=tuned[f"{name}.weight"]: x @ w.T
     for heads in attention(model, step, e):
@@ -546,11 +546,11 @@ def test_maces_loss_is_the_sum_of_norms_of_the_concepts_attention_inside_the_mas
         inside = F.interpolate(where[:, None], (side, side))[:, 0].flatten(1) > 0
         total = torch.zeros(())
         for row, sentence in enumerate(sentences):
-            end = len(model.tokenizer(sentence).input_ids) - 1
+            end = len(model.pipe.tokenizer(sentence).input_ids) - 1
             for p in [*model.span(sentence, "butterfly"), *range(end, model.length)]:
                 total = total + sum((a[row][inside[row], p] ** 2).sum() for a in heads)
         expected = expected + total.sqrt()
-    for name, module in model.unet.named_modules():
+    for name, module in model.network.named_modules():
         if f"{name}.weight" in tuned:
             del module.forward
     reference = torch.autograd.grad(expected, list(theta.values()), allow_unused=True)

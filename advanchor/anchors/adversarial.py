@@ -46,6 +46,9 @@ class Adversarial:
         past: m of the similarity loss: how far along the concept's direction the anchor may stay, 0 at the superclass,
             below it past the superclass. Other losses do not look at it.
         similarity: w, the weight of that loss's second term.
+        streams: of a model that is given tokens of several kinds those that delta moves: clip, t5, or all.
+        sentence: delta moves the embedding of the whole sentence too, where the model is given one beside the tokens.
+            With place=input it moves by itself.
         attributes: share of the loss's first term that the concept's named attributes have as references beside the
             concept itself (`--att_size` of the release); 0 is the concept alone.
     """
@@ -66,6 +69,8 @@ class Adversarial:
     batches: Annotated[int, Field(ge=0)] = 0
     past: float = 0.0
     similarity: Annotated[float, Field(ge=0)] = 0.0
+    streams: Literal["all", "clip", "t5"] = "all"
+    sentence: bool = False
     attributes: Annotated[float, Field(ge=0, le=1)] = 0.0
     version: int = 1
 
@@ -76,10 +81,19 @@ class Adversarial:
             remedy = "set batches above 0 with schedule=ahead, to 0 with another"
             raise ValueError(f"schedule={self.schedule} will not do with batches={self.batches}: {remedy}")
 
+        if self.place == "input" and self.sentence:
+            raise ValueError("place=input moves the sentence by itself: set sentence=false")
+
     @property
     def needs(self) -> tuple[Need, ...]:
-        """Of a model: which of two inputs is to move is not said."""
-        return ("a single text encoder",) if self.place == "input" else ()
+        """Of a model: what is to be moved; with place=input one encoder, since which of two inputs is not said."""
+        named: dict[Need, bool] = {
+            "a single text encoder": self.place == "input",
+            "CLIP's tokens": self.streams == "clip",
+            "T5's tokens": self.streams == "t5",
+            "an embedding of the whole sentence": self.sentence,
+        }
+        return tuple(need for need, there in named.items() if there)
 
     def suits(self, concept: Concept) -> None:
         """Raise BadInput if attributes are asked for and the concept names none: known before a model is loaded."""
@@ -87,10 +101,17 @@ class Adversarial:
             remedy = "name some in its yaml, or set anchor.attributes=0"
             raise BadInput(f"anchor.attributes={self.attributes:g}, and concept {concept.name} has none: {remedy}.")
 
+    def slot(self, model: Model, concept: Concept) -> Slot:
+        """What delta moves."""
+        among = None if self.streams == "all" else (model.streams.index(self.streams),)
+        return Slot(model, concept, self.suffix, self.span, among, self.sentence)
+
     def start(self, model: Model, concept: Concept, seed: int) -> Search:
-        slot = Slot(model, concept, self.suffix, self.span)
+        slot = self.slot(model, concept)
         tokens = slot.tokens()
-        if any(len(place) != len(tokens) for places in slot.places(concept.templates) for place in places):
+        if any(
+            len(place) != len(tokens) - self.sentence for places in slot.places(concept.templates) for place in places
+        ):
             raise BadInput(
                 f"'{concept.name}{self.suffix}' has not the same tokens in all of concept.templates: reword them."
             )

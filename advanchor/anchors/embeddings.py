@@ -91,8 +91,8 @@ class Project:
     """The concept without the direction in which it differs from its superclass.
 
     v is the unit vector of mean(e_c on the name's tokens) - mean(e_b on the superclass's tokens), averaged over the
-    templates, m that of the superclass alone. On the name's tokens e_a = e_c - <e_c - m, v> v: nothing is left of the
-    difference along v, all else stays.
+    templates, m that of the superclass alone, in each stream of tokens by itself. On the name's tokens
+    e_a = e_c - <e_c - m, v> v: nothing is left of the difference along v, all else stays.
     """
 
     name: str
@@ -100,22 +100,32 @@ class Project:
 
     def start(self, model: Model, concept: Concept, seed: int) -> Target:
         slot = Slot(model, concept)
-        e_c = slot.encode(concept.templates)
-        e_b = model.encode([fill(t, "", concept.superclass) for t in concept.templates])
-        own = torch.stack([e[s].mean(0) for e, s in zip(e_c, slot.spans(concept.templates), strict=True)]).mean(0)
-        spans = [model.span(fill(t, "", concept.superclass), concept.superclass) for t in concept.templates]
-        mean = torch.stack([e[s].mean(0) for e, s in zip(e_b, spans, strict=True)]).mean(0)
+        each = [(Slot(model, concept, among=(k,)), *self._axis(model, concept, k)) for k in slot.streams]
+
+        def condition(templates: Sequence[str]) -> Tensor:
+            e = slot.encode(templates)
+            for own, mean, v in each:
+                for row, span in zip(e, own.spans(templates), strict=True):
+                    row[span] = row[span] - ((row[span] - mean) @ v)[:, None] * v
+            return e
+
+        return Fixed(concept, condition, slot.ends, slot.subjects)
+
+    def _axis(self, model: Model, concept: Concept, stream: int) -> tuple[Tensor, Tensor]:
+        """m and v, each (d,), of the tokens of one stream."""
+        above = [fill(t, "", concept.superclass) for t in concept.templates]
+        places = [model.span(text, concept.superclass, stream=stream) for text in above]
+        slot = Slot(model, concept, among=(stream,))
+        own, mean = (
+            torch.stack([e[s].mean(0) for e, s in zip(cond, spans, strict=True)]).mean(0)
+            for cond, spans in (
+                (slot.encode(concept.templates), slot.spans(concept.templates)),
+                (model.encode(above), places),
+            )
+        )
         if not (own - mean).norm() > 0:
             raise BadInput(
                 f"'{concept.superclass}' leaves anchor=project nothing to take from {concept.name}: "
                 "correct concept.superclass."
             )
-        v = (own - mean) / (own - mean).norm()
-
-        def condition(templates: Sequence[str]) -> Tensor:
-            e = slot.encode(templates)
-            for row, span in zip(e, slot.spans(templates), strict=True):
-                row[span] = row[span] - ((row[span] - mean) @ v)[:, None] * v
-            return e
-
-        return Fixed(concept, condition, slot.ends, slot.subjects)
+        return mean, (own - mean) / (own - mean).norm()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from advanchor.anchors.adversarial import Adversarial
 from advanchor.anchors.search import Search
-from advanchor.anchors.slot import Slot
 from advanchor.concept import Concept
 from advanchor.core import option
 from advanchor.lazy import torch
@@ -22,7 +21,7 @@ class Noise(Adversarial):
 
     def start(self, model: Model, concept: Concept, seed: int) -> Search:
         search = Adversarial.start(self, model, concept, seed)
-        slot = Slot(model, concept, self.suffix, self.span)
+        slot = self.slot(model, concept)
         direction = torch.randn(search.parameter.shape, generator=torch.Generator().manual_seed(seed + 1)).to(
             model.device
         )

@@ -41,7 +41,8 @@ class Search:
     Args:
         parameter: a float32 leaf, changed in place.
         learned: sentences with a slot -> e_a (b, L, d), differentiable in the parameter.
-        ends, subjects: positions of those sentences' end tokens, and of the last token of what stands in the slot.
+        ends, subjects: rows of those sentences' end tokens, and of the last token of what stands in the slot, one for
+            each stream of tokens.
         shown: the embeddings handed out, if they are not the learned ones.
         project: called after each update.
         steps: K, at most this many updates per batch; under the cyclical schedule the number of passes.
@@ -58,7 +59,7 @@ class Search:
         parameter: Tensor,
         learned: Callable[[Sequence[str]], Tensor],
         ends: Callable[[Sequence[str]], list[int]],
-        subjects: Callable[[Sequence[str]], list[int]],
+        subjects: Callable[[Sequence[str]], list[list[int]]],
         *,
         loss: Loss,
         schedule: Schedule,

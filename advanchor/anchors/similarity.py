@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from advanchor.anchors.slot import Slot
+from advanchor.anchors.words import sentences
 from advanchor.lazy import F, torch
 from advanchor.naming import fill
 from advanchor.protocols import Model, Target
@@ -14,8 +15,8 @@ def similarity(model: Model, target: Target) -> dict[str, float]:
     Returns:
         anchor/cosine_span: cosine of e_a and e_c at the positions of the concept's tokens, whatever the anchor has
             there.
-        anchor/cosine_pooled: cosine of the two sentences' embeddings (the encoder's outputs at their end tokens). An
-            anchor that moves only the concept's own output tokens has 1.
+        anchor/cosine_pooled: cosine of the two sentences' embeddings (a condition's row for them, or the encoder's
+            outputs at their end tokens). An anchor that moves only the concept's own output tokens has 1.
         anchor/shift: |e_a - e_c| / |e_c| at the concept's tokens.
     """
     concept = target.concept
@@ -24,7 +25,7 @@ def similarity(model: Model, target: Target) -> dict[str, float]:
         e_a, e_c = target.condition(concept.templates), model.encode(texts)
     ends = [model.end(t) for t in texts]
     rows = [(e_a[i, s], e_c[i, s]) for i, s in enumerate(Slot(model, concept).spans(concept.templates))]
-    pooled = [(e_a[i, a], e_c[i, c]) for i, (a, c) in enumerate(zip(target.ends(concept.templates), ends, strict=True))]
+    pooled = zip(sentences(model, e_a, target.ends(concept.templates)), sentences(model, e_c, ends), strict=True)
     n = len(texts)
     return {
         "anchor/cosine_span": sum(float(F.cosine_similarity(a, c, dim=-1).mean()) for a, c in rows) / n,

@@ -21,7 +21,8 @@ class Fixed:
 
     Args:
         condition: sentences with a slot -> e_a (b, L, d).
-        ends, subjects: positions of those sentences' end tokens, and of the last token of what stands in the slot.
+        ends, subjects: rows of those sentences' end tokens, and of the last token of what stands in the slot, one for
+            each stream of tokens.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class Fixed:
         concept: Concept,
         condition: Callable[[Sequence[str]], Tensor],
         ends: Callable[[Sequence[str]], list[int]],
-        subjects: Callable[[Sequence[str]], list[int]],
+        subjects: Callable[[Sequence[str]], list[list[int]]],
     ) -> None:
         self.concept, self.condition, self.ends, self.subjects = concept, condition, ends, subjects
 
@@ -61,10 +62,9 @@ def words(model: Model, concept: Concept, phrase: str | None) -> Fixed:
     def texts(templates: Sequence[str]) -> list[str]:
         return ["" if phrase is None else fill(t, "", phrase) for t in templates]
 
-    def subjects(templates: Sequence[str]) -> list[int]:
-        return [
-            model.end("" if phrase is None else fill(t.partition("{}")[0] + "{}", "", phrase)) - 1 for t in templates
-        ]
+    def subjects(templates: Sequence[str]) -> list[list[int]]:
+        ahead = ["" if phrase is None else fill(t.partition("{}")[0] + "{}", "", phrase) for t in templates]
+        return [[model.last(text, stream) for stream in range(len(model.streams))] for text in ahead]
 
     return Fixed(
         concept,
@@ -176,6 +176,11 @@ class Unrelated:
         return words(model, concept, phrase_of(concept, concept.unrelated))
 
 
+def sentences(model: Model, cond: Tensor, ends: Sequence[int]) -> Tensor:
+    """What conditions (b, L, d) have of the whole sentence, (b, n): a row of its own, or what stands at its end."""
+    return cond[:, -1, : model.pooled] if model.pooled else cond[torch.arange(len(cond)), list(ends)]
+
+
 def vocabulary(concept: Concept, phrases: Sequence[str]) -> list[str]:
     """The distinct phrases that are not the concept's own."""
     return [p for p in dict.fromkeys(phrases) if p != concept.phrase]
@@ -188,7 +193,7 @@ def nearest(model: Model, concept: Concept, phrases: Sequence[str]) -> list[str]
 
     def pooled(phrase: str) -> Tensor:
         texts = [fill(t, "", phrase) for t in concept.templates]
-        return model.encode(texts)[torch.arange(len(texts)), [model.end(t) for t in texts]]
+        return sentences(model, model.encode(texts), [model.end(t) for t in texts])
 
     own = pooled(concept.phrase)
     return sorted(vocabulary(concept, phrases), key=lambda p: -float(F.cosine_similarity(pooled(p), own).mean()))

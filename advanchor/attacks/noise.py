@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from advanchor.attacks.shots import Asked, Shots, Victim
-from advanchor.core import option
+from advanchor.core import Need, option
 from advanchor.prompts import Prompt
 
 Factor = Annotated[float, Field(ge=0, le=10)]
@@ -30,6 +30,7 @@ class Noise(Asked):
     """
 
     access: ClassVar[str] = "sampler"
+    needs: ClassVar[tuple[Need, ...]] = ("a diffusion's noise schedule",)
     eta: Annotated[tuple[Factor, ...], Field(min_length=1)]
     spread: Annotated[tuple[Factor, ...], Field(min_length=1)]
 

@@ -11,7 +11,13 @@ from advanchor.core import BadInput
 
 HERE = Path(__file__).resolve().parents[1]
 CONF = str(HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf")  # in an installed wheel, or a checkout
-INTERNAL = ("anchor_for", "anchor_of", "method_for", "attack_for")  # groups that are chosen by others, never by hand
+INTERNAL = (
+    "anchor_for",
+    "anchor_of",
+    "method_for",
+    "attack_for",
+    "sample_for",
+)  # groups that are chosen by others, never by hand
 
 
 def groups() -> list[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from advanchor.anchors.slot import Slot
-from advanchor.core import Log, Positive, Rate, Scope, Steps, option
+from advanchor.core import Log, Need, Positive, Rate, Scope, Steps, option
 from advanchor.lazy import torch
 from advanchor.methods.guidance import away_from
 from advanchor.protocols import Edit, Model, Step, Target
@@ -42,6 +42,7 @@ class ForgetMeNot:
     """
 
     open_ended: ClassVar = True
+    needs: ClassVar[tuple[Need, ...]] = ("cross-attention layers",)
     name: str
     scope: Scope
     steps: Annotated[int, Field(ge=0)]

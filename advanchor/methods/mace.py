@@ -33,7 +33,7 @@ from pydantic import Field
 
 from advanchor.anchors.slot import Slot
 from advanchor.concept import Concept, kept
-from advanchor.core import BadInput, Log, Positive, Rate, Steps, option
+from advanchor.core import BadInput, Log, Need, Positive, Rate, Steps, option
 from advanchor.lazy import torch
 from advanchor.methods.uce import refit
 from advanchor.models.edits import parameters, part
@@ -68,6 +68,7 @@ class MassConceptErasure:
     """
 
     open_ended: ClassVar = True
+    needs: ClassVar[tuple[Need, ...]] = ("cross-attention layers",)
     name: str
     rank: Positive
     steps: Annotated[int, Field(ge=0)]
@@ -152,7 +153,7 @@ class MassConceptErasure:
         if self.all_words:
             return tuple(e[:, : model.length].flatten(0, 1) for e in (e_c, e_a))  # type: ignore[return-value]
         old, new = [], []
-        spans, subjects = slot.spans(templates), target.subjects(templates)
+        spans, subjects = slot.spans(templates), [row[0] for row in target.subjects(templates)]
         for i, (span, subject, text) in enumerate(zip(spans, subjects, templates, strict=True)):
             # the start token and the words before the slot
             before = min(model.end(text.partition("{}")[0]), span[0], subject + 1)

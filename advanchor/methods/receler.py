@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from advanchor.anchors.slot import Slot
-from advanchor.core import BadInput, Log, Positive, Rate, Steps, option
+from advanchor.core import BadInput, Log, Need, Positive, Rate, Steps, option
 from advanchor.lazy import F, torch
 from advanchor.protocols import Edit, Model, Step, Target
 from advanchor.training.draws import random
@@ -51,6 +51,7 @@ class RobustEraser:
     """
 
     open_ended: ClassVar = True
+    needs: ClassVar[tuple[Need, ...]] = ("cross-attention layers",)
     name: str
     rank: Positive
     steps: Annotated[int, Field(ge=0)]

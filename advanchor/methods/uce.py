@@ -1,11 +1,15 @@
 """Unified Concept Editing with any anchor as its destination, in closed form (Gandikota et al. 2024, arXiv 2308.14761,
 eq. 7).
 
-For every key and value matrix W0 of the cross-attention, with c the embedding of the concept's last token, c_a of the
-anchor's, c_p of kept concepts':
+For every matrix W0 that embeddings of tokens go into as they are (a U-Net's keys and values of the cross-attention; of
+Stable Diffusion 3 and FLUX the context embedder, as the release's script for FLUX has it), with c the embedding of the
+concept's last token, c_a of the anchor's, c_p of kept concepts':
 
     W = (lamb W0 + erase W0 sum c_a c^T + preserve W0 sum c_p c_p^T)
         (lamb I + erase sum c c^T + preserve sum c_p c_p^T)^-1
+
+Where such a transformer is told the whole sentence too, the matrix that this embedding goes into is edited likewise, by
+the sentences' own. With several streams of tokens c has a row of each.
 
 The released code's defaults, with one sentence per concept. Its expand_prompts ("image of a fox" is guided to "image
 of", kept concepts stay bare names) is conf/method/uce_expanded.yaml: more `templates` with an empty word as the anchor
@@ -74,27 +78,29 @@ class UnifiedConceptEditing:
             guidance=self.pool_guidance,
         )
         finished = settle(targets, draw, folder, log, steps=self.anchor_steps, batch=self.anchor_batch)
-        gone, goals = [], []
+        gone: list[tuple[Tensor, Tensor]] = []
+        goals: list[tuple[Tensor, Tensor]] = []
         kept: dict[str, str] = {}
         for target in finished:
             concept, templates = target.concept, target.concept.templates[: self.templates]
-            slot, rows = Slot(model, concept), torch.arange(len(templates))
-            gone.append(slot.encode(templates)[rows, slot.subjects(templates)])
-            goals.append(target.condition(templates)[rows, target.subjects(templates)])
+            slot = Slot(model, concept)
+            gone.append(read(model, slot.encode(templates), slot.subjects(templates)))
+            goals.append(read(model, target.condition(templates), target.subjects(templates)))
             kept |= {
                 fill(t, "", phrase): name
                 for name, phrase in concept.told.items()
                 for t in concept.templates[: self.preserve_templates]
             }
-        c, c_a = torch.cat(gone), torch.cat(goals)
-        c_p = (
-            model.encode(list(kept))[
-                torch.arange(len(kept)), [model.span(text, name)[-1] for text, name in kept.items()]
-            ]
-            if kept
-            else c[:0]
-        )
-        return {name: self.solve(w, c, c_a, c_p) for name, w in model.weights("attn2.kv").items()}
+        held: list[tuple[Tensor, Tensor]] = []
+        for text, name in kept.items():
+            ends = [[model.span(text, name, stream=k)[-1] for k in range(len(model.streams))]]
+            held.append(read(model, model.encode([text]), ends))
+        edit: dict[str, Tensor] = {}
+        for i, of in enumerate(("tokens", "sentence")):
+            c, c_a = torch.cat([one[i] for one in gone]), torch.cat([one[i] for one in goals])
+            c_p = torch.cat([c[:0], *(one[i] for one in held)])
+            edit |= {name: self.solve(w, c, c_a, c_p) for name, w in model.maps(of).items()}
+        return edit
 
     def suits(self, concept: Concept) -> None:
         """Raise BadInput if more sentences are asked for than the concept has: known before a model is loaded."""
@@ -111,6 +117,12 @@ class UnifiedConceptEditing:
         return refit(w64, self.lamb, [(self.erase_scale, c, c_a @ w64.T), (self.preserve_scale, c_p, c_p @ w64.T)]).to(
             w.dtype
         )
+
+
+def read(model: Model, cond: Tensor, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Of conditions (b, L, d) the rows of each, (b * streams, d), and what they have of the sentence, (b, n)."""
+    tokens = torch.stack([one[list(own)] for one, own in zip(cond, rows, strict=True)])
+    return tokens.flatten(0, 1), cond[:, -1, : model.pooled]
 
 
 def refit(w: Tensor, lamb: float, pairs: Sequence[tuple[float, Tensor, Tensor]]) -> Tensor:

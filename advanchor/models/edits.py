@@ -1,4 +1,4 @@
-"""What an edit can hold, by the prefix of its tensors' names, and how each part acts on a U-Net.
+"""What an edit can hold, by the prefix of its tensors' names, and how each part acts on a denoiser.
 
 <parameter>                        the tensor that takes its place
 lowrank.<parameter>.down, .up      factors (r, in), (out, r): up @ down is added to the parameter
@@ -24,13 +24,21 @@ from advanchor.protocols import Edit
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# The U-Net's parameters that a method can train, by the name of the scope.
+# The denoiser's parameters that a method can train, by the name of the scope: of a U-Net its cross-attention, of a
+# transformer of image and text what the text's tokens go through in the layers where both have their own.
 SCOPES: dict[str, Callable[[str], bool]] = {
-    "attn2": lambda name: ".attn2." in name,
-    "attn2.kv": lambda name: ".attn2.to_k." in name or ".attn2.to_v." in name,
-    "noxattn": lambda name: ".attn2." not in name,
+    "attn2": lambda name: ".attn2." in name or ".attn.add_" in name or ".attn.to_add_out." in name,
+    "attn2.kv": lambda name: any(one in name for one in (".attn2.to_k.", ".attn2.to_v.", ".add_k_proj", ".add_v_proj")),
+    "noxattn": lambda name: not SCOPES["attn2"](name),
     "full": lambda name: True,
-    "transformers": lambda name: ".attentions." in name,
+    "transformers": lambda name: ".attentions." in name or "transformer_blocks." in name,
+}
+# Matrices that embeddings of tokens go into as they are, and those of the whole sentence: what a closed form can edit.
+MAPS: dict[str, Callable[[str], bool]] = {
+    "tokens": lambda name: (
+        name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")) or name == "context_embedder.weight"
+    ),
+    "sentence": lambda name: name == "time_text_embed.text_embedder.linear_1.weight",
 }
 
 
@@ -40,7 +48,7 @@ def part(edit: Edit, prefix: str) -> dict[str, Tensor]:
 
 
 def parameters(edit: Edit, frozen: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The U-Net parameters that the edit replaces, low-rank factors multiplied out; differentiable in the edit."""
+    """The denoiser's parameters that the edit replaces, low-rank factors multiplied out; differentiable in the edit."""
     other = ("lowrank.", "eraser.", "text_encoder", "guidance.")
     whole = {name: tensor for name, tensor in edit.items() if not name.startswith(other)}
     factors = part(edit, "lowrank.")

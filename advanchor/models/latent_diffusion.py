@@ -1,4 +1,4 @@
-"""A loaded Stable Diffusion seen through what erasing needs. No code outside this room touches a diffusers pipeline."""
+"""A loaded pipeline seen through what erasing needs. No code outside this room touches a diffusers pipeline."""
 
 from __future__ import annotations
 
@@ -13,14 +13,10 @@ from torch import Tensor
 
 import advanchor.torchvision_ops  # noqa: F401  (before diffusers)
 from advanchor.core import BadInput
-from advanchor.models import sampling
+from advanchor.models import anatomy, sampling
 from advanchor.models.attention import watched
-from advanchor.models.edits import SCOPES, erasers, fits, parameters, part, safety
-from advanchor.models.inputs import Inputs, plain, xl
+from advanchor.models.edits import MAPS, SCOPES, erasers, fits, parameters, part, safety
 from advanchor.models.noisy import Noisy
-from advanchor.models.sentences import Sentences
-from advanchor.models.spaces import Diffusion
-from advanchor.models.two_encoders import TwoEncoders
 from advanchor.prompts import Prompt
 from advanchor.protocols import Edit
 
@@ -30,40 +26,34 @@ if TYPE_CHECKING:
 
 
 class LatentDiffusion:
-    """A loaded pipeline: frozen weights, one U-Net in memory. Shapes: b batch, L rows of a condition, which are its
-    tokens and, of Stable Diffusion XL, the sentence (two_encoders.py), d their width, h x w latent.
+    """A loaded pipeline: frozen weights, one denoiser in memory. Shapes: b batch, L rows of a condition, which are its
+    tokens and, except of Stable Diffusion 1.x and 2.x, the sentence (two_encoders.py, joint.py), d their width, c
+    channels of the latents (4; 16 of Stable Diffusion 3 and FLUX), h x w their size.
     """
 
-    def __init__(self, name: str, pipe: DiffusionPipeline, device: str, autocast: str) -> None:
+    def __init__(
+        self, name: str, pipe: DiffusionPipeline, device: str, autocast: str, distilled: float | None = None
+    ) -> None:
         pipe.set_progress_bar_config(disable=True)
         self.name, self.pipe, self.device = name, pipe.to(device), torch.device(device)
-        self.unet: Any = pipe.unet
-        self.text_encoder, self.tokenizer = pipe.text_encoder, pipe.tokenizer
-        size = self.unet.config.sample_size
-        self._side: int = size if isinstance(size, int) else size[0]
-        self.pixels: int = self._side * pipe.vae_scale_factor
-        self._sentences: Sentences | TwoEncoders
-        self._inputs: Inputs
-        if hasattr(pipe, "text_encoder_2"):
-            encoders = {"text_encoder.": pipe.text_encoder, "text_encoder_2.": pipe.text_encoder_2}
-            blank = bool(pipe.config.force_zeros_for_empty_prompt)
-            self._sentences = TwoEncoders((pipe.tokenizer, pipe.tokenizer_2), encoders, self.device, blank)
-            self._inputs = xl(self.pixels, pipe.text_encoder_2.config.projection_dim)
-        else:
-            self._sentences, self._inputs = Sentences(self.tokenizer, self.text_encoder, self.device), plain
-        for network in (self.unet, *self._sentences.encoders.values(), pipe.vae):
+        self._parts = parts = anatomy.of(pipe, self.device, distilled)
+        self.network: Any = parts.network
+        self._sentences, self._space, self._inputs = parts.sentences, parts.space, parts.inputs
+        self.pixels: int = parts.side * pipe.vae_scale_factor
+        for network in (self.network, *self._sentences.encoders.values(), pipe.vae):
             network.eval().requires_grad_(False)
-        self._tokens = self._sentences.tokens
-        self.length = self._tokens.length
+        self._streams = self._sentences.streams
+        self._tokens = self._streams[0]
+        self.streams = tuple(stream.kind for stream in self._streams)
+        self.length, self.pooled = self._sentences.length, self._sentences.pooled
         self.timesteps: int = pipe.scheduler.config.num_train_timesteps
-        self._space = Diffusion(pipe.scheduler.alphas_cumprod.to(self.device), pipe.scheduler.config.prediction_type)
         self.predicts = self._space.predicts
         self._autocast = autocast
         self.shelf: Path | None = None
         self.batch = 32
         self.made_by = type(self).__module__
         self._guidance: dict[str, Tensor] = {}
-        self._frozen = dict(self.unet.named_parameters())
+        self._frozen = dict(self.network.named_parameters())
 
     def encode(
         self,
@@ -101,34 +91,42 @@ class LatentDiffusion:
         """Tokens as words."""
         return self._tokens.words(ids)
 
-    def end(self, text: str) -> int:
-        """Position of the end token, at which the text encoder's output is the embedding of the whole sentence."""
-        return self._tokens.end(text)
+    def end(self, text: str, stream: int = 0) -> int:
+        """Row of the end token of one of the `streams`. CLIP's output there is the embedding of the whole sentence."""
+        return self._streams[stream].end(text)
 
-    def span(self, text: str, words: str) -> list[int]:
-        """Positions of all BPE pieces of `words` in the encoded text, counted with the start token.
+    def last(self, text: str, stream: int = 0) -> int:
+        """Row of the last token before the end; of no text the first row of its stream."""
+        tokens = self._streams[stream]
+        return max(tokens.end(text) - 1, tokens.first - (tokens.kind == "clip"))
+
+    def span(self, text: str, words: str, at: int = 0, stream: int = 0) -> list[int]:
+        """Rows of all pieces of `words` in one of the `streams`, where they first stand in the text from its character
+        `at` on.
 
         Raises:
             BadInput: the words are not in the text, or some of them are cut off behind the text encoder's last token.
         """
-        return self._tokens.span(text, words)
+        return self._streams[stream].span(text, words, at)
 
     def predict(
         self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None, seen: list[Tensor] | None = None
     ) -> Tensor:
-        """What the model itself predicts (spaces.py), (b, 4, h, w), for x (b, 4, h, w), t (b,), cond (b, L, d) under
-        the U-Net part of an edit; its erasers' outputs are appended to `seen`.
+        """What the model itself predicts (spaces.py), (b, c, h, w), for x (b, c, h, w), t (b,), cond (b, L, d) under
+        the denoiser's part of an edit; its erasers' outputs are appended to `seen`.
         """
         called, named = self._inputs(x, t, cond)
         with self._precision():
             if weights is None:
-                return self.unet(*called, **named).sample.float()
-            with erasers(self.unet, weights, seen):
-                whole = parameters(weights, self._frozen)
-                return torch.func.functional_call(self.unet, whole, called, named).sample.float()
+                out = self.network(*called, **named).sample.float()
+            else:
+                with erasers(self.network, weights, seen):
+                    whole = parameters(weights, self._frozen)
+                    out = torch.func.functional_call(self.network, whole, called, named).sample.float()
+        return self._parts.latents(out, x)
 
     def _precision(self) -> AbstractContextManager[Any]:
-        """Of the U-Net's forward pass; everything around it is float32."""
+        """Of the denoiser's forward pass; everything around it is float32."""
         return (
             nullcontext()
             if self._autocast == "none"
@@ -137,9 +135,9 @@ class LatentDiffusion:
 
     def attention(self, x: Tensor, t: Tensor, cond: Tensor, weights: Edit | None = None) -> list[Tensor]:
         """Cross-attention probabilities at (x, t), one (b, heads, pixels, L) for each layer, differentiable in
-        `weights`.
+        `weights`. Only U-Nets have such layers.
         """
-        with watched(self.unet) as seen:
+        with watched(self.network) as seen:
             self.predict(x, t, cond, weights)
         return seen
 
@@ -155,6 +153,10 @@ class LatentDiffusion:
         if scope not in SCOPES:
             raise BadInput(f"unknown scope '{scope}': choose one of {', '.join(SCOPES)}, text_encoder.")
         return {name: p for name, p in self._frozen.items() if SCOPES[scope](name)}
+
+    def maps(self, of: str) -> dict[str, Tensor]:
+        """The frozen matrices (out, d) that embeddings of "tokens" or of the "sentence" go into as they are."""
+        return {name: p for name, p in self._frozen.items() if MAPS[of](name)}
 
     @contextmanager
     def edited(self, edit: Edit) -> Iterator[None]:
@@ -177,7 +179,7 @@ class LatentDiffusion:
             with torch.no_grad():
                 for own, tensor in swaps:
                     own.copy_(tensor)
-            with erasers(self.unet, edit):
+            with erasers(self.network, edit):
                 yield
         finally:
             self._guidance = {}
@@ -188,7 +190,7 @@ class LatentDiffusion:
                     own.copy_(tensor)
 
     def noised(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """z_t of latents z (b, 4, h, w)."""
+        """z_t of latents z (b, c, h, w)."""
         return self._space.noised(z, t, noise)
 
     def target(self, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -202,12 +204,12 @@ class LatentDiffusion:
     def latents(
         self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, cond: Tensor | None = None
     ) -> Tensor:
-        """Denoised latents (b, 4, h, w), scaled as the U-Net sees them; under `cond` (b, L, d) if given.
+        """Denoised latents (b, c, h, w), scaled as the denoiser sees them; under `cond` (b, L, d) if given.
 
         Raises:
             BadInput: steps or guidance are out of range, or what comes out is not finite.
         """
-        return self._denoise(texts, seeds, steps, guidance, self.pipe.scheduler, cond)[0]
+        return self._denoise(texts, seeds, steps, guidance, self._parts.solver(), cond)[0]
 
     def draw(
         self,
@@ -231,10 +233,10 @@ class LatentDiffusion:
         Args:
             steps: from 1 to the number of timesteps that the model was trained with.
             guidance: classifier-free guidance scale, at least 1, which is none.
-            start: (b, 4, h, w), from which step `at` goes on, the first being 0; of step 0 it is noise of unit
-                variance, of a later one what the U-Net is given there (`trajectory`).
+            start: (b, c, h, w), from which step `at` goes on, the first being 0; of step 0 it is noise of unit
+                variance, of a later one what the denoiser is given there (`trajectory`).
             noisy: eta of DDIM and what the noise of its steps is multiplied with (noisy.py); DDIM it is then.
-            around: (b, 5, h, w), latents to paint into and where they stay (`sampling.denoise`).
+            around: (b, c + 1, h, w), latents to paint into and where they stay (`sampling.denoise`).
             scheduler: own, the model's; ddim; or lms (linear multistep of order 4, from k-diffusion), its timesteps
                 spread evenly from the last to 0 as in AdvAnchor's released evaluation. Methods learn from the model's
                 own whatever is drawn with.
@@ -242,7 +244,7 @@ class LatentDiffusion:
         Raises:
             BadInput: a setting is out of range, or latents or images are not finite.
         """
-        own = self.pipe.scheduler
+        own = self._parts.solver()
         solver = sampling.chosen(scheduler, own) if noisy is None else Noisy.like(own, *noisy)
         if not prompts:
             return []
@@ -254,7 +256,7 @@ class LatentDiffusion:
     def trajectory(
         self, texts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float, until: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One sampling run: what the U-Net was given at each step, x (b, n, 4, h, w), and the steps' t (n,), both in
+        """One sampling run: what the denoiser was given at each step, x (b, n, c, h, w), and the steps' t (n,), both in
         the order of sampling; with `until` no further than that step. Schedulers of second order have more than one
         such step for each of `steps`.
 
@@ -262,12 +264,13 @@ class LatentDiffusion:
             BadInput: as `latents`.
         """
         seen: list[Tensor] = []
-        _, timesteps = self._denoise(texts, seeds, steps, guidance, self.pipe.scheduler, None, seen, until)
+        _, timesteps = self._denoise(texts, seeds, steps, guidance, self._parts.solver(), None, seen, until)
         return torch.stack(seen, 1), timesteps[: len(seen)]
 
     def _noise(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        """(b, 4, h, w), what the prompts' images start from."""
-        return sampling.noise(texts, seeds, (self.unet.config.in_channels, self._side, self._side)).to(self.device)
+        """(b, c, h, w), what the prompts' images start from."""
+        shape = self._parts.channels, self._parts.side, self._parts.side
+        return sampling.noise(texts, seeds, shape).to(self.device)
 
     @torch.no_grad()
     def _denoise(
@@ -284,8 +287,8 @@ class LatentDiffusion:
         at: int = 0,
         around: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Latents (b, 4, h, w) and the timesteps (n,). What the U-Net is given at each step is appended to `seen`, and
-        step `until` is not taken.
+        """Latents (b, c, h, w) and the timesteps (n,). What the denoiser is given at each step is appended to `seen`,
+        and step `until` is not taken.
         """
         scheduler = sampling.taking(steps, scheduler, self.timesteps, self.name, self.device)
         if not (math.isfinite(guidance) and guidance >= 1):
@@ -295,7 +298,7 @@ class LatentDiffusion:
         x = self._noise(texts, seeds) if start is None else start.to(self.device)
         around = None if around is None else around.to(self.device)
         prompts = list(zip(texts, seeds, strict=True))
-        with safety(self.unet, self._inputs, self._guidance, steps, guidance):
+        with safety(self.network, self._inputs, self._guidance, steps, guidance):
             x = sampling.denoise(self.predict, x, scheduler, prompts, cond, empty, guidance, seen, until, at, around)
         if bad := [text for text, one in zip(texts, x, strict=True) if not torch.isfinite(one).all()]:
             half = " or model.autocast's float16 (bfloat16 has its range)" if self._autocast == "float16" else ""

@@ -2,10 +2,11 @@
 headers of its weights; nothing is loaded.
 
 model_index.json           which class each part has, and the whole, which is the family
-unet, vae, text_encoder/   config.json and one safetensors file; *.fp16.safetensors if there is no other
+unet or transformer, vae, text_encoder/   config.json and the weights as safetensors, in one file or several with an
+                           index; *.fp16.safetensors if there are no others
 tokenizer/                 tokenizer_config.json, and tokenizer.json or vocab.json with merges.txt
 scheduler/                 scheduler_config.json
-text_encoder_2/, tokenizer_2/  of Stable Diffusion XL
+text_encoder_2/, tokenizer_2/, text_encoder_3/, tokenizer_3/  of the families that have them
 
 Pickles (.bin) are not read, not even with restricted unpickling: the format that holds nothing but tensors is there for
 every published model, and its header says what is in it without loading.
@@ -14,13 +15,15 @@ every published model, and its header says what is in it without loading.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from advanchor import hub
 from advanchor.core import BadInput, Need
-from advanchor.models import noise_schedule
+from advanchor.models import fitting, noise_schedule
+
+CLIP, PROJECTED, T5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"
 
 
 @dataclass(frozen=True)
@@ -30,41 +33,80 @@ class Family:
     Attributes:
         what: its name, for people.
         encoders: class of each text encoder; each has a tokenizer of the same ending.
+        denoiser: folder and class.
+        spare: encoders that a folder may lack.
+        reads: the streams of tokens that its denoiser is given; t5 only where there is such an encoder.
+        sentence: it is given an embedding of the whole sentence, too.
         added: the U-Net's kind of further input, if it has one.
     """
 
     what: str
     encoders: dict[str, str]
+    denoiser: tuple[str, str] = ("unet", "UNet2DConditionModel")
+    spare: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ("clip",)
+    sentence: bool = True
     added: str | None = None
 
     @property
     def networks(self) -> dict[str, str]:
-        return {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", **self.encoders}
+        return {**dict([self.denoiser]), "vae": "AutoencoderKL", **self.encoders}
 
     @property
-    def tokenizers(self) -> list[str]:
-        return [name.replace("text_encoder", "tokenizer") for name in self.encoders]
+    def tokenizers(self) -> dict[str, tuple[str, ...]]:
+        """Classes that will do."""
+        return {tokenizer_of(name): TOKENIZERS[cls] for name, cls in self.encoders.items()}
+
+    def offers(self, predicts: str) -> set[Need]:
+        """See core.py."""
+        unet = self.denoiser[0] == "unet"
+        has: dict[Need, bool] = {
+            "a single text encoder": len(self.encoders) == 1,
+            "a prediction of noise": predicts == "epsilon",
+            "cross-attention layers": unet,
+            "a diffusion's noise schedule": unet,
+            "an embedding of the whole sentence": self.sentence,
+            "CLIP's tokens": "clip" in self.reads,
+            "T5's tokens": "t5" in self.reads and T5 in self.encoders.values(),
+        }
+        return {need for need, there in has.items() if there}
 
 
 FAMILIES = {
-    "StableDiffusionPipeline": Family("Stable Diffusion 1.x or 2.x", {"text_encoder": "CLIPTextModel"}),
+    "StableDiffusionPipeline": Family("Stable Diffusion 1.x or 2.x", {"text_encoder": CLIP}, sentence=False),
     "StableDiffusionXLPipeline": Family(
-        "Stable Diffusion XL",
-        {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"},
-        added="text_time",
+        "Stable Diffusion XL", {"text_encoder": CLIP, "text_encoder_2": PROJECTED}, added="text_time"
+    ),
+    "StableDiffusion3Pipeline": Family(
+        "Stable Diffusion 3",
+        {"text_encoder": PROJECTED, "text_encoder_2": PROJECTED, "text_encoder_3": T5},
+        ("transformer", "SD3Transformer2DModel"),
+        spare=("text_encoder_2", "text_encoder_3"),
+        reads=("clip", "t5"),
+    ),
+    "FluxPipeline": Family(
+        "FLUX",
+        {"text_encoder": CLIP, "text_encoder_2": T5},
+        ("transformer", "FluxTransformer2DModel"),
+        reads=("t5",),
     ),
 }
-TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
+OF_CLIP, OF_T5 = ("CLIPTokenizer", "CLIPTokenizerFast"), ("T5TokenizerFast", "T5Tokenizer")
+TOKENIZERS = {CLIP: OF_CLIP, PROJECTED: OF_CLIP, T5: OF_T5}
 TOKENIZER = (
     "added_tokens.json",
     "merges.txt",
     "special_tokens_map.json",
+    "spiece.model",
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.json",
 )
-# Further inputs of a U-Net; only Stable Diffusion XL has the first.
-FOREIGN = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim")
+
+
+def tokenizer_of(encoder: str) -> str:
+    """The name of a text encoder's tokenizer."""
+    return encoder.replace("text_encoder", "tokenizer")
 
 
 def files(root: Path) -> list[Path]:
@@ -73,7 +115,7 @@ def files(root: Path) -> list[Path]:
     for tokenizer in family(root).tokenizers:
         found += [f for name in TOKENIZER if (f := root / tokenizer / name).is_file()]
     for part in family(root).networks:
-        found += [root / part / "config.json", weights(root / part)]
+        found += [root / part / "config.json", *weights(root / part)]
     return sorted(found)
 
 
@@ -81,7 +123,7 @@ def check(root: Path) -> None:
     """Raise BadInput, one sentence with the remedy, if something is missing, damaged, or not of a known family."""
     whole_of = family(root)
     index = read(root / "model_index.json")
-    classes = {part: (cls,) for part, cls in whole_of.networks.items()} | dict.fromkeys(whole_of.tokenizers, TOKENIZERS)
+    classes = {part: (cls,) for part, cls in whole_of.networks.items()} | whole_of.tokenizers
     for part, known in classes.items():
         if (found := named(index, part)) not in known:
             raise BadInput(
@@ -90,45 +132,17 @@ def check(root: Path) -> None:
             )
     scheduler(root)
     configs = {part: read(root / part / "config.json") for part in whole_of.networks}
-    unet, vae, texts = configs["unet"], configs["vae"], [configs[part] for part in whole_of.encoders]
-    side(unet, root)
-    if unet.get("in_channels") == 9:
-        raise BadInput(
-            f"{root} is an inpainting model (its U-Net takes 9 channels): "
-            "use the text-to-image folder of the same version."
-        )
-    expected = {FOREIGN[0]: whole_of.added}
-    if other := [name for name in FOREIGN if unet.get(name) != expected.get(name)]:
-        raise BadInput(
-            f"the U-Net of {root} has {other[0]} {json.dumps(unet.get(other[0]))} where {whole_of.what} has "
-            f"{json.dumps(expected.get(other[0]))}: set model.path to a folder of it."
-        )
-    # the defaults are those of diffusers
-    into, out, latent = unet.get("in_channels", 4), unet.get("out_channels", 4), vae.get("latent_channels", 4)
-    if not into == out == latent:
-        raise BadInput(
-            f"the U-Net of {root} has {into} channels in and {out} out, its VAE {latent}: copy both folders anew, "
-            "from one model."
-        )
-    pairs = [(unet.get("cross_attention_dim", 1280), sum(text.get("hidden_size", 512) for text in texts))]
-    if whole_of.added:  # six sizes, and the sentence
-        sizes = 6 * (unet.get("addition_time_embed_dim") or 0)
-        projected = texts[-1].get("projection_dim", 512)
-        pairs.append(((unet.get("projection_class_embeddings_input_dim") or 0) - sizes, projected))
-    for listens, width in pairs:
-        if listens != width:
-            raise BadInput(
-                f"the U-Net of {root} takes embeddings of width {listens}, and what reads its text makes {width}: "
-                "copy all folders anew, from one model."
-            )
+    fitting.check(configs, list(whole_of.encoders.values()), whole_of.what, whole_of.added, root)
     for part in whole_of.networks:
-        whole(weights(root / part))
+        for file in weights(root / part):
+            if file.suffix == ".safetensors":
+                whole(file)
     for tokenizer in whole_of.tokenizers:
         vocabulary(root / tokenizer)
 
 
 def family(root: Path) -> Family:
-    """The family of a folder.
+    """The family of a folder, with the encoders that are in it.
 
     Raises:
         BadInput: it has none that is known.
@@ -138,21 +152,26 @@ def family(root: Path) -> Family:
             f"{root} is not a diffusers pipeline (no model_index.json in it): "
             "set model.path to a local folder that is one, or to a repository of the hub."
         )
-    if (name := read(root / "model_index.json").get("_class_name")) not in FAMILIES:
+    index = read(root / "model_index.json")
+    if (name := index.get("_class_name")) not in FAMILIES:
         known = ", ".join(f"{pipeline} ({one.what})" for pipeline, one in FAMILIES.items())
         raise BadInput(f"{root} is a {name}, and supported are {known}: set model.path to a folder of one of these.")
-    return FAMILIES[name]
+    made = FAMILIES[name]
+    left = [part for part in made.spare if index.get(part) in (None, [None, None])]
+    return replace(made, encoders={part: cls for part, cls in made.encoders.items() if part not in left})
 
 
 def predicted(root: Path) -> str:
     """What the network of a folder predicts."""
+    if family(root).denoiser[0] == "transformer":
+        return "velocity"
     return str(read(root / "scheduler/scheduler_config.json").get("prediction_type", "epsilon"))
 
 
-def offered(encoders: int, predicts: str) -> set[Need]:
-    """What a model with so many text encoders offers."""
-    single: set[Need] = {"a single text encoder"} if encoders == 1 else set()
-    return single | ({"a prediction of noise"} if predicts == "epsilon" else set())
+def distilled(root: Path) -> bool:
+    """Whether guidance was distilled into the network of a folder, which is then told a scale of it."""
+    kind, _ = family(root).denoiser
+    return bool(read(root / kind / "config.json").get("guidance_embeds", False))
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -180,41 +199,31 @@ def named(index: dict[str, Any], part: str) -> Any:
     return entry
 
 
-def side(unet: dict[str, Any], root: Path) -> int:
-    """Width of the latents: 8, or [8, 8]."""
-    size = unet.get("sample_size")
-    one = size[0] if isinstance(size, list) and len(size) == 2 and size[0] == size[1] else size
-    if type(one) is not int or one < 1:
-        raise BadInput(
-            f"{root / 'unet/config.json'} has sample_size {json.dumps(size)}, and images here are square: "
-            "set it to the latents' width, 64 for Stable Diffusion 1.x, 96 for 2.1."
-        )
-    return one
-
-
-def weights(part: Path) -> Path:
-    """The safetensors file of a network; the half-precision one if it is alone.
+def weights(part: Path) -> list[Path]:
+    """The safetensors files of a network, or its index and the files that it names; those in half precision if there
+    are no others.
 
     Raises:
-        BadInput: there is none.
+        BadInput: there are none, or one that the index names is missing.
     """
-    whole, half = hub.weights_of(part.name)
-    for name in (whole, half):
-        if (part / name).is_file():
-            return part / name
-    if any(part.glob("*.index*.json")):
-        raise BadInput(
-            f"the weights in {part} are cut into several files: save the pipeline once more with diffusers, "
-            "save_pretrained('<folder>', max_shard_size='100GB')."
-        )
+    names = {file.name for file in part.iterdir()} if part.is_dir() else set()
+    if found := hub.weights_of(part.name, names):
+        if len(found) > 1:
+            shards = read(part / found[0]).get("weight_map")
+            if not isinstance(shards, dict):
+                raise BadInput(f"{part / found[0]} is no index: copy it anew from where the model came from.")
+            if missing := sorted({str(name) for name in shards.values()} - set(found)):
+                raise BadInput(f"{part / missing[0]} is missing: copy it from where the model came from.")
+        return [part / name for name in found]
+    stem = "model" if part.name.startswith("text_encoder") else "diffusion_pytorch_model"
     if pickles := sorted([*part.glob("*.bin"), *part.glob("*.pt"), *part.glob("*.ckpt")]):
         raise BadInput(
             f"{pickles[0]} is a pickle, which can hold more than tensors and is not read: "
-            f"take {whole} from where the model came from; or, if you trust the file, "
+            f"take {stem}.safetensors from where the model came from; or, if you trust the file, "
             "load the pipeline with diffusers and write it anew by save_pretrained('<folder>'), "
             "which makes safetensors."
         )
-    raise BadInput(f"{part / whole} is missing: copy it from where the model came from.")
+    raise BadInput(f"{part}/{stem}.safetensors is missing: copy it from where the model came from.")
 
 
 def whole(file: Path) -> set[str]:
@@ -278,5 +287,6 @@ def scheduler(root: Path) -> str:
         BadInput: it will not do (noise_schedule.py).
     """
     name = named(read(root / "model_index.json"), "scheduler")
-    noise_schedule.check(name, read(root / "scheduler/scheduler_config.json"), root)
+    suits = noise_schedule.check if family(root).denoiser[0] == "unet" else noise_schedule.flow
+    suits(name, read(root / "scheduler/scheduler_config.json"), root)
     return str(name)

@@ -27,8 +27,9 @@ def pipeline(root: Path) -> Any:
     transformers.utils.logging.disable_progress_bar()  # loading takes a second; its bar would outlast ours
     parts: dict[str, Any] = {}
     with quiet():
-        for encoder, tokenizer in zip(family.encoders, family.tokenizers, strict=True):
-            read = partial(transformers.CLIPTokenizer.from_pretrained, root / tokenizer, local_files_only=True)
+        for encoder, (tokenizer, classes) in zip(family.encoders, family.tokenizers.items(), strict=True):
+            cls = getattr(transformers, classes[0])
+            read = partial(cls.from_pretrained, root / tokenizer, local_files_only=True)
             parts[tokenizer] = loaded(root / tokenizer, read)
             parts[encoder] = network(getattr(transformers, family.encoders[encoder]), root / encoder)
             if len(parts[tokenizer]) > parts[encoder].config.vocab_size:
@@ -36,23 +37,28 @@ def pipeline(root: Path) -> Any:
                     f"{root / tokenizer} has {len(parts[tokenizer])} tokens and the text encoder "
                     f"{parts[encoder].config.vocab_size}: copy both folders anew, from one model."
                 )
-        for part in ("vae", "unet"):
+        for part in ("vae", family.denoiser[0]):
             parts[part] = network(getattr(diffusers, family.networks[part]), root / part)
         where, chosen = root / "scheduler", getattr(diffusers, layout.scheduler(root))
         parts["scheduler"] = loaded(where, lambda: chosen.from_pretrained(where, local_files_only=True))
         index = layout.read(root / "model_index.json")
-        return assembled(parts, index.get("force_zeros_for_empty_prompt", True))  # the default is that of diffusers
+        # the default is that of diffusers
+        return assembled(index["_class_name"], parts, index.get("force_zeros_for_empty_prompt", True))
 
 
-def assembled(parts: Mapping[str, Any], blank: bool = True) -> Any:
-    """The pipeline of these parts, by the names that they have in a folder.
+def assembled(pipeline: str, parts: Mapping[str, Any], blank: bool = True) -> Any:
+    """The pipeline, by its class in diffusers, of these parts, by the names that they have in a folder.
 
     Args:
         blank: of Stable Diffusion XL: no prompt is all zeros when sampling.
     """
     import diffusers
 
-    if "text_encoder_2" in parts:
+    whole_of = layout.FAMILIES[pipeline]
+    if whole_of.denoiser[0] == "transformer":
+        lacking = {name: None for part in whole_of.spare for name in (part, layout.tokenizer_of(part))}
+        return getattr(diffusers, pipeline)(**{**lacking, **parts})
+    if pipeline == "StableDiffusionXLPipeline":
         return diffusers.StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=blank, add_watermarker=False)
     return diffusers.StableDiffusionPipeline(
         **parts, safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False
@@ -65,7 +71,7 @@ def network(cls: Any, part: Path) -> Any:
     Raises:
         BadInput: it is not so.
     """
-    variant = {"variant": "fp16"} if ".fp16." in layout.weights(part).name else {}
+    variant = {"variant": "fp16"} if ".fp16" in layout.weights(part)[-1].name else {}
     # low_cpu_mem_usage needs one more package
     settings = variant if cls.__module__.startswith("transformers") else {"low_cpu_mem_usage": False, **variant}
     net, found = loaded(
@@ -81,7 +87,7 @@ def network(cls: Any, part: Path) -> Any:
         ),
     )
     missing, misfit = sorted(found["missing_keys"]), sorted(str(one[0]) for one in found["mismatched_keys"])
-    same(missing, misfit, sorted(found["unexpected_keys"]), f"{layout.weights(part)} and config.json", part)
+    same(missing, misfit, sorted(found["unexpected_keys"]), f"{layout.weights(part)[0]} and config.json", part)
     return net
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from advanchor.core import BadInput
-from advanchor.models.spaces import Predicts
 
 # Each is tested: an image depends on its prompt and seed alone, and what a trajectory holds is what the U-Net saw.
 SCHEDULERS = (
@@ -29,6 +28,7 @@ SCHEDULERS = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
+OF_U_NETS = ("epsilon", "v_prediction")
 FROM_NOISE = ("DDIMScheduler", "EulerDiscreteScheduler")  # that do when alphas_cumprod ends at 0
 
 
@@ -45,10 +45,10 @@ def check(name: Any, config: dict[str, Any], root: Path) -> None:
             f"alphas_cumprod: put one of {', '.join(SCHEDULERS)} in model_index.json and scheduler/."
         )
     predicts = config.get("prediction_type", "epsilon")
-    if predicts not in get_args(Predicts) or config.get("use_flow_sigmas"):
+    if predicts not in OF_U_NETS or config.get("use_flow_sigmas"):
         raise BadInput(
             f"{root} predicts {'flow' if config.get('use_flow_sigmas') else predicts}, and a U-Net here predicts "
-            f"{' or '.join(get_args(Predicts))}: use the folder of a model that does."
+            f"{' or '.join(OF_U_NETS)}: use the folder of a model that does."
         )
     if config.get("rescale_betas_zero_snr") and (predicts != "v_prediction" or name not in FROM_NOISE):
         raise BadInput(
@@ -67,6 +67,22 @@ def check(name: Any, config: dict[str, Any], root: Path) -> None:
         raise BadInput(
             f"{file} has betas with which alphas_cumprod reaches {left:.3g}, and epsilon says nothing about an image "
             "there: set the betas the model was trained with."
+        )
+
+
+def flow(name: Any, config: dict[str, Any], root: Path) -> None:
+    """The same of a model that predicts a flow's velocity."""
+    if name != "FlowMatchEulerDiscreteScheduler" or config.get("invert_sigmas"):
+        turned = " with invert_sigmas" if config.get("invert_sigmas") else ""
+        raise BadInput(
+            f"the scheduler of {root} is {name}{turned}, and a flow is sampled by FlowMatchEulerDiscreteScheduler: "
+            "put it in model_index.json and scheduler/, with the settings the model was published with."
+        )
+    steps, shift = config.get("num_train_timesteps", 1000), config.get("shift", 1.0)
+    if type(steps) is not int or steps < 1 or not isinstance(shift, int | float) or not 0 < shift < math.inf:
+        raise BadInput(
+            f"{root / 'scheduler/scheduler_config.json'} describes no schedule (num_train_timesteps {steps}, shift "
+            f"{shift}): copy it anew from where the model came from."
         )
 
 

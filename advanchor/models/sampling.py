@@ -1,4 +1,4 @@
-"""How images are sampled: the loop of diffusers' StableDiffusionPipeline, from noise that text and seed decide."""
+"""How images are sampled: the loop of diffusers' pipelines, from noise that text and seed decide."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ def chosen(name: str, own: Any) -> Any:
     """
     import diffusers
 
+    if name != "own" and not hasattr(own, "alphas_cumprod"):
+        raise BadInput(f"a flow has no scheduler '{name}', which is a diffusion's: set sample.scheduler=own.")
     makes: dict[str, Callable[[], Any]] = {
         "own": lambda: own,
         "ddim": lambda: diffusers.DDIMScheduler.from_config(own.config),
@@ -67,7 +69,8 @@ def taking(steps: int, scheduler: Any, timesteps: int, model: str, device: torch
     scheduler = copy.deepcopy(scheduler)
     try:
         scheduler.set_timesteps(steps, device=device)
-        possible = bool(scheduler.timesteps.max() < timesteps)  # an offset can lead beyond the last
+        last = timesteps - (hasattr(scheduler, "alphas_cumprod"))  # a flow begins at the end of its last
+        possible = bool(scheduler.timesteps.max() <= last)  # an offset can lead beyond it
     except ValueError:  # of PNDM, whose first three are Runge-Kutta steps
         possible = False
     if not possible:
@@ -91,17 +94,18 @@ def denoise(
     at: int = 0,
     around: Tensor | None = None,
 ) -> Tensor:
-    """The loop: latents (b, 4, h, w) from start noise x (b, 4, h, w).
+    """The loop: latents (b, c, h, w) from start noise x (b, c, h, w).
 
     Args:
         predict: x, t, embeddings -> the model's prediction; of both halves at once where guidance is above 1.
         scheduler: as `taking` gives it. One that draws noise of its own gets a generator for each image.
         prompts: text and seed of each image.
         cond, empty: embeddings (b, L, d) of the prompts, and of what stands for no prompt.
-        seen: what the U-Net is given at each step, (b, 4, h, w), is appended to it.
+        seen: what the denoiser is given at each step, (b, c, h, w), is appended to it.
         until: a step that is not taken, nor any after it.
-        at: the first step that is taken; x is then what the U-Net is given there, of a scheduler that does not scale.
-        around: latents to paint into (b, 4, h, w), and where they stay, 1 or 0 (b, 1, h, w), in one tensor. There x is
+        at: the first step that is taken; x is then what the denoiser is given there, of a scheduler that does not
+            scale.
+        around: latents to paint into (b, c, h, w), and where they stay, 1 or 0 (b, 1, h, w), in one tensor. There x is
             these latents after each step, noised for the next one with the start noise.
     """
     both = torch.cat([empty, cond]) if guidance > 1 else cond
@@ -133,7 +137,7 @@ def denoise(
 
 @torch.no_grad()
 def decode(pipe: Any, z: Tensor) -> list[Image]:
-    """Images of latents (b, 4, h, w), a few at a time.
+    """Images of latents (b, c, h, w), a few at a time.
 
     Raises:
         BadInput: they are not finite.
@@ -141,7 +145,8 @@ def decode(pipe: Any, z: Tensor) -> list[Image]:
     images: list[Image] = []
     pixels = z[0, 0].numel() * pipe.vae_scale_factor**2
     for some in z.split(max(1, AT_ONCE // pixels)):
-        decoded = pipe.vae.decode(some / pipe.vae.config.scaling_factor, return_dict=False)[0]
+        scaled = some / pipe.vae.config.scaling_factor + (getattr(pipe.vae.config, "shift_factor", None) or 0)
+        decoded = pipe.vae.decode(scaled, return_dict=False)[0]
         if not torch.isfinite(decoded).all():
             raise BadInput("the decoded images are not finite: lower the guidance, or method.lr if an edit is drawn.")
         images += pipe.image_processor.postprocess(decoded, output_type="pil")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from advanchor.lazy import torch
@@ -45,10 +46,16 @@ class Sentences:
 
     Attributes:
         encoders: the text encoders, by what the names of their tensors in an edit begin with.
+        streams: the tokenizers whose tokens have rows in a condition.
+        length: rows of a condition that are tokens.
+        pooled: numbers of its last row that are the whole sentence's; 0 if it has no such row.
     """
+
+    pooled = 0
 
     def __init__(self, tokenizer: Any, encoder: Any, device: torch.device) -> None:
         self.tokens, self.encoder = Tokens(tokenizer, encoder, device), encoder
+        self.streams, self.length = [self.tokens], self.tokens.length
         self.encoders: dict[str, Any] = {"text_encoder.": encoder}
         self.memory = Memory(lambda texts: self.encoder(self.tokens.padded(texts))[0])
 
@@ -59,15 +66,8 @@ class Sentences:
         own = part(weights or {}, "text_encoder.")
         if delta is None and not own:
             return torch.stack([self.memory(text) for text in texts])
-
-        def shift(module: nn.Module, args: Any, out: Tensor) -> Tensor:
-            return out if delta is None else add_at(out, delta, spans)
-
-        hook = self.encoder.get_input_embeddings().register_forward_hook(shift)
-        try:
+        with moved(self.encoder, delta, spans):
             return torch.func.functional_call(self.encoder, own, (self.tokens.padded(texts),))[0]
-        finally:
-            hook.remove()
 
     def nothing(self) -> Tensor:
         """(L, d), what stands for no prompt when sampling."""
@@ -75,9 +75,28 @@ class Sentences:
 
     def vocabulary(self, weights: Edit | None = None) -> Tensor:
         """What the encoder reads for each token, (V, d)."""
-        table: Tensor = self.encoder.get_input_embeddings().weight
-        own = next(name for name, tensor in self.encoder.named_parameters() if tensor is table)
-        return (weights or {}).get(f"text_encoder.{own}", table).detach()
+        return table(self.encoder, "text_encoder.", weights)
+
+
+def table(encoder: Any, prefix: str, weights: Edit | None) -> Tensor:
+    """What an encoder, whose tensors have this prefix in an edit, reads for each token under the edit, (V, d)."""
+    whole: Tensor = encoder.get_input_embeddings().weight
+    own = next(name for name, tensor in encoder.named_parameters() if tensor is whole)
+    return (weights or {}).get(f"{prefix}{own}", whole).detach()
+
+
+@contextmanager
+def moved(encoder: Any, delta: Tensor | None, spans: Sequence[Sequence[int]]) -> Iterator[None]:
+    """Inside, delta is added to what the encoder reads (`add_at`)."""
+
+    def shift(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+        return out if delta is None else add_at(out, delta, spans)
+
+    hook = encoder.get_input_embeddings().register_forward_hook(shift)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def add_at(embeddings: Tensor, delta: Tensor, spans: Sequence[Sequence[int]]) -> Tensor:

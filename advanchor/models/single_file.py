@@ -96,7 +96,7 @@ def pipeline(file: Path, asked: str | None) -> Any:
             parts[part] = fitted(encoder, own, file)
             parts[part.replace("text_encoder", "tokenizer")] = tokenizer(pad, settings["max_position_embeddings"])
         parts["scheduler"] = diffusers.DDIMScheduler(**SCHEDULE, prediction_type=predicted(file, asked))
-        return assembled(parts)
+        return assembled(made.pipeline, parts)
 
 
 def tokenizer(pad: str, length: int) -> Any:

@@ -1,9 +1,11 @@
-"""A Stable Diffusion 1.x, 2.x or XL as people have it. Checked without torch; loaded, it is a `LatentDiffusion`."""
+"""A Stable Diffusion or FLUX as people have it. Checked without torch; loaded, it is a `LatentDiffusion`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from advanchor import hub
 from advanchor.core import BadInput, Need, option
@@ -18,17 +20,19 @@ Autocast = Literal["none", "bfloat16", "float16"]
 
 @option("model")
 class StableDiffusion:
-    """Weights in the diffusers layout, of Stable Diffusion 1.x, 2.x or XL; what is predicted, epsilon or v, is read
-    from its scheduler's config.
+    """Weights in the diffusers layout, of Stable Diffusion 1.x, 2.x, XL or 3, or FLUX; what is predicted, epsilon or v,
+    is read from its scheduler's config.
 
     Attributes:
         path: the folder; one .safetensors file in the layout of the first releases; or a repository of the hub,
             org/name or org/name@revision, which `check` fetches. "bundled" is the emoji model that ships with the
             package.
-        autocast: precision of the U-Net's forward pass; guidance, scheduler, VAE, weights, anchors and optimisers stay
-            float32.
+        autocast: precision of the denoiser's forward pass; guidance, scheduler, VAE, weights, anchors and optimisers
+            stay float32.
         predicts: what the network predicts, which a single file does not say; of a folder it must be what its configs
             say, if it is set.
+        distilled: the scale of guidance that a guidance-distilled model (FLUX.1 dev) is told, in erasing as in drawing;
+            other models are told none. Beside it sample.guidance is classifier-free guidance, as in every model.
         version: raised when the weights behind `path` change, so that old results are not mistaken for new ones.
     """
 
@@ -36,6 +40,7 @@ class StableDiffusion:
     path: str | None
     autocast: Autocast = "none"
     predicts: Predicts | None = None
+    distilled: Annotated[float, Field(ge=1, le=100)] | None = None
     version: int = 1
 
     def folder(self) -> Path:
@@ -56,10 +61,9 @@ class StableDiffusion:
         """See core.py; of checked weights."""
         root = self.folder()
         if root.is_file():
-            return layout.offered(
-                len(single_file.architecture(root).encoders), single_file.predicted(root, self.predicts)
-            )
-        return layout.offered(len(layout.family(root).encoders), layout.predicted(root))
+            made = layout.FAMILIES[single_file.architecture(root).pipeline]
+            return made.offers(single_file.predicted(root, self.predicts))
+        return layout.family(root).offers(layout.predicted(root))
 
     def check(self) -> None:
         """Raise BadInput if it is not a whole model, from its configs and the headers of its weights: nothing is
@@ -67,6 +71,7 @@ class StableDiffusion:
         """
         if (root := self.folder()).is_file():
             single_file.predicted(root, self.predicts)
+            self._told(False)
             return
         try:
             layout.check(root)
@@ -79,6 +84,16 @@ class StableDiffusion:
             raise BadInput(
                 f"{self.folder()} predicts {said}, and model.predicts={self.predicts}: take the model= that it is, or "
                 "model.predicts=null."
+            )
+        self._told(layout.distilled(self.folder()))
+
+    def _told(self, wants: bool) -> None:
+        """Raise BadInput unless a scale of guidance is set where the model `wants` one, and none where it does not."""
+        if wants and self.distilled is None:
+            raise BadInput(f"{self.folder()} is guidance-distilled: set model.distilled to the scale it is told, 3.5.")
+        if self.distilled is not None and not wants:
+            raise BadInput(
+                f"{self.folder()} is not guidance-distilled, and model.distilled={self.distilled:g}: set it to null."
             )
 
     def files(self) -> list[Path]:
@@ -102,6 +117,6 @@ class StableDiffusion:
         self.check()
         root = self.folder()
         pipe = single_file.pipeline(root, self.predicts) if root.is_file() else pipeline(root)
-        model = LatentDiffusion(self.name, pipe, device, self.autocast)
+        model = LatentDiffusion(self.name, pipe, device, self.autocast, self.distilled)
         model.made_by = __name__  # what it is depends on how it was put together, too
         return model

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REFUSED = (
-    "this model has two text encoders, and what moves the input of one (anchor.place=input, attacks that search for "
-    "tokens or words) is for models with one: use anchor.place=output, or another attack."
+    "this model has several text encoders, and what moves the input of one (anchor.place=input, attacks that search "
+    "for tokens or words) is for models with one: use anchor.place=output, or another attack."
 )
 
 
@@ -30,7 +30,7 @@ class TwoEncoders:
     """Two frozen text encoders, whose tokenizers split alike and fill up with other tokens. L: tokens that they read.
 
     Attributes:
-        encoders: as those of `Sentences`.
+        encoders, streams, length, pooled: as those of `Sentences`.
         blank: no prompt is all zeros when sampling, as in SDXL's own folder, and not the empty prompt.
     """
 
@@ -39,7 +39,8 @@ class TwoEncoders:
     ) -> None:
         self.encoders, self.blank = dict(encoders), blank
         self._each = [Tokens(*pair, device) for pair in zip(tokenizers, encoders.values(), strict=True)]
-        self.tokens = self._each[0]
+        self.streams, self.length = self._each[:1], self._each[0].length
+        self.pooled: int = list(encoders.values())[-1].config.projection_dim
         self.memory = Memory(self._packed)
 
     def encode(
