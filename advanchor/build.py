@@ -153,7 +153,6 @@ def check(cfg: DictConfig) -> None:
         raise BadInput(
             f"method={cfg.method.name} changes classifier-free guidance, and sample.guidance=1 is none: raise it."
         )
-    built["model"].check()
     built["concept"].prompts(sample_of(cfg))
     for sort, name, node in listed(cfg):
         if not re.fullmatch(r"\w{1,60}", name):
@@ -169,6 +168,7 @@ def check(cfg: DictConfig) -> None:
                 f"{what} needs {lacks[0]} as it is set, and model={cfg.model.name} has none: name another one, or "
                 "another model."
             )
+    built["model"].check()
     for part in (p for p in built.values() if hasattr(p, "suits")):  # some know or need only certain concepts
         for one in built["concept"].parts:
             part.suits(one)

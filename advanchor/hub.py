@@ -62,16 +62,18 @@ def weights_of(part: str, names: Collection[str]) -> list[str]:
     """
     stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
     for half in ("", ".fp16"):
-        if (one := f"{stem}{half}.safetensors") in names:
-            return [one]
         index, cut = f"{stem}.safetensors.index{half}.json", re.compile(rf"{stem}{half}-\d+-of-\d+\.safetensors")
-        if index in names and (shards := sorted(filter(cut.fullmatch, names))):
-            return [index, *shards]
+        whole = [one] if (one := f"{stem}{half}.safetensors") in names else []
+        pieces = [index, *sorted(filter(cut.fullmatch, names))] if index in names else []
+        # which of both is loaded where both are there: transformers takes the whole, diffusers the pieces
+        if found := whole or pieces if stem == "model" else pieces or whole:
+            return found
     return []
 
 
-def fetch(path: str) -> None:
-    """Download what a path's repository lacks in the cache; its size is said first.
+def fetch(path: str, weights: bool) -> None:
+    """Download what a path's repository lacks in the cache: configs and tokenizers, which decide whether it will do,
+    and `weights`, whose size is said first.
 
     Raises:
         BadInput: it is no repository, or cannot be had.
@@ -87,6 +89,9 @@ def fetch(path: str) -> None:
         chosen = wanted(names)
         if "model_index.json" not in chosen:
             raise BadInput(f"{which} is no diffusers pipeline (no model_index.json in it): name another repository.")
+        if not weights:
+            snapshot_download(which, revision=revision, allow_patterns=[n for n in chosen if "safetensors" not in n])
+            return
         files = snapshot_download(which, revision=revision, allow_patterns=chosen, dry_run=True)
         missing = [file for file in files if file.will_download]
         size = sum(file.file_size or 0 for file in missing)

@@ -249,7 +249,7 @@ def too_long(model: Model, prompts: Mapping[str, Sequence[Prompt]]) -> int:
     cut = set(model.cut(list(dict.fromkeys(p.text for p in every))))
     for p in every:
         if p.text in cut and mentions(p.text, p.label):
-            model.span(p.text, p.label)
+            model.span(p.text, p.label, stream=len(model.streams) - 1)  # the last one reads most
     if cut:
         said = "%d prompts are longer than the text encoder, and their last words are not drawn: '%s...' is one."
         log.warning(said, len(cut), min(cut, key=len)[:60])

@@ -3,12 +3,13 @@
     python scripts/eval_emoji.py                    # 4 minutes on 2 cores; needs data/emoji (build_emoji_data.py)
     python scripts/eval_emoji.py --guidance 3 --no-write
     python scripts/eval_emoji.py --reference outputs/references/without-1    # a model of train_reference.py
+    python scripts/eval_emoji.py --model sd3 model.path=outputs/emoji_flow judge=emoji    # one of train_flow.py
 
 Writes advanchor/assets/quality.json, advanchor/assets/MODEL_CARD.md and docs/emoji_samples.png. Real images are the
 augmented ones of the training script (its bank of 32 variants of each pair), drawn ones "a <style> emoji of <object>".
-With --no-write or --reference it prints the accuracies on drawn images and stops; a reference's pairs are those of
-names that it was trained with.
-Pictures of nothing are those of emoji_junk.py under a seed that no training has.
+With --no-write, --reference or --model it prints the accuracies on drawn images and stops; a reference's pairs are
+those of names that it was trained with. Pictures of nothing are those of emoji_junk.py under a seed that no training
+has.
 """
 
 import argparse
@@ -173,12 +174,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--no-write", action="store_true", help="print the accuracies on drawn images and stop")
     parser.add_argument("--reference", metavar="FOLDER", help="measure this model of train_reference.py, write nothing")
+    parser.add_argument("--model", default="emoji", help="another model of the emoji world, write nothing")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of it: model.path=<folder>")
     args = parser.parse_args()
     try:
         unknown, edit = (about(args.reference)["without"], never(args.reference)) if args.reference else ([], {})
     except BadInput as e:
         sys.exit(str(e))
-    cfg = compose([])
+    cfg = compose([f"model={args.model}", *args.overrides])
     model, judge = build(cfg.model, "model").open("cpu"), build(cfg.judge, "judge")
 
     def drawn(
@@ -203,7 +206,7 @@ def main() -> None:
     one, two = found.values()
     quality["agreement"] = {h: float(np.mean([a == b for a, b in zip(one[h], two[h], strict=True)])) for h in one}
     print(json.dumps(quality))
-    if args.no_write or args.reference:
+    if args.no_write or args.reference or args.model != "emoji" or args.overrides:
         return
     for by in judge.judges:
         right = [(s, f == s) for f, (s, _) in zip(found[by]["style"], seen_pairs, strict=True)]

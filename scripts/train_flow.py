@@ -3,7 +3,7 @@ predicts a flow's velocity, on the same art, with the VAE and the text encoder o
 
     python scripts/build_emoji_data.py                       # first, once
     python scripts/train_flow.py --threads 2
-    python scripts/eval_emoji.py --model emoji_flow --no-write
+    python scripts/eval_emoji.py --model sd3 model.path=outputs/emoji_flow judge=emoji
 
 The objective is rectified flow matching with logit-normal t (Esser et al. 2024, arXiv 2403.03206), t stratified over
 the batch, 10 % empty captions; pairs of style and object that the taxonomy holds out are never seen. Text is given as
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--data", type=Path, default=ROOT / "data/emoji")
     parser.add_argument("--work", type=Path, default=ROOT / "data/emoji/work", help="checkpoints")
-    parser.add_argument("--out", type=Path, default=ROOT / "advanchor/assets/emoji_flow")
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs/emoji_flow")
     args = parser.parse_args()
     if args.seed < 0 or args.steps < 1 or args.again < 0 or LATENTS % args.patch or args.width % 8 or args.layers < 1:
         sys.exit(

@@ -115,7 +115,7 @@ def test_a_repository_is_fetched_once_its_size_is_said_first_and_it_is_the_same_
 ) -> None:
     name, asked = hub
     said, last = name("CompVis/sd").splitlines()
-    assert said.startswith("fetching 10 files, 0.00")
+    assert said.startswith("fetching 3 files, 0.00")
     assert "of CompVis/sd@main into" in said
     fetched = [one.partition("/resolve/")[2].partition("/")[2] for one in asked if "/resolve/" in one]
     assert "unet/diffusion_pytorch_model.safetensors" in fetched

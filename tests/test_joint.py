@@ -10,23 +10,27 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
+from test_conf import options
 from test_families import channels, noised, opened
 
 from advanchor.anchors.adversarial import Adversarial
+from advanchor.anchors.noise import Noise
 from advanchor.anchors.similarity import similarity
 from advanchor.anchors.slot import Slot
 from advanchor.anchors.words import Superclass
 from advanchor.build import build
-from advanchor.compose import compose
+from advanchor.compose import CONF, compose
 from advanchor.core import BadInput
 from advanchor.methods.uce import UnifiedConceptEditing
-from advanchor.models import layout
+from advanchor.models import anatomy, layout
 from advanchor.models.stable_diffusion import StableDiffusion
 
 CONFIGS = {"sd3": "sd3", "flux": "flux_dev"}
+POOLED = [one for one in options("method") if "pool_guidance" in (Path(CONF) / f"method/{one}.yaml").read_text()]
 
 
-@pytest.fixture(scope="module", params=["sd3", "flux"])
+@pytest.fixture(scope="module", params=["sd3", "sd35", "flux"])
 def joint(request: pytest.FixtureRequest) -> Any:
     return opened(request.param, "velocity")
 
@@ -60,10 +64,20 @@ def test_a_folder_is_the_model_that_was_saved(joint: Any, tmp_path: Path, shard:
 
 def test_the_command_takes_such_a_folder_and_says_what_it_would_do(joint: Any, tmp_path: Path) -> None:
     joint.pipe.save_pretrained(tmp_path)
-    cfg = compose([f"model={CONFIGS[family(joint)]}", f"model.path={tmp_path}", "concept=emoji/fox", "judge=none"])
-    assert cfg.sample.guidance == (1.0 if family(joint) == "flux" else 4.0)
+    words = [f"model={CONFIGS[family(joint)]}", f"model.path={tmp_path}", "judge=none"]
+    assert compose(words).sample.guidance == (1.0 if family(joint) == "flux" else 4.0)
     with pytest.raises(BadInput, match="needs a diffusion's noise schedule as it is set"):
-        compose([f"model={CONFIGS[family(joint)]}", f"model.path={tmp_path}", "judge=none", "sample.scheduler=lms"])
+        compose([*words, "sample.scheduler=lms"])
+
+
+@pytest.mark.parametrize("method", POOLED)
+def test_flux_learns_from_pictures_drawn_without_classifier_free_guidance(method: str, tmp_path: Path) -> None:
+    for model in ("flux_dev", "flux_schnell"):
+        file = Path(CONF) / f"method_for/{model}_{method}.yaml"
+        if method in ("fmn", "mace", "receler"):  # which flows refuse
+            assert not file.exists()
+            continue
+        assert OmegaConf.load(file).method.pool_guidance == 1.0
 
 
 def test_stable_diffusion_3_without_t5_has_zeros_in_its_place_as_in_diffusers(tmp_path: Path) -> None:
@@ -96,10 +110,29 @@ def test_a_transformer_whose_text_is_one_clip_encoders_has_no_other_rows(tmp_pat
     assert "a single text encoder" in made.offers
 
 
+def test_flux_schnell_reads_half_as_much_as_dev() -> None:
+    long = opened("schnell", "velocity")
+    assert long.streams == ("t5",)
+    long.pipe.tokenizer_2.model_max_length = 1000
+    assert anatomy.of(long.pipe, torch.device("cpu"), None).sentences.length == 256
+    long.network.register_to_config(guidance_embeds=True)
+    assert anatomy.of(long.pipe, torch.device("cpu"), 3.5).sentences.length == 512
+
+
 REFUSED: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "a scheduler of diffusion": ("sd3", "model_index.json", {"scheduler": ["diffusers", "DDIMScheduler"]}, "a flow is"),
     "turned sigmas": ("flux", "scheduler/scheduler_config.json", {"invert_sigmas": True}, "with invert_sigmas, and a"),
     "no shift": ("sd3", "scheduler/scheduler_config.json", {"shift": 0}, r"describes no schedule .*shift 0"),
+    "a shift of no slope": ("flux", "scheduler/scheduler_config.json", {"max_image_seq_len": 256}, "describes no sch"),
+    "no largest shift": ("flux", "scheduler/scheduler_config.json", {"max_shift": None}, "max_shift None"),
+    "two ways": (
+        "sd3",
+        "scheduler/scheduler_config.json",
+        {"use_karras_sigmas": True, "use_beta_sigmas": True},
+        "use_beta_sigmas",
+    ),
+    "words for channels": ("flux", "transformer/config.json", {"in_channels": "64"}, 'in_channels "64", which must be'),
+    "no projection": ("sd3", "text_encoder/config.json", {"projection_dim": None}, "projection_dim null, which must"),
     "another width": ("sd3", "transformer/config.json", {"joint_attention_dim": 64}, "takes embeddings of width 64"),
     "another sentence": (
         "flux",
@@ -108,7 +141,7 @@ REFUSED: dict[str, tuple[str, str, dict[str, Any], str]] = {
         "takes embeddings of width 40",
     ),
     "other latents": ("flux", "vae/config.json", {"latent_channels": 4}, "transformer of .* has 16 channels in and 16"),
-    "oblong": ("sd3", "transformer/config.json", {"sample_size": [8, 16]}, "images here are square"),
+    "oblong": ("sd3", "transformer/config.json", {"sample_size": [8, 16]}, r"sample_size \[8, 16\], which must be"),
     "no T5": ("flux", "model_index.json", {"text_encoder_2": [None, None]}, "where FLUX has a T5EncoderModel"),
     "a slow tokenizer": ("sd3", "model_index.json", {"tokenizer_3": ["transformers", "X"]}, "has a T5TokenizerFast"),
     "told no scale": ("sd3", "model_index.json", {}, r"not guidance-distilled, and model\.distilled=3\.5"),
@@ -124,6 +157,34 @@ def test_a_folder_that_will_not_do_is_one_sentence_before_anything_is_loaded(wha
     with pytest.raises(BadInput, match=said) as refused:
         StableDiffusion(name="m", path=str(tmp_path), distilled=3.5).check()
     assert "\n" not in str(refused.value)
+
+
+def test_of_two_copies_of_the_weights_the_one_is_looked_at_that_is_loaded(tmp_path: Path) -> None:
+    model = opened("sd3", "velocity")
+    model.pipe.save_pretrained(tmp_path, max_shard_size="5KB")
+    once = tmp_path / "once"
+    with torch.no_grad():
+        kept = model.network.proj_out.bias.clone()
+        model.network.proj_out.bias.add_(1)
+    model.pipe.save_pretrained(once)
+    for part in ("transformer", "text_encoder_3"):
+        for file in (once / part).glob("*.safetensors"):
+            file.rename(tmp_path / part / file.name)
+    (transformer, encoder) = (layout.weights(tmp_path / part) for part in ("transformer", "text_encoder_3"))
+    assert transformer[0].name.endswith(".index.json")
+    assert [file.name for file in encoder] == ["model.safetensors"]
+    assert torch.equal(checkpoint(model, tmp_path).open("cpu").network.proj_out.bias, kept)
+    for file in transformer[1:]:
+        file.unlink()
+    with pytest.raises(BadInput, match=r"-of-.*\.safetensors is missing"):
+        layout.check(tmp_path)
+
+
+def test_a_tokenizer_of_t5_without_its_file_is_one_sentence(tmp_path: Path) -> None:
+    opened("flux", "velocity").pipe.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_2/tokenizer.json").unlink()
+    with pytest.raises(BadInput, match=r"tokenizer_2/tokenizer\.json is missing"):
+        layout.check(tmp_path)
 
 
 def test_a_missing_part_of_the_weights_is_one_sentence(tmp_path: Path) -> None:
@@ -166,6 +227,8 @@ def test_a_name_behind_the_last_token_is_one_sentence(joint: Any) -> None:
         with pytest.raises(BadInput, match="'car' are not among the tokens of 'a scarf'"):
             joint.span("a scarf", "car", stream=stream)
     assert joint.cut([text, "a fox"]) == [text]
+    if family(joint) == "sd3":  # T5 reads 32 tokens, CLIP 24
+        assert joint.cut([" ".join(["emoji"] * 26)]) == []
 
 
 def anchor(**settings: Any) -> Adversarial:
@@ -200,6 +263,16 @@ def test_a_perturbation_moves_what_its_settings_say_of_several_streams(
     assert ((target.parameter - before).abs().sum(-1) > 0).all()
 
 
+def test_the_control_of_a_moved_sentence_has_the_norm_where_the_model_reads_it(concept: Any) -> None:
+    model = opened("flux", "velocity")
+    settings = {"loss": "direction", "schedule": "alternating", "place": "output", "steps": 1, "lr": 0.1, "init": 0.3}
+    control = Noise(name="n", sentence=True, **settings)  # type: ignore[arg-type]
+    target = control.start(model, concept, 0)
+    moved = (target.condition(["{}"]) - model.encode(["a butterfly"]))[0]
+    assert not moved[-1, model.pooled :].any()
+    assert float(moved.norm()) == pytest.approx(float(target.parameter.detach().norm()), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -209,6 +282,7 @@ def test_a_perturbation_moves_what_its_settings_say_of_several_streams(
         (["model.family=sd", "anchor.sentence=true", "anchor.place=input"], "place=input moves the sentence by itself"),
         (["model.family=sd3", "model.predicts=epsilon"], "family=sd3 does not predict epsilon"),
         (["model.family=flux", "attack=[noise]"], "attack=noise needs a diffusion's noise schedule"),
+        (["model.family=sd3", "method=spm_faithful"], "method=spm_faithful needs a diffusion's noise schedule"),
     ],
 )
 def test_what_a_family_has_not_is_refused_before_anything_is_loaded(words: list[str], said: str) -> None:
@@ -242,7 +316,7 @@ def test_what_a_scope_means_in_each_family_is_what_the_page_says(model: Any) -> 
     page = (Path(__file__).parents[1] / "docs/families.md").read_text()
     for scope in ("attn2", "attn2.kv", "noxattn", "full", "transformers"):
         assert f"| `{scope}` |" in page
-    for kind in ("sd3", "flux"):
+    for kind in ("sd3", "sd35", "flux"):
         names = {scope: set(opened(kind, "velocity").weights(scope)) for scope in ("attn2", "attn2.kv", "noxattn")}
         assert {name.split(".")[-2] for name in names["attn2.kv"]} == {"add_k_proj", "add_v_proj"}
         assert names["attn2.kv"] < names["attn2"]

@@ -223,6 +223,11 @@ def test_what_a_file_of_2_predicts_must_be_said(made: tuple[str, Any, Path]) -> 
         StableDiffusion(name="m", path=str(file.parent / "x.ckpt")).check()
 
 
+def test_a_file_predicts_no_velocity(made: tuple[str, Any, Path]) -> None:
+    with pytest.raises(BadInput, match="which predict no velocity: take the model= that it is"):
+        StableDiffusion(name="sd3", path=str(made[2]), predicts="velocity").check()
+
+
 def test_a_folder_that_predicts_something_else_than_was_asked_is_one_sentence(model: Any, tmp_path: Path) -> None:
     model.pipe.save_pretrained(tmp_path)
     with pytest.raises(BadInput, match=r"predicts epsilon, and model\.predicts=v_prediction: take the model= that"):

@@ -117,6 +117,8 @@ class Adversarial:
             )
         # float32 always: a start at 1e-7 would vanish in half precision.
         start = self.init * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(seed))
+        if self.sentence:
+            start[-1, model.pooled :] = 0  # which is padding
         delta = start.to(model.device, torch.float32).requires_grad_()
 
         def project() -> None:

@@ -25,6 +25,8 @@ class Noise(Adversarial):
         direction = torch.randn(search.parameter.shape, generator=torch.Generator().manual_seed(seed + 1)).to(
             model.device
         )
+        if self.sentence:
+            direction[-1, model.pooled :] = 0  # which is padding
         direction /= direction.norm()
         search.shown = lambda templates: slot.encode(templates, search.parameter.norm() * direction, self.place)
         return search

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from advanchor.concept import Concept
-from advanchor.core import BadInput, Log, Positive, Rate, Steps, UNetScope, option
+from advanchor.core import BadInput, Log, Need, Positive, Rate, Steps, UNetScope, option
 from advanchor.lazy import F, torch
 from advanchor.naming import fill
 from advanchor.protocols import Edit, Model, Step, Target
@@ -83,6 +83,11 @@ class SemiPermeableMembrane:
             )
         if self.latents == "training" and self.pool_steps < 2:
             raise ValueError("latents=training looks after the first of pool_steps steps: set pool_steps to at least 2")
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Of a model: `above` is computed of evenly spread timesteps, which a flow has not."""
+        return ("a diffusion's noise schedule",) if self.above else ()
 
     def erase(self, model: Model, targets: Sequence[Target], seed: int, folder: Path, log: Log) -> Edit:
         theta = factors(model.weights(self.scope), self.rank, random(seed, 3, 0, 0))

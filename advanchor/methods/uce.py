@@ -1,9 +1,9 @@
 """Unified Concept Editing with any anchor as its destination, in closed form (Gandikota et al. 2024, arXiv 2308.14761,
 eq. 7).
 
-For every matrix W0 that embeddings of tokens go into as they are (a U-Net's keys and values of the cross-attention; of
-Stable Diffusion 3 and FLUX the context embedder, as the release's script for FLUX has it), with c the embedding of the
-concept's last token, c_a of the anchor's, c_p of kept concepts':
+For every matrix W0 that embeddings of tokens go into as they are (a U-Net's keys and values of the cross-attention; the
+context embedder of Stable Diffusion 3 and FLUX, which the release's script for FLUX edits too), with c the embedding of
+the concept's last token, c_a of the anchor's, c_p of kept concepts':
 
     W = (lamb W0 + erase W0 sum c_a c^T + preserve W0 sum c_p c_p^T)
         (lamb I + erase sum c c^T + preserve sum c_p c_p^T)^-1

@@ -53,7 +53,7 @@ def of(pipe: Any, device: torch.device, distilled: float | None) -> Anatomy:
         {f"{name}.": getattr(pipe, name) for name in names},
         device,
         width=network.config.joint_attention_dim,
-        read=512 if packs else 256,  # as the two pipelines do
+        read=512 if packs and network.config.guidance_embeds else 256,  # of FLUX.1 dev; schnell was distilled with 256
         flux=packs,
     )
     side: int = pipe.default_sample_size if packs else network.config.sample_size

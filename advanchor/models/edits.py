@@ -5,7 +5,7 @@ lowrank.<parameter>.down, .up      factors (r, in), (out, r): up @ down is added
 eraser.<attn2 module>.down|up.weight|bias
                                    a small network after that cross-attention layer, out + up(gelu(down(out))), of
                                    Receler (arXiv 2311.17717)
-text_encoder.<parameter>           the same as the first, in the text encoder; text_encoder_2. in a second one
+text_encoder.<parameter>           the same as the first, in the text encoder; text_encoder_2., _3. in further ones
 guidance.negative                  the embedding that takes the empty prompt's place when sampling
 guidance.safety, guidance.rule     Safe Latent Diffusion (methods/guidance.py)
 """
@@ -24,22 +24,26 @@ from advanchor.protocols import Edit
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+KEYS = (".to_k.", ".to_v.", ".add_k_proj.", ".add_v_proj.")
 # The denoiser's parameters that a method can train, by the name of the scope: of a U-Net its cross-attention, of a
 # transformer of image and text what the text's tokens go through in the layers where both have their own.
 SCOPES: dict[str, Callable[[str], bool]] = {
-    "attn2": lambda name: ".attn2." in name or ".attn.add_" in name or ".attn.to_add_out." in name,
-    "attn2.kv": lambda name: any(one in name for one in (".attn2.to_k.", ".attn2.to_v.", ".add_k_proj", ".add_v_proj")),
+    "attn2": lambda name: cross(name) or ".attn.add_" in name or ".attn.to_add_out." in name,
+    "attn2.kv": lambda name: any(one in name for one in KEYS) and (cross(name) or ".attn.add_" in name),
     "noxattn": lambda name: not SCOPES["attn2"](name),
     "full": lambda name: True,
     "transformers": lambda name: ".attentions." in name or "transformer_blocks." in name,
 }
 # Matrices that embeddings of tokens go into as they are, and those of the whole sentence: what a closed form can edit.
 MAPS: dict[str, Callable[[str], bool]] = {
-    "tokens": lambda name: (
-        name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")) or name == "context_embedder.weight"
-    ),
+    "tokens": lambda name: (cross(name) and SCOPES["attn2.kv"](name)) or name == "context_embedder.weight",
     "sentence": lambda name: name == "time_text_embed.text_embedder.linear_1.weight",
 }
+
+
+def cross(name: str) -> bool:
+    """Of a U-Net's cross-attention. Stable Diffusion 3.5 calls the image's second look at itself attn2, too."""
+    return ".attentions." in name and ".attn2." in name
 
 
 def part(edit: Edit, prefix: str) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ def check(
         into, out = (configs["unet"].get(name, 4) for name in ("in_channels", "out_channels"))
     else:
         takes = transformer(configs["transformer"], texts, encoders, root)
-        into, out = channels(configs["transformer"], packs=PROJECTED not in encoders)
+        into, out = channels(configs["transformer"], PROJECTED not in encoders, root)
     network, latent = "U-Net" if "unet" in configs else "transformer", configs["vae"].get("latent_channels", 4)
     if not into == out == latent:
         raise BadInput(
@@ -77,32 +77,48 @@ def transformer(
     config: dict[str, Any], texts: Sequence[dict[str, Any]], encoders: Sequence[str], root: Path
 ) -> list[tuple[int, int]]:
     """Pairs of widths that must be equal."""
-    t5 = [text.get("d_model", 512) for text, cls in zip(texts, encoders, strict=True) if cls.startswith("T5")]
-    clip = [text for text, cls in zip(texts, encoders, strict=True) if not cls.startswith("T5")]
-    tokens, sentence = config.get("joint_attention_dim", 4096), config.get("pooled_projection_dim")
+    each = list(zip(texts, encoders, strict=True))
+    t5 = [whole(text, "d_model", 512, root) for text, cls in each if cls.startswith("T5")]
+    clip = [text for text, cls in each if not cls.startswith("T5")]
+    tokens = whole(config, "joint_attention_dim", 4096, root)
+    wide = sum(whole(text, "hidden_size", 512, root) for text in clip)
     if PROJECTED not in encoders:  # FLUX, whose encoder projects nothing
-        return [(tokens, t5[0]), (768 if sentence is None else sentence, clip[0].get("hidden_size", 512))]
-    side(config, root / "transformer/config.json")
-    wide = sum(text.get("hidden_size", 512) for text in clip)
-    projected = sum(text.get("projection_dim", 512) for text in clip)
-    told = 2048 if sentence is None else sentence
+        return [(tokens, t5[0]), (whole(config, "pooled_projection_dim", 768, root), wide)]
+    whole(config, "sample_size", 128, root)
+    projected = sum(whole(text, "projection_dim", 512, root) for text in clip)
+    told = whole(config, "pooled_projection_dim", 2048, root)
     return [*((tokens, width) for width in t5), (tokens, max(tokens, wide)), (told, projected)]
 
 
-def channels(config: dict[str, Any], packs: bool) -> tuple[int, int]:
+def channels(config: dict[str, Any], packs: bool, root: Path) -> tuple[int, int]:
     """Of a transformer's latents, in and out; FLUX packs four pixels into one token."""
-    into = config.get("in_channels", 64 if packs else 16)
-    out = config.get("out_channels") or (into if packs else 16)
+    into = whole(config, "in_channels", 64 if packs else 16, root)
+    out = into if config.get("out_channels") is None else whole(config, "out_channels", into, root)
     return (into // 4, out // 4) if packs else (into, out)
+
+
+def whole(config: dict[str, Any], name: str, default: int, root: Path) -> int:
+    """A setting that must be a number of things.
+
+    Raises:
+        BadInput: it is not.
+    """
+    value = config.get(name, default)
+    if type(value) is not int or value < 1:
+        raise BadInput(
+            f"a config.json of {root} has {name} {json.dumps(value)}, which must be a whole number: copy it anew from "
+            "where the model came from."
+        )
+    return value
 
 
 def side(config: dict[str, Any], file: Path) -> int:
     """Width of the latents: 8, or [8, 8]."""
-    size = config.get("sample_size", 128 if file.parent.name == "transformer" else None)
+    size = config.get("sample_size")
     one = size[0] if isinstance(size, list) and len(size) == 2 and size[0] == size[1] else size
     if type(one) is not int or one < 1:
         raise BadInput(
             f"{file} has sample_size {json.dumps(size)}, and images here are square: set it to the latents' width, "
-            "64 for Stable Diffusion 1.x, 96 for 2.1, 128 for XL and 3."
+            "64 for Stable Diffusion 1.x, 96 for 2.1, 128 for XL."
         )
     return one

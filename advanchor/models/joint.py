@@ -6,7 +6,7 @@ the width of T5 (FLUX has none of these rows); for each of T5's its last layer; 
 make of the whole sentence ("pooled"), side by side, padded with zeros.
 
 Stable Diffusion 3 can do without T5, whose rows are zeros then, as in diffusers. A transformer whose text comes from a
-single CLIP encoder, as that of model=emoji_flow, has no such rows.
+single CLIP encoder, which diffusers' pipeline cannot encode for, has no such rows.
 """
 
 from __future__ import annotations

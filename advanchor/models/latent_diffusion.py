@@ -72,8 +72,10 @@ class LatentDiffusion:
         return self._sentences.encode(texts, delta, spans, weights)
 
     def cut(self, texts: Sequence[str]) -> list[str]:
-        """Those of the texts that are longer than the text encoder."""
-        return self._tokens.cut(texts)
+        """Those of the texts that are longer than the text encoder; of several streams than each of them."""
+        for stream in self._streams:
+            texts = stream.cut(texts)
+        return list(texts)
 
     def vocabulary(self, weights: Edit | None = None) -> Tensor:
         """What the text encoder reads for each token, (V, d), under an edit."""

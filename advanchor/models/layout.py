@@ -121,6 +121,15 @@ def files(root: Path) -> list[Path]:
 
 def check(root: Path) -> None:
     """Raise BadInput, one sentence with the remedy, if something is missing, damaged, or not of a known family."""
+    settled(root)
+    for part in family(root).networks:
+        for file in weights(root / part):
+            if file.suffix == ".safetensors":
+                whole(file)
+
+
+def settled(root: Path) -> None:
+    """The same of all but the weights."""
     whole_of = family(root)
     index = read(root / "model_index.json")
     classes = {part: (cls,) for part, cls in whole_of.networks.items()} | whole_of.tokenizers
@@ -133,11 +142,9 @@ def check(root: Path) -> None:
     scheduler(root)
     configs = {part: read(root / part / "config.json") for part in whole_of.networks}
     fitting.check(configs, list(whole_of.encoders.values()), whole_of.what, whole_of.added, root)
-    for part in whole_of.networks:
-        for file in weights(root / part):
-            if file.suffix == ".safetensors":
-                whole(file)
-    for tokenizer in whole_of.tokenizers:
+    for tokenizer, kinds in whole_of.tokenizers.items():
+        if kinds == OF_T5 and not (root / tokenizer / "tokenizer.json").is_file():
+            raise BadInput(f"{root / tokenizer}/tokenizer.json is missing: copy it from where the model came from.")
         vocabulary(root / tokenizer)
 
 
@@ -208,7 +215,7 @@ def weights(part: Path) -> list[Path]:
     """
     names = {file.name for file in part.iterdir()} if part.is_dir() else set()
     if found := hub.weights_of(part.name, names):
-        if len(found) > 1:
+        if found[0].endswith(".json"):
             shards = read(part / found[0]).get("weight_map")
             if not isinstance(shards, dict):
                 raise BadInput(f"{part / found[0]} is no index: copy it anew from where the model came from.")

@@ -70,6 +70,11 @@ def check(name: Any, config: dict[str, Any], root: Path) -> None:
         )
 
 
+# The defaults of FlowMatchEulerDiscreteScheduler.
+FLOW = {"num_train_timesteps": 1000, "shift": 1.0}
+DYNAMIC = {"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}
+
+
 def flow(name: Any, config: dict[str, Any], root: Path) -> None:
     """The same of a model that predicts a flow's velocity."""
     if name != "FlowMatchEulerDiscreteScheduler" or config.get("invert_sigmas"):
@@ -78,12 +83,22 @@ def flow(name: Any, config: dict[str, Any], root: Path) -> None:
             f"the scheduler of {root} is {name}{turned}, and a flow is sampled by FlowMatchEulerDiscreteScheduler: "
             "put it in model_index.json and scheduler/, with the settings the model was published with."
         )
-    steps, shift = config.get("num_train_timesteps", 1000), config.get("shift", 1.0)
-    if type(steps) is not int or steps < 1 or not isinstance(shift, int | float) or not 0 < shift < math.inf:
-        raise BadInput(
-            f"{root / 'scheduler/scheduler_config.json'} describes no schedule (num_train_timesteps {steps}, shift "
-            f"{shift}): copy it anew from where the model came from."
-        )
+    file, steps, shift = root / "scheduler/scheduler_config.json", *(config.get(k, v) for k, v in FLOW.items())
+    wrong = type(steps) is not int or steps < 1 or not finite(shift) or shift <= 0
+    said = f"num_train_timesteps {steps}, shift {shift}"
+    if config.get("use_dynamic_shifting"):
+        numbers = {name: config.get(name, default) for name, default in DYNAMIC.items()}
+        lengths = numbers["base_image_seq_len"], numbers["max_image_seq_len"]
+        wrong |= not all(map(finite, numbers.values())) or lengths[0] == lengths[1]
+        said += "".join(f", {name} {value}" for name, value in numbers.items())
+    chosen = [name for name in ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas") if config.get(name)]
+    if wrong or len(chosen) > 1:
+        said = f"{said}{''.join(f', {name}' for name in chosen)}"
+        raise BadInput(f"{file} describes no schedule ({said}): copy it anew from where the model came from.")
+
+
+def finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def betas(config: dict[str, Any]) -> list[float]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+AT_MOST = 2**30  # bytes of conditions that are kept; one of FLUX has 8 MB
+
+
 class Memory:
     """Conditions of sentences, made once for each. The encoder is frozen and every sentence comes back thousands of
     times; encoded alone, it cannot depend on its batch on any machine.
@@ -30,10 +33,11 @@ class Memory:
     def __call__(self, text: str) -> Tensor:
         """(rows, d), without a gradient."""
         if text not in self._known:
-            if len(self._known) >= 512:
-                self._known.clear()
             with torch.no_grad():
-                self._known[text] = self._make([text])[0]
+                made = self._make([text])[0]
+            if len(self._known) >= min(512, 1 + AT_MOST // (made.numel() * made.element_size())):
+                self._known.clear()
+            self._known[text] = made
         return self._known[text]
 
     def forget(self) -> None:

@@ -49,9 +49,14 @@ def predicted(file: Path, asked: str | None) -> str:
     """What the model of a file predicts, which the file does not say.
 
     Raises:
-        BadInput: as `architecture`, or nobody says it.
+        BadInput: as `architecture`, or nobody says it, or what is said is of no such model.
     """
     made = architecture(file)
+    if asked == "velocity":
+        raise BadInput(
+            f"{file} is one of {', '.join(sorted(MARKS))}, which predict no velocity: take the model= that it is; of "
+            "Stable Diffusion 3 and FLUX set model.path to a folder in the diffusers layout."
+        )
     if (known := asked or made.predicts) is None:
         raise BadInput(
             f"{file} does not say what it predicts: add model.predicts=v_prediction (2.1 of 768 px) or "

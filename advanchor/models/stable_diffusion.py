@@ -58,34 +58,45 @@ class StableDiffusion:
 
     @property
     def offers(self) -> set[Need]:
-        """See core.py; of checked weights."""
-        root = self.folder()
-        if root.is_file():
+        """See core.py. Of a repository the configs are fetched if need be.
+
+        Raises:
+            BadInput: as `check`, of anything but the weights.
+        """
+        if (root := self.folder()).is_file():
             made = layout.FAMILIES[single_file.architecture(root).pipeline]
             return made.offers(single_file.predicted(root, self.predicts))
-        return layout.family(root).offers(layout.predicted(root))
+        self._settle(False)
+        return layout.family(self.folder()).offers(layout.predicted(self.folder()))
 
     def check(self) -> None:
         """Raise BadInput if it is not a whole model, from its configs and the headers of its weights: nothing is
-        loaded. A repository is fetched first if it is not in the hub's cache.
+        loaded. Of a repository that is not in the hub's cache the configs are fetched first, and the weights if they
+        will do.
         """
         if (root := self.folder()).is_file():
             single_file.predicted(root, self.predicts)
             self._told(False)
             return
-        try:
-            layout.check(root)
-        except BadInput:
-            if hub.repository(str(self.path)) is None:
-                raise
-            hub.fetch(str(self.path))
-            layout.check(self.folder())
+        self._settle(False)
         if self.predicts not in (None, said := layout.predicted(self.folder())):
             raise BadInput(
                 f"{self.folder()} predicts {said}, and model.predicts={self.predicts}: take the model= that it is, or "
                 "model.predicts=null."
             )
         self._told(layout.distilled(self.folder()))
+        self._settle(True)
+
+    def _settle(self, weights: bool) -> None:
+        """Raise BadInput if the configs, or these and the weights, will not do; what a repository lacks is fetched."""
+        suits = layout.check if weights else layout.settled
+        try:
+            suits(self.folder())
+        except BadInput:
+            if hub.repository(str(self.path)) is None:
+                raise
+            hub.fetch(str(self.path), weights)
+            suits(self.folder())
 
     def _told(self, wants: bool) -> None:
         """Raise BadInput unless a scale of guidance is set where the model `wants` one, and none where it does not."""

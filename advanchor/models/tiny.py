@@ -22,8 +22,11 @@ PIPELINES = {
     "sd": "StableDiffusionPipeline",
     "sdxl": "StableDiffusionXLPipeline",
     "sd3": "StableDiffusion3Pipeline",
+    "sd35": "StableDiffusion3Pipeline",
     "flux": "FluxPipeline",
+    "schnell": "FluxPipeline",
 }
+Kind = Literal["sd", "sdxl", "sd3", "sd35", "flux", "schnell"]
 PROJECTED, WIDE = 16, 56  # of a sentence's embedding; of T5, and of SDXL's two encoders together
 
 
@@ -32,24 +35,28 @@ class Random:
     """A tiny model with random weights. For tests.
 
     Attributes:
-        family: the architecture: of Stable Diffusion 1.x and 2.x, XL, 3, or FLUX.
-        predicts: what a U-Net's output is taken for, epsilon unless said; velocity is that of sd3 and flux.
+        family: the architecture: of Stable Diffusion 1.x and 2.x, XL, 3, 3.5 medium, FLUX.1 dev or schnell.
+        predicts: what a U-Net's output is taken for, epsilon unless said; velocity is that of the others.
     """
 
     name: str
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    family: Literal["sd", "sdxl", "sd3", "flux"] = "sd"
+    family: Kind = "sd"
     predicts: Predicts | None = None
     version: int = 1
 
     def __post_init__(self) -> None:
-        if self.predicts is not None and (self.predicts == "velocity") != (self.family in ("sd3", "flux")):
+        if self.predicts is not None and (self.predicts == "velocity") != self.flows:
             raise ValueError(f"family={self.family} does not predict {self.predicts}: set predicts=null")
 
     @property
     def space(self) -> Predicts:
         """What it predicts."""
-        return self.predicts or ("velocity" if self.family in ("sd3", "flux") else "epsilon")
+        return self.predicts or ("velocity" if self.flows else "epsilon")
+
+    @property
+    def flows(self) -> bool:
+        return self.family not in ("sd", "sdxl")
 
     @property
     def offers(self) -> set[Need]:
@@ -77,23 +84,22 @@ class Random:
         import torch
 
         family = FAMILIES[PIPELINES[self.family]]
-        flows = self.space == "velocity"
         parts: dict[str, Any] = {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            parts["vae"] = diffusers.AutoencoderKL(**vae(16 if flows else 4))
+            parts["vae"] = diffusers.AutoencoderKL(**vae(16 if self.flows else 4))
             for name, cls in family.encoders.items():
                 parts |= encoder(name, cls, 32 if name == "text_encoder" else 24)
             kind, cls = family.denoiser
-            parts[kind] = getattr(diffusers, cls)(**{"sd3": sd3, "flux": flux}.get(self.family, unet)(self.family))
-        if flows:
+            parts[kind] = getattr(diffusers, cls)(**networks(self.family))
+        if self.flows:
             parts["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler(
                 shift=3.0, use_dynamic_shifting=self.family == "flux"
             )
         else:
             parts["scheduler"] = diffusers.DDIMScheduler(**SCHEDULE, prediction_type=self.space)
         pipe = assembled(PIPELINES[self.family], parts)
-        if self.family == "flux":
+        if PIPELINES[self.family] == "FluxPipeline":
             pipe.default_sample_size = 8  # its transformer would take any
         return pipe
 
@@ -112,7 +118,14 @@ def vae(channels: int) -> dict[str, Any]:
     }
 
 
-def unet(family: str) -> dict[str, Any]:
+def networks(family: Kind) -> dict[str, Any]:
+    """Settings of the denoiser."""
+    if family in ("sd", "sdxl"):
+        return unet(family)
+    return sd3(family) if family in ("sd3", "sd35") else flux(family)
+
+
+def unet(family: Kind) -> dict[str, Any]:
     further: dict[str, Any] = {}
     if family == "sdxl":
         further = {
@@ -137,7 +150,8 @@ def unet(family: str) -> dict[str, Any]:
     }
 
 
-def sd3(family: str) -> dict[str, Any]:
+def sd3(family: Kind) -> dict[str, Any]:
+    further = {"dual_attention_layers": (0,), "qk_norm": "rms_norm"} if family == "sd35" else {}
     return {
         "sample_size": 8,
         "num_layers": 2,
@@ -147,10 +161,11 @@ def sd3(family: str) -> dict[str, Any]:
         "caption_projection_dim": 16,
         "pooled_projection_dim": 2 * PROJECTED,
         "pos_embed_max_size": 8,
+        **further,
     }
 
 
-def flux(family: str) -> dict[str, Any]:
+def flux(family: Kind) -> dict[str, Any]:
     return {
         "num_layers": 1,
         "num_single_layers": 1,
@@ -158,7 +173,7 @@ def flux(family: str) -> dict[str, Any]:
         "num_attention_heads": 2,
         "joint_attention_dim": WIDE,
         "pooled_projection_dim": 32,
-        "guidance_embeds": True,
+        "guidance_embeds": family == "flux",
         "axes_dims_rope": (2, 2, 4),
     }
 
