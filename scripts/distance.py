@@ -1,10 +1,11 @@
 """Does an anchor that is close to its concept keep more? Rank correlations over the runs of experiment=distance.
 
-    python scripts/distance.py docs/results/distance/runs.json
+    python scripts/distance.py docs/results/distance/runs.json --to docs/results/distance/distance.png
 
 For each concept a point is an anchor at a budget, mean over seeds. Between how close the anchor is and what is kept:
 Spearman's rho, and the partial one given how often the concept is still found, since what erases nothing keeps all. The
-mean over concepts has Student's interval over them. `erasing` are points that leave at most half of the concept.
+mean over concepts has Student's interval over them. `erasing` are points that leave at most half of the concept. In the
+end the other finding: does an anchor erase the more, the less it has of the concept in what the model predicts?
 """
 
 import argparse
@@ -93,6 +94,60 @@ def table(runs: Sequence[dict[str, Any]], judge: int) -> list[str]:
     return lines
 
 
+def largest(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs with each anchor's largest budget."""
+    steps: dict[Any, int] = defaultdict(int)
+    for run in runs:
+        key = run["concept"], run["family"], str(run["value"])
+        steps[key] = max(steps[key], run["steps"])
+    return [run for run in runs if run["steps"] == steps[run["concept"], run["family"], str(run["value"])]]
+
+
+def lacking(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Found after each anchor's largest budget, against what it has of the concept."""
+    columns = {"along": "anchor/along", "tokens": "anchor/cosine_span", "sentence": "anchor/cosine_pooled"}
+    lines = [f"| found and | {' | '.join(columns)} |", "| --- " * (1 + len(columns)) + "|"]
+    last = largest(runs)
+    for found in (FOUND, "erasure/hit2"):
+        cells = []
+        for column in columns.values():
+            pairs = [([p[column] for p in at], [p[found] for p in at]) for at in points(last).values()]
+            cells.append(told([rho for x, y in pairs if (rho := partial(x, y, None)) is not None]))
+        lines.append(f"| {found} | {' | '.join(cells)} |")
+    return lines
+
+
+def picture(runs: Sequence[dict[str, Any]], to: Path) -> None:
+    """Left, found after the largest budget against what the anchor has of the concept; then what is kept and what is
+    left of the picture against how far it is in what the model predicts, where at most half is found, darker for less.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    left, *others = figure.subplots(1, 3)
+    marks = dict(zip(FAMILIES, "os^", strict=True))
+    names = {"interpolate": "on the way to a look-alike", "scale": "size of the perturbation", "words": "words"}
+    latest = points(largest(runs))
+    for family, mark in marks.items():
+        at = [p for several in latest.values() for p in several if p["family"] == family]
+        left.scatter(
+            [p["anchor/along"] for p in at], [p[FOUND] for p in at], marker=mark, alpha=0.7, label=names[family]
+        )
+    left.set(xlabel="coordinate along the concept: 1 it, 0 its superclass", ylabel="found after the largest budget")
+    left.legend(fontsize=8)
+    for axes, score in zip(others, ("keep/hit", "content/hit"), strict=True):
+        for family, mark in marks.items():
+            every = [p for several in points(runs).values() for p in several]
+            at = [p for p in every if p["family"] == family and p[FOUND] <= 0.5]
+            x, y, c = ([p[name] for p in at] for name in ("anchor/predicted", score, FOUND))
+            shown = axes.scatter(x, y, c=c, marker=mark, cmap="viridis", vmin=0, vmax=0.5, alpha=0.8)
+        axes.set(
+            xlabel="distance in what the model predicts", ylabel=f"{score} where at most half is found", xscale="log"
+        )
+    figure.colorbar(shown, label="found")
+    figure.savefig(to, dpi=110)
+
+
 def told(rhos: Sequence[float]) -> str:
     """Mean over concepts and its interval."""
     if len(rhos) < 2:
@@ -106,9 +161,14 @@ def told(rhos: Sequence[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
-    runs = json.loads(parser.parse_args().runs.read_text())
+    parser.add_argument("--to", type=Path, help="a picture of it ('advanchor[plot]')")
+    args = parser.parse_args()
+    runs = json.loads(args.runs.read_text())
+    if args.to:
+        picture(runs, args.to)
     for judge in (1, 2):
         print("\n".join(table(runs, judge)), end="\n\n")
+    print("\n".join(lacking(runs)))
 
 
 if __name__ == "__main__":

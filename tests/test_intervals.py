@@ -286,3 +286,24 @@ def test_shares_of_other_prompts_are_numbers_of_their_seeds_alone() -> None:
 
     assert Cell([run(0, "a"), run(1, "b")]).bounds == pytest.approx((0.5, 0.5))
     assert Cell([run(0, "a"), run(1, "a")]).bounds != pytest.approx((0.5, 0.5))
+
+
+def test_a_correlation_given_what_is_erased_is_that_of_what_erasing_does_not_explain() -> None:
+    distance, rng = script("distance"), np.random.default_rng(0)
+    found, own = rng.random((2, 400))
+    kept, close = found + 0.1 * rng.random(400), found + 0.1 * rng.random(400)
+    assert distance.partial(close, kept, None) > 0.9
+    assert abs(distance.partial(close, kept, found)) < 0.2
+    assert distance.partial(close + own, kept + own, found) > 0.8
+    expected = stats.spearmanr(close, kept).statistic
+    assert distance.partial(close, kept, None) == pytest.approx(expected)
+    assert distance.partial([1.0] * 9, list(range(9)), None) is None
+    assert distance.partial([1.0, 2.0], [1.0, 2.0], None) is None
+
+
+def test_the_page_of_the_distance_study_has_the_numbers_of_its_runs() -> None:
+    distance, folder = script("distance"), Path(__file__).parents[1] / "docs/results"
+    runs = json.loads((folder / "distance/runs.json").read_text())
+    page = (folder / "README.md").read_text()
+    for line in distance.lacking(runs)[2:]:
+        assert line.replace("erasure/hit2", "judge 2").replace("erasure/hit", "judge 1") in page
