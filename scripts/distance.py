@@ -141,9 +141,10 @@ def picture(runs: Sequence[dict[str, Any]], to: Path) -> None:
             at = [p for p in every if p["family"] == family and p[FOUND] <= 0.5]
             x, y, c = ([p[name] for p in at] for name in ("anchor/predicted", score, FOUND))
             shown = axes.scatter(x, y, c=c, marker=mark, cmap="viridis", vmin=0, vmax=0.5, alpha=0.8)
-        axes.set(
-            xlabel="distance in what the model predicts", ylabel=f"{score} where at most half is found", xscale="log"
-        )
+        axes.set_xscale("log")
+        axes.set_xticks([1, 2, 5, 10], labels=["1", "2", "5", "10"])
+        axes.set_xticks([], minor=True)
+        axes.set(xlabel="distance in what the model predicts", ylabel=f"{score} where at most half is found")
     figure.colorbar(shown, label="found")
     figure.savefig(to, dpi=110)
 
