@@ -114,17 +114,20 @@ def main() -> None:
         sys.exit(
             "--patch must divide 8, --width be a multiple of 8, and the others at least 1 (0 for --again, --seed)."
         )
+    if args.out.exists() and not (args.out / "training.json").is_file():
+        sys.exit(f"{args.out} is there and was not written by this script: name another --out.")
     torch.set_num_threads(args.threads)
     pipe = build(compose([]).model, "model").open("cpu").pipe
-    world = World(bank(args.work, args.data, 0), seen_pairs(), args.seed)
+    images = bank(args.work, args.data, 0)
+    world = World(images, seen_pairs(), args.seed)
     about = {k: v for k, v in vars(args).items() if k in ("seed", "steps", "again", "lr", "patch", "width", "layers")}
     sources = b"".join((ROOT / "scripts" / name).read_bytes() for name in ("train_emoji.py", "train_flow.py"))
     about["script"] = hashlib.sha256(sources).hexdigest()
-    encoders = hashlib.sha256()
+    learned = hashlib.sha256(images.contiguous().numpy().tobytes())  # the pictures, and what they are encoded with
     for part in (pipe.vae, pipe.text_encoder):
         for name, tensor in sorted(part.state_dict().items()):
-            encoders.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    folder = args.work / f"flow-{encoders.hexdigest()[:12]}"
+            learned.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    folder = args.work / f"flow-{learned.hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     latents = encode_bank(pipe.vae, world, folder) * pipe.vae.config.scaling_factor
     text = projected(pipe.text_encoder)
@@ -145,7 +148,7 @@ def main() -> None:
         tokenizer_3=None,
     )
     part = args.out.with_name(f"{args.out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True, exist_ok=True)
     made.to(dtype=torch.float16).save_pretrained(part)
     config = part / "text_encoder/config.json"  # transformers would load in the dtype named there
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")

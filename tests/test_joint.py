@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -24,7 +25,9 @@ from advanchor.compose import CONF, compose
 from advanchor.core import BadInput
 from advanchor.methods.uce import UnifiedConceptEditing
 from advanchor.models import anatomy, layout
+from advanchor.models.sampling import image_seed
 from advanchor.models.stable_diffusion import StableDiffusion
+from advanchor.prompts import Prompt
 
 CONFIGS = {"sd3": "sd3", "flux": "flux_dev"}
 POOLED = [one for one in options("method") if "pool_guidance" in (Path(CONF) / f"method/{one}.yaml").read_text()]
@@ -99,15 +102,32 @@ def test_stable_diffusion_3_without_t5_has_zeros_in_its_place_as_in_diffusers(tm
     assert loaded.streams == ("clip",)
 
 
-def test_a_transformer_whose_text_is_one_clip_encoders_has_no_other_rows(tmp_path: Path) -> None:
-    model = opened("sd3", "velocity")
-    model.pipe.register_modules(text_encoder_2=None, tokenizer_2=None, text_encoder_3=None, tokenizer_3=None)
-    model.pipe.transformer.register_to_config(pooled_projection_dim=16)
-    model.pipe.save_pretrained(tmp_path)
-    made = checkpoint(model, tmp_path)
-    with pytest.raises(BadInput, match="are not of one network"):  # the random one was made for two
-        made.open("cpu")
-    assert "a single text encoder" in made.offers
+def test_a_transformer_whose_text_is_one_clip_encoders_has_no_other_rows_and_draws_as_diffusers_does(
+    tmp_path: Path,
+) -> None:
+    pipe = opened("sd3", "velocity").pipe
+    pipe.register_modules(text_encoder_2=None, tokenizer_2=None, text_encoder_3=None, tokenizer_3=None)
+    pipe.transformer.register_to_config(pooled_projection_dim=16)
+    pipe.save_pretrained(tmp_path / "refused")
+    with pytest.raises(BadInput, match="are not of one network"):  # its weights were made for two encoders
+        StableDiffusion(name="m", path=str(tmp_path / "refused")).open("cpu")
+    settings = {k: v for k, v in pipe.transformer.config.items() if not k.startswith("_")}
+    pipe.register_modules(transformer=type(pipe.transformer)(**settings))
+    pipe.save_pretrained(tmp_path / "whole")
+    made = StableDiffusion(name="m", path=str(tmp_path / "whole"))
+    assert {"a single text encoder", "CLIP's tokens"} <= made.offers
+    model = made.open("cpu")
+    cond = model.encode(["a fox"])
+    assert cond.shape == (1, model.pipe.tokenizer.model_max_length + 1, 56)
+    noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(image_seed("a fox", 1)))
+    expected = model.pipe(
+        prompt_embeds=cond[:, :-1], pooled_prompt_embeds=cond[:, -1, :16], latents=noise, num_inference_steps=3,
+        guidance_scale=1.0,
+    ).images[0]  # fmt: skip
+    (ours,) = model.draw([Prompt("a fox", 1)], steps=3, guidance=1.0)
+    assert np.abs(np.asarray(ours).astype(int) - np.asarray(expected).astype(int)).max() <= 1
+    moved = model.encode(["a fox"], torch.ones(1, 32), [model.span("a fox", "fox")[:1]])
+    assert not torch.allclose(moved[0, -1], cond[0, -1])  # what moves its input moves the sentence too
 
 
 def test_flux_schnell_reads_half_as_much_as_dev() -> None:
