@@ -17,7 +17,7 @@ from advanchor.store import part_of
 # or shown, never which weights are made or which images are looked at.
 IDENTITY = ("model", "concept", "anchor", "method", "sample", "seed")
 # Settings of a component that name a file or folder, or several: what is in it identifies, not where it is.
-FILES = ("path", "styles", "prompts_csv", "never", "file", "references", "floor")
+FILES = ("path", "styles", "prompts_csv", "never", "file", "references", "floor", "edit")
 LARGE = 2**26  # bytes; hashing so many takes long enough to remember the digest
 _digests: dict[str, str] = {}
 

@@ -5,4 +5,5 @@ VERBS = {
     "plot": "advanchor.results.figures",
     "front": "advanchor.results.front",
     "tune": "advanchor.commands.tune",
+    "export": "advanchor.commands.export",
 }

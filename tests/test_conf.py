@@ -33,6 +33,9 @@ def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
     if (group, option) == ("metric", "reference"):
         never = [reference(tmp_path / str(seed), ["fox"], seed) for seed in (1, 2)]
         path = [f"metric.reference.references=[{','.join(never)}]"]
+    if (group, option) == ("method", "load"):
+        (tmp_path / "edit.safetensors").touch()
+        path = [f"method.edit={tmp_path}/edit.safetensors"]
     models = [] if group == "model" else ["model=random"]
     models += ["judge=none"] if group == "concept" else []  # the emoji judge knows its own concepts only
     cfg = compose([*models, f"{group}=[{option}]" if group == "metric" else f"{group}={option}", *path])

@@ -18,7 +18,7 @@ LAYERS = (
     ("images",),
     ("protocols",),
     ("models", "judges", "trackers"),
-    ("anchors", "attacks"),
+    ("anchors", "attacks", "exchange"),
     ("training",),
     ("methods", "metrics"),
     ("attacking", "build", "erasing", "report", "shown", "results.progress"),

@@ -27,13 +27,16 @@ def away_from(model: Model, targets: Sequence[Target], method: str) -> torch.Ten
     """e_c (L, d) of the bare phrase; of several concepts their list, "a fox, a car".
 
     Raises:
-        BadInput: the anchor is not the concept; a setting that would be ignored is refused.
+        BadInput: the anchor is not the concept.
     """
-    if any(t.state() or not torch.equal(t.condition(["{}"]), model.encode([t.concept.phrase])) for t in targets):
-        raise BadInput(
-            f"method={method} pushes away from the concept itself and has no place for an anchor: add anchor=concept."
-        )
+    anchorless(model, targets, f"method={method} pushes away from the concept itself")
     return model.encode([", ".join(t.concept.phrase for t in targets)])[0]
+
+
+def anchorless(model: Model, targets: Sequence[Target], why: str) -> None:
+    """Raise BadInput if the anchor is not the concept: a setting that would be ignored is refused."""
+    if any(t.state() or not torch.equal(t.condition(["{}"]), model.encode([t.concept.phrase])) for t in targets):
+        raise BadInput(f"{why} and has no place for an anchor: add anchor=concept.")
 
 
 @option("method")

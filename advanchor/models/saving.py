@@ -1,0 +1,84 @@
+"""An edited model, written so that diffusers reads it without us."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advanchor.core import BadInput
+from advanchor.models.edits import parameters, part
+from advanchor.protocols import Edit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LORA = "pytorch_lora_weights.safetensors"  # where diffusers looks for one
+
+
+def denoiser(model: Any) -> str:
+    """The name of the denoiser's folder in the diffusers layout."""
+    return "transformer" if getattr(model.pipe, "transformer", None) is not None else "unet"
+
+
+def plain(edit: Edit) -> None:
+    """Raise BadInput if a part of the edit is no weight of a network."""
+    for kind, what in (("eraser.", "networks of its own beside the layers"), ("guidance.", "how it is sampled")):
+        if any(name.startswith(kind) for name in edit):
+            raise BadInput(
+                f"this run changed {what}, which no weights in the diffusers layout can say: use it from here."
+            )
+
+
+def pipeline(model: Any, edit: Edit, folder: Path) -> None:
+    """The whole edited pipeline, in float32: what diffusers draws with it is what the run draws.
+
+    Raises:
+        BadInput: as `plain`.
+    """
+    plain(edit)
+    with model.edited(edit):
+        model.pipe.save_pretrained(folder)
+
+
+def tensors(model: Any, edit: Edit, folder: Path) -> None:
+    """The changed tensors alone, low-rank factors multiplied out, a file for each network, under the names that they
+    have in diffusers and transformers: the format in which ESD and UCE are released.
+
+    Raises:
+        BadInput: as `plain`.
+    """
+    plain(edit)
+    frozen = {**model.weights("full"), **model.weights("text_encoder")}
+    whole = parameters({name: tensor.to(model.device) for name, tensor in edit.items()}, frozen)
+    found = {denoiser(model): whole}
+    for encoder in ("text_encoder", "text_encoder_2", "text_encoder_3"):
+        found[encoder] = part(edit, f"{encoder}.")
+    for network, own in found.items():
+        if own:
+            save(own, folder / f"{network}.safetensors")
+
+
+def lora(model: Any, edit: Edit, folder: Path) -> None:
+    """Low-rank factors as a LoRA that `load_lora_weights` of diffusers takes.
+
+    Raises:
+        BadInput: something else changed, or nothing did.
+    """
+    factors = part(edit, "lowrank.")
+    if len(factors) < len(edit) or not factors:
+        raise BadInput("this run's edit is not of low rank (method=spm is): take --as=folder or --as=tensors.")
+    own = model.weights("full")
+    out: dict[str, Tensor] = {}
+    for name in sorted({name.rpartition(".")[0] for name in factors}):
+        module, shape = name.removesuffix(".weight"), own[name].shape
+        down, up = factors[f"{name}.down"], factors[f"{name}.up"]
+        out[f"{denoiser(model)}.{module}.lora_A.weight"] = down.view(len(down), *shape[1:])
+        out[f"{denoiser(model)}.{module}.lora_B.weight"] = up.view(*up.shape, *(1 for _ in shape[2:]))
+    save(out, folder / LORA)
+
+
+def save(found: Mapping[str, Tensor], file: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: t.detach().cpu().contiguous() for name, t in found.items()}, file, metadata={"format": "pt"})
