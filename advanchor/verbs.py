@@ -6,4 +6,5 @@ VERBS = {
     "front": "advanchor.results.front",
     "tune": "advanchor.commands.tune",
     "export": "advanchor.commands.export",
+    "doctor": "advanchor.commands.doctor",
 }

@@ -36,8 +36,9 @@ COMMAND = "import sys\nfrom advanchor.cli import main\ntry: main()\nexcept Syste
 
 
 def test_checking_an_option_of_any_kind_imports_nothing_heavy(tmp_path: Path) -> None:
-    chosen, file = [], tmp_path / "sentences.csv"
+    chosen, file, edit = [], tmp_path / "sentences.csv", tmp_path / "edit.safetensors"
     file.write_text("prompt\na moth\n")
+    edit.touch()
     for group in groups():
         options = names(group)
         if group == "concept":  # all of a folder are of one class
@@ -46,6 +47,7 @@ def test_checking_an_option_of_any_kind_imports_nothing_heavy(tmp_path: Path) ->
         chosen += [
             [*judge, "model=random", f"{group}=[{name}]" if group in ("metric", "attack") else f"{group}={name}"]
             + [f"attack.{name}.file={file}"] * (name in ("prompts", "implicit"))  # which need one
+            + [f"method.edit={edit}"] * (name == "load")
             for name in options
             if group not in ("model", "experiment", "hydra/launcher") and name != "reference"  # which needs models
         ]

@@ -80,7 +80,7 @@ def card(result: Mapping[str, Any], lines: str, form: str) -> str:
     tried = (
         f"Attacks that were tried: {', '.join(attacked)}; others may find the concept."
         if attacked
-        else "No attack was tried: some steps of fine-tuning, other words or another language may bring the concept back."
+        else "No attack was tried: a few steps of fine-tuning, or other words, may bring the concept back."
     )
     made, commit = result["environment"]["packages"]["advanchor"], result["environment"]["commit"]
     return TEXT.format(

@@ -44,6 +44,8 @@ class LatentDiffusion:
             network.eval().requires_grad_(False)
         self._streams = self._sentences.streams
         self._tokens = self._streams[0]
+        self.encoders = self._sentences.encoders
+        self.shape = self._parts.channels, self._parts.side, self._parts.side
         self.streams = tuple(stream.kind for stream in self._streams)
         self.length, self.pooled = self._sentences.length, self._sentences.pooled
         self.timesteps: int = pipe.scheduler.config.num_train_timesteps
@@ -271,8 +273,7 @@ class LatentDiffusion:
 
     def _noise(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """(b, c, h, w), what the prompts' images start from."""
-        shape = self._parts.channels, self._parts.side, self._parts.side
-        return sampling.noise(texts, seeds, shape).to(self.device)
+        return sampling.noise(texts, seeds, self.shape).to(self.device)
 
     @torch.no_grad()
     def _denoise(

@@ -1,0 +1,211 @@
+"""`advanchor doctor key=value ...`: what is here, what is missing, and what a run of this config would take."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig
+
+from advanchor import hub
+from advanchor.build import build, sample_of
+from advanchor.compose import compose, composed, expand
+from advanchor.core import BadInput
+from advanchor.identity import key, run_id
+from advanchor.machine import device
+from advanchor.models import layout
+from advanchor.results.tables import parted
+from advanchor.run import finished
+
+HELP = """\
+advanchor doctor key=value ...   versions, devices, the weights of model and judge, what a run of this config would do,
+                                 and about how much memory and time it would take; nothing is computed or fetched
+
+--help                           this text"""
+PACKAGES = ("torch", "diffusers", "transformers", "hydra-core", "open-clip-torch", "torchmetrics", "wandb")
+EXTRAS = {
+    "plot": "matplotlib",
+    "tune": "optuna",
+    "sd": "nudenet",
+    "workers": "hydra-joblib-launcher",
+    "LoRA in diffusers": "peft",
+}
+LEAST = 0.5e9  # bytes: Python and the libraries, measured on the emoji model
+
+
+def doctor(overrides: Sequence[str]) -> str:
+    """A line for each thing, and at the end whether the run would start.
+
+    Raises:
+        BadInput: the words are no config at all, or a sweep.
+    """
+    if len(runs := expand(overrides)) != 1:
+        raise BadInput(f"doctor looks at one run, and this is a sweep of {len(runs)}: name one.")
+    cfg = composed(runs[0])
+    lines = {
+        "versions": ", ".join([f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)]),
+        "extras": ", ".join(f"{what}: {version(p) or f'no ({p} is not installed)'}" for what, p in EXTRAS.items()),
+        "machine": machine(cfg),
+        "model": said(lambda: model_of(cfg)),
+        "judge": said(lambda: judge_of(cfg)),
+    }
+    if unfetched(cfg):
+        return aligned({**lines, "run": "would fetch the model first"})
+    try:
+        checked = compose(runs[0])
+    except BadInput as error:
+        return aligned({**lines, "run": f"would not start: {error}"})
+    lines["run"] = run_of(checked)
+    lines["needs"] = said(lambda: needs_of(checked))
+    return aligned(lines)
+
+
+def aligned(lines: dict[str, str]) -> str:
+    width = max(map(len, lines)) + 2
+    return "\n".join(f"{name:{width}}{text}".replace("\n", "\n" + " " * width) for name, text in lines.items())
+
+
+def said(what: Callable[[], str]) -> str:
+    """What a part says, or the sentence that it is refused with."""
+    try:
+        return what()
+    except BadInput as error:
+        return str(error)
+
+
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def machine(cfg: DictConfig) -> str:
+    """Cores, memory and disk, and the devices that torch sees."""
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    there = next(p for p in (Path(cfg.root), *Path(cfg.root).absolute().parents) if p.exists())
+    gpus = [
+        f"cuda:{i} {torch.cuda.get_device_name(i)}, {gigabytes(torch.cuda.get_device_properties(i).total_memory)}"
+        for i in range(torch.cuda.device_count())
+    ]
+    return (
+        f"{os.cpu_count()} cores, {gigabytes(memory)} of memory, {gigabytes(shutil.disk_usage(there).free)} free where "
+        f"root={cfg.root} is; {'; '.join(gpus) or 'no GPU'}; device={cfg.device} is {said(lambda: device(cfg.device))}"
+    )
+
+
+def unfetched(cfg: DictConfig) -> bool:
+    """Is the model a repository of the hub of which the cache has no whole copy?"""
+    path = cfg.model.get("path")
+    if not isinstance(path, str) or hub.repository(path) is None:
+        return False
+    try:
+        layout.check(hub.place(path))
+    except BadInput:
+        return True
+    return False
+
+
+def model_of(cfg: DictConfig) -> str:
+    """Where the weights are, and how large; or what is missing."""
+    model = build(cfg.model, "model")
+    if not hasattr(model, "folder"):
+        return f"{model.name}: made when it is opened, from a seed"
+    if unfetched(cfg):
+        return f"{model.name}: {model.path} of the Hugging Face hub, not whole in its cache; a run says its size first"
+    files = model.files()
+    source = f"{model.path} of the Hugging Face hub, in " if hub.repository(str(model.path)) else ""
+    size = gigabytes(sum(file.stat().st_size for file in files))
+    return f"{model.name}: {len(files)} files, {size}, {source}{model.folder()}"
+
+
+def judge_of(cfg: DictConfig) -> str:
+    """The files of the judge."""
+    judge = build(cfg.judge, "judge")
+    if judge.name == "none":
+        return "none: pictures are drawn, and no score is computed"
+    files = judge.files()
+    if judge.name == "sd":
+        from advanchor.judges.sd_networks import MEASURES
+
+        return f"sd: published networks for {', '.join(MEASURES)}, fetched by their libraries when first needed"
+    return f"{judge.name}: {len(files)} files, {gigabytes(sum(file.stat().st_size for file in files))}"
+
+
+def run_of(cfg: DictConfig) -> str:
+    """What the command would do."""
+    name, store = run_id(cfg), Path(cfg.root) / "store"
+    if finished(cfg):
+        return f"{Path(cfg.root) / name} is complete: nothing to compute"
+    edit = store / "edits" / key(cfg.model, cfg.concept, cfg.anchor, cfg.method, cfg.seed)
+    prompts = cast(Any, build(cfg.concept, "concept")).prompts(sample_of(cfg))
+    images = sum(map(len, prompts.values()))
+    first = "its edit is there" if edit.exists() else f"erase ({cfg.method.name} towards {cfg.anchor.name})"
+    asked = ", ".join(cfg.metric or ()) if cfg.judge.name != "none" else "nothing"
+    return f"{Path(cfg.root) / name}: {first}, draw {images} images after and before, measure {asked}"
+
+
+def needs_of(cfg: DictConfig) -> str:
+    """Memory and time, counted on the model's shapes."""
+    import torch
+
+    from advanchor.models import sketch
+
+    model, method = build(cfg.model, "model"), cfg.method
+    if hasattr(model, "folder"):
+        sketched = sketch.sketched(model.folder(), model.name, model.distilled)
+    else:
+        return "a tiny model: nothing worth counting"
+    batch, scope = int(method.get("batch") or 1), str(method.get("scope") or "attn2")
+    prompts = cast(Any, build(cfg.concept, "concept")).prompts(sample_of(cfg))
+    images = 2 * sum(map(len, prompts.values()))
+    together = min(cfg.batch, max(map(len, prompts.values())))
+    found = sketch.needs(sketched, scope, batch, together, cfg.sample.steps, cfg.sample.guidance)
+    parts = ", ".join(f"{name} {n / 1e6:,.1f} M" for name, n in found.parts.items())
+    total = LEAST + found.weights + max(found.training, found.drawing)
+    lines = [
+        f"{parts} parameters; about {gigabytes(total)} in float32",
+        f"weights {gigabytes(found.weights)}; a training step {gigabytes(found.training)} (batch {batch}, scope "
+        f"{scope}); drawing {gigabytes(found.drawing)} ({together} at once); Python and libraries {gigabytes(LEAST)}",
+    ]
+    if device(cfg.device) == "cpu":
+        speed, steps = measured(torch), int(method.get("steps") or 0)
+        lines.append(
+            f"about {duration(images * found.image / speed)} to draw {images} images, {duration(found.step / speed)} "
+            f"for two passes there and back, of which each of {steps} training steps has one or more"
+        )
+        lines.append(f"(a matrix product makes {speed / 1e9:.0f} GFLOP/s here and now; small networks are slower)")
+    else:
+        lines.append(f"{found.image / 1e12:.3g} TFLOP an image, {found.step / 1e12:.3g} a training step")
+    return "\n".join(lines)
+
+
+def measured(torch: Any) -> float:
+    """Floating-point operations in a second, by matrix products for a third of one."""
+    a, n, start = torch.ones(1024, 1024), 0, time.monotonic()
+    while time.monotonic() - start < 0.3:
+        a @ a
+        n += 1
+    return float(2 * 1024**3 * n / (time.monotonic() - start))
+
+
+def gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.1f} s"
+
+
+def main(args: Sequence[str]) -> str:
+    """The command's arguments -> the text to print."""
+    flags, overrides = parted("doctor", args, ["--help"])
+    return HELP if "--help" in flags else doctor(overrides)
