@@ -123,7 +123,8 @@ def rows(file: str) -> list[tuple[str, int]]:
     UnlearnDiffAtk does. Without such a column, or where it is blank, the seed is 0. Column names in any case; comma,
     semicolon or tab between them; UTF-8 with or without a mark. Other columns (categories, sizes, guidance scales of
     single prompts) are not looked at; lines with nothing in them are passed over. Rows are counted as spreadsheets do,
-    the names being row 1.
+    the names being row 1. MS-COCO's captions have the layout of ESD. Of a .txt file (UnlearnCanvas, HUB) every line is
+    a sentence, with seed 0.
 
     Raises:
         BadInput: there is no such file, it is no such CSV file, or a row is not as the first; more than MOST rows.
@@ -146,6 +147,14 @@ def rows_of(file: str, setting: str) -> list[tuple[str, int, str]]:
     found: dict[tuple[str, int, str], None] = {}
     number = 0
     try:
+        if path.suffix.lower() == ".txt":  # a sentence in each line, as UnlearnCanvas and HUB have them
+            sentences = path.read_text(encoding="utf-8-sig").splitlines()
+            if len(sentences) > MOST:
+                raise BadInput(f"{where} holds more than {MOST:,} prompts: ask for fewer.")
+            found = dict.fromkeys((text, 0, "") for line in sentences if (text := line.strip()))
+            if not found:
+                raise BadInput(f"{where} holds no prompt.")
+            return list(found)
         with path.open(newline="", encoding="utf-8-sig") as lines:  # Excel puts a mark before the first column's name
             first = lines.readline()
             for mark in ",;\t":

@@ -367,6 +367,17 @@ def test_the_files_of_the_field_are_read_with_their_seeds_each_prompt_once(layou
     assert rows(str(tmp_path / "p.csv")) == [("a fox, red", 4261553411), ("the second", 12)]
 
 
+def test_a_text_file_is_a_sentence_in_each_line(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("\ufeffa fox, red\n\n  the second \r\na fox, red\n", encoding="utf-8")
+    assert rows(str(tmp_path / "p.txt")) == [("a fox, red", 0), ("the second", 0)]
+    (tmp_path / "p.txt").write_text(" \n")
+    with pytest.raises(BadInput, match="holds no prompt"):
+        rows(str(tmp_path / "p.txt"))
+    (tmp_path / "p.txt").write_text("a\n" * (MOST + 1))
+    with pytest.raises(BadInput, match="holds more than 200,000 prompts"):
+        rows(str(tmp_path / "p.txt"))
+
+
 def test_a_file_without_seeds_or_with_blank_ones_starts_at_0_and_overlapping_seeds_count_once(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("prompt,sd_seed\na,\na,1\nb {} {x},\n")
     prompts = concept_of(prompts_csv=str(tmp_path / "p.csv")).prompts(replace(ONE, erase=2))["erase"]
