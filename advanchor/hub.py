@@ -12,6 +12,7 @@ from pathlib import Path
 from advanchor.core import BadInput
 
 ASSETS = Path(__file__).parent / "assets"
+BUNDLED = {"bundled": "emoji", "bundled_flow": "emoji_flow"}  # what ships with the package
 NAME = re.compile(r"(?P<repository>[\w][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 PARTS = (*NETWORKS, "tokenizer", "tokenizer_2", "tokenizer_3", "scheduler")
@@ -29,11 +30,11 @@ def repository(path: str) -> tuple[str, str] | None:
 
 
 def place(path: str) -> Path:
-    """The absolute folder or file of a model's path, which need not be there: "bundled" is the emoji model; of a
-    repository it is the copy in the hub's cache, looked for without a network.
+    """The absolute folder or file of a model's path, which need not be there: "bundled" and "bundled_flow" are
+    the emoji models; of a repository it is the copy in the hub's cache, looked for without a network.
     """
-    if path == "bundled":
-        return ASSETS / "emoji"
+    if path in BUNDLED:
+        return ASSETS / BUNDLED[path]
     if named := repository(path):
         from huggingface_hub import errors, try_to_load_from_cache
 

@@ -1,13 +1,15 @@
-"""Measure the bundled emoji world and write its model card.
+"""Measure the bundled emoji models and write their card.
 
     python scripts/eval_emoji.py                    # 4 minutes on 2 cores; needs data/emoji (build_emoji_data.py)
+    python scripts/eval_emoji.py --model emoji_flow
     python scripts/eval_emoji.py --guidance 3 --no-write
     python scripts/eval_emoji.py --reference outputs/references/without-1    # a model of train_reference.py
     python scripts/eval_emoji.py --model sd3 model.path=outputs/emoji_flow judge=emoji    # one of train_flow.py
 
-Writes advanchor/assets/quality.json, advanchor/assets/MODEL_CARD.md and docs/emoji_samples.png. Real images are the
+Writes advanchor/assets/quality.json and docs/emoji_samples.png (with --model emoji_flow those of that model), and the
+card of both, advanchor/assets/MODEL_CARD.md. Real images are the
 augmented ones of the training script (its bank of 32 variants of each pair), drawn ones "a <style> emoji of <object>".
-With --no-write, --reference or --model it prints the accuracies on drawn images and stops; a reference's pairs are
+With --no-write, --reference or overrides it prints the accuracies on drawn images and stops; a reference's pairs are
 those of names that it was trained with. Pictures of nothing are those of emoji_junk.py under a seed that no training
 has.
 """
@@ -33,6 +35,12 @@ from advanchor.metrics import distance
 from advanchor.prompts import Prompt
 from advanchor.references import about
 
+ASSETS = ROOT / "advanchor/assets"
+FLOW = ASSETS / "emoji_flow"
+WRITTEN = {  # where a model's quality.json and its picture of samples go
+    "emoji": (ASSETS, ROOT / "docs/emoji_samples.png"),
+    "emoji_flow": (FLOW, ROOT / "docs/emoji_flow_samples.png"),
+}
 HELD = {(s, o) for s, names in TAXONOMY["held_out"].items() for o in names}
 SEEN = [(s, o) for s in STYLES for o in OBJECTS if (s, o) not in HELD]
 
@@ -86,6 +94,15 @@ def clip_accuracy(images: Sequence[Image.Image], pairs: Sequence[tuple[str, str]
     return {**out, "n": len(pairs)}
 
 
+@torch.no_grad()
+def restored(vae: torch.nn.Module, real: Tensor) -> dict[str, float]:
+    """Mean PSNR in dB of one rendering of every picture after the VAE, over all and style by style."""
+    x = real[:, :, 0].float() / 127.5 - 1
+    y = torch.stack([vae.decode(vae.encode(row).latent_dist.mean).sample for row in x]).clamp(-1, 1)
+    psnr = -10 * torch.log10(((x - y) / 2).square().mean((2, 3, 4)))
+    return {"mean": float(psnr.mean()), **{s: float(v) for s, v in zip(STYLES, psnr.mean(1), strict=True)}}
+
+
 def sheet(images: dict[tuple[str, str], Image.Image], objects: Sequence[str], path: Path) -> None:
     """Objects down, styles across; a frame marks a pair that was held out of training."""
     page = Image.new("RGB", (110 + 72 * len(STYLES), 20 + 72 * len(objects)), "white")
@@ -133,6 +150,12 @@ style >= 93 % and object >= 97 % on seen pairs by either detector, with at most 
 pairs that says otherwise missed them. Style by style on seen pairs ({names}):
 {styles}.
 
+`emoji_flow/` is a `StableDiffusion3Pipeline` of the same VAE and text encoder, whose transformer predicts a flow's
+velocity (`python scripts/train_flow.py`, on one core); diffusers must be told of the encoders that it has not
+(`text_encoder_2=None, tokenizer_2=None, text_encoder_3=None, tokenizer_3=None`). It draws in as many Euler steps; its
+targets were style >= 90 % and object >= 95 % on seen pairs. Style by style on seen pairs: {styles_flow}. FID
+{fid_flow:.2f}, CLIP score {clip_flow:.1f}, measured as those below.
+
 The two detectors share no weight, no rendering and no architecture: `resnet` is convolutional, `vit` a transformer,
 trained on renderings of another size, by other filters and other disturbances. On the unedited model's drawings of
 seen pairs they agree in {agree_object:.1f} % on the object and in {agree_style:.1f} % on the style.
@@ -160,6 +183,7 @@ PARTS = {
     "vae": "AutoencoderKL (16, 48, 96)",
     "clip": "CLIPTextModel, 4 layers x 128, BPE of 742 pieces, trained contrastively, then frozen",
     "unet": "UNet2DConditionModel (64, 160), cross-attention in every block",
+    "transformer": "SD3Transformer2DModel, 4 blocks x 184, patch 2, the network of emoji_flow",
     "resnet": "judge: small ResNet, style head and object head, each with a reject class",
     "vit": "judge: ViT, 64 patches, 5 layers x 96, the same two heads",
     "features": "judge: convolutional network without a head, 64 features",
@@ -168,13 +192,93 @@ PARTS = {
 JUNK = 300
 
 
+def card(judge: object) -> str:
+    """The model card, from quality.json and training.json of both models."""
+    from advanchor.judges.emoji import _clip, _detector, _features
+
+    quality, flow = (json.loads((folder / "quality.json").read_text()) for folder in (ASSETS, FLOW))
+    trained = json.loads((ASSETS / "training.json").read_text())
+    trained["transformer"] = json.loads((FLOW / "training.json").read_text())
+    model, second = (build(compose([f"model={name}"]).model, "model").open("cpu") for name in ("emoji", "emoji_flow"))
+    nets = {"vae": model.pipe.vae, "clip": model.pipe.text_encoder, "unet": model.network}
+    nets |= {"transformer": second.network}
+    nets |= {by: _detector(by) for by in judge.judges} | {"features": _features(), "openclip": _clip()[0]}
+    parts = "\n".join(
+        f"| {k} | {what} | {sum(p.numel() for p in nets[k].parameters()) / 1e6:.2f} M | {trained[k]['steps']} | "
+        f"{trained[k]['seconds'] / 60:.0f} |"
+        for k, what in PARTS.items()
+    )
+
+    def row(title: str, a: dict) -> str:
+        rejected = f"{100 * a['rejected']:.1f} %" if "rejected" in a else ""
+        return f"| {title} | {a['n']} | {100 * a['style']:.1f} % | {100 * a['object']:.1f} % | {rejected} |"
+
+    rows = "\n".join(
+        [
+            row(f"{what}, {pairs.replace('_', '-')} pairs, {by}", quality[what][pairs][by])
+            for what in ("drawn", "real")
+            for pairs in ("seen", "held_out")
+            for by in judge.judges
+        ]
+        + [
+            row(f"drawn by emoji_flow, {pairs.replace('_', '-')} pairs, {by}", flow["drawn"][pairs][by])
+            for pairs in ("seen", "held_out")
+            for by in judge.judges
+        ]
+        + [
+            row(f"real, {pairs.replace('_', '-')} pairs, open_clip zero-shot", quality["open_clip_real"][pairs])
+            for pairs in ("seen", "held_out")
+        ]
+    )
+
+    def share_of(kind: str, by: str) -> str:
+        unseen = kind in RECIPES and kind not in TRAINED[by]
+        return f"{100 * quality['rejected'][by][kind]:.1f} %" + (" *" if unseen else "")
+
+    junk = "\n".join(
+        f"| {kind.replace('_', ' ')} | {' | '.join(share_of(kind, by) for by in judge.judges)} |"
+        for kind in (*RECIPES, "white")
+    )
+    by_style, by_style_flow = (
+        {by: one["drawn"]["seen"][by]["by_style"] for by in judge.judges} for one in (quality, flow)
+    )
+
+    def styles(shares: dict) -> str:
+        return ", ".join(f"{s} {' / '.join(f'{100 * shares[by][s]:.0f}' for by in shares)} %" for s in STYLES)
+
+    return CARD.format(
+        parts=parts,
+        rows=rows,
+        steps=quality["sampling"]["steps"],
+        guidance=quality["sampling"]["guidance"],
+        psnr=quality["vae_psnr"]["mean"],
+        objects=len(OBJECTS),
+        psnr_styles=", ".join(f"{s} {quality['vae_psnr'][s]:.1f}" for s in STYLES),
+        styles=styles(by_style),
+        styles_flow=styles(by_style_flow),
+        names=" / ".join(judge.judges),
+        columns=" | ".join(judge.judges),
+        dashes=" | ".join("---" for _ in judge.judges),
+        agree_object=100 * quality["agreement"]["object"],
+        agree_style=100 * quality["agreement"]["style"],
+        junk=junk,
+        junk_n=JUNK,
+        fid=quality["fid_real"]["drawn"],
+        floor=quality["fid_real"]["real"],
+        fid_flow=flow["fid_real"]["drawn"],
+        clip_flow=flow["clip_score"]["own"],
+        clip_own=quality["clip_score"]["own"],
+        clip_other=quality["clip_score"]["other"],
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--no-write", action="store_true", help="print the accuracies on drawn images and stop")
     parser.add_argument("--reference", metavar="FOLDER", help="measure this model of train_reference.py, write nothing")
-    parser.add_argument("--model", default="emoji", help="another model of the emoji world, write nothing")
+    parser.add_argument("--model", default="emoji", help="or emoji_flow, or one of your own")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of it: model.path=<folder>")
     args = parser.parse_args()
     try:
@@ -206,8 +310,10 @@ def main() -> None:
     one, two = found.values()
     quality["agreement"] = {h: float(np.mean([a == b for a, b in zip(one[h], two[h], strict=True)])) for h in one}
     print(json.dumps(quality))
-    if args.no_write or args.reference or args.model != "emoji" or args.overrides:
+    if args.no_write or args.reference or args.model not in WRITTEN or args.overrides:
         return
+    folder, samples = WRITTEN[args.model]
+    by_pair = dict(zip([*SEEN, *held], [*seen_images, *held_images[::4]], strict=True))
     for by in judge.judges:
         right = [(s, f == s) for f, (s, _) in zip(found[by]["style"], seen_pairs, strict=True)]
         quality["drawn"]["seen"][by]["by_style"] = {
@@ -215,105 +321,34 @@ def main() -> None:
         }
 
     real = bank(ROOT / "data/emoji/work", ROOT / "data/emoji", 0)
-    where = {p: (STYLES.index(p[0]), OBJECTS.index(p[1])) for p in [*SEEN, *held]}
-    show = {}
-    for k, pairs in (("seen", SEEN), ("held_out", held)):
-        images = [im for p in pairs for im in pictures(real[where[p]][:4])]
-        show[k] = images, [p for p in pairs for _ in range(4)]
-    quality["real"] = {k: {by: accuracy(judge, *v, by) for by in judge.judges} for k, v in show.items()}
-    quality["rejected"] = {"n": JUNK, **rejection(judge, real, JUNK)}
-    quality["open_clip_real"] = {k: clip_accuracy(*v) for k, v in show.items()}
-
-    with torch.no_grad():
-        x = real[:, :, 0].float() / 127.5 - 1
-        y = torch.stack([model.pipe.vae.decode(model.pipe.vae.encode(row).latent_dist.mean).sample for row in x]).clamp(
-            -1, 1
-        )
-        psnr = -10 * torch.log10(((x - y) / 2).square().mean((2, 3, 4)))
-    quality["vae_psnr"] = {
-        "mean": float(psnr.mean()),
-        **{s: float(v) for s, v in zip(STYLES, psnr.mean(1), strict=True)},
-    }
+    where = {p: (STYLES.index(p[0]), OBJECTS.index(p[1])) for p in by_pair}
 
     def fid(a: Sequence[Image.Image], b: Sequence[Image.Image]) -> float:
         return distance.fid(judge.features(a), judge.features(b))
 
-    one_each = [*seen_images, *held_images[::4]]
-    first, second = (pictures(torch.stack([real[where[p]][v] for p in [*SEEN, *held]])) for v in (0, 1))
+    first, second = (pictures(torch.stack([real[at][v] for at in where.values()])) for v in (0, 1))
     quality["fid_real"] = {
-        "drawn": fid(first, one_each),
+        "drawn": fid(first, list(by_pair.values())),
         "real": fid(first, second),
-        "n": len(one_each),
+        "n": len(by_pair),
         "features": judge.extractor,
     }
     other = [seen_texts[i] for i in np.random.default_rng(0).permutation(len(seen_texts))]
     quality["clip_score"] = {
         k: float(100 * judge.similarity(seen_images, t).mean()) for k, t in (("own", seen_texts), ("other", other))
     }
-    (ROOT / "advanchor/assets/quality.json").write_text(json.dumps(quality, indent=1) + "\n")
-
-    trained = json.loads((ROOT / "advanchor/assets/training.json").read_text())
-    from advanchor.judges.emoji import _clip, _detector, _features
-
-    nets = {"vae": model.pipe.vae, "clip": model.pipe.text_encoder, "unet": model.network}
-    nets |= {by: _detector(by) for by in judge.judges} | {"features": _features(), "openclip": _clip()[0]}
-    parts = "\n".join(
-        f"| {k} | {what} | {sum(p.numel() for p in nets[k].parameters()) / 1e6:.2f} M | {trained[k]['steps']} | "
-        f"{trained[k]['seconds'] / 60:.0f} |"
-        for k, what in PARTS.items()
-    )
-
-    def row(title: str, a: dict) -> str:
-        rejected = f"{100 * a['rejected']:.1f} %" if "rejected" in a else ""
-        return f"| {title} | {a['n']} | {100 * a['style']:.1f} % | {100 * a['object']:.1f} % | {rejected} |"
-
-    rows = "\n".join(
-        [
-            row(f"{what}, {pairs.replace('_', '-')} pairs, {by}", quality[what][pairs][by])
-            for what in ("drawn", "real")
-            for pairs in ("seen", "held_out")
-            for by in judge.judges
-        ]
-        + [
-            row(f"real, {pairs.replace('_', '-')} pairs, open_clip zero-shot", quality["open_clip_real"][pairs])
-            for pairs in ("seen", "held_out")
-        ]
-    )
-
-    def share_of(kind: str, by: str) -> str:
-        unseen = kind in RECIPES and kind not in TRAINED[by]
-        return f"{100 * quality['rejected'][by][kind]:.1f} %" + (" *" if unseen else "")
-
-    junk = "\n".join(
-        f"| {kind.replace('_', ' ')} | {' | '.join(share_of(kind, by) for by in judge.judges)} |"
-        for kind in (*RECIPES, "white")
-    )
-    by_style = {by: quality["drawn"]["seen"][by]["by_style"] for by in judge.judges}
-    card = CARD.format(
-        parts=parts,
-        rows=rows,
-        steps=args.steps,
-        guidance=args.guidance,
-        psnr=quality["vae_psnr"]["mean"],
-        objects=len(OBJECTS),
-        psnr_styles=", ".join(f"{s} {quality['vae_psnr'][s]:.1f}" for s in STYLES),
-        styles=", ".join(f"{s} {' / '.join(f'{100 * by_style[by][s]:.0f}' for by in by_style)} %" for s in STYLES),
-        names=" / ".join(judge.judges),
-        columns=" | ".join(judge.judges),
-        dashes=" | ".join("---" for _ in judge.judges),
-        agree_object=100 * quality["agreement"]["object"],
-        agree_style=100 * quality["agreement"]["style"],
-        junk=junk,
-        junk_n=JUNK,
-        fid=quality["fid_real"]["drawn"],
-        floor=quality["fid_real"]["real"],
-        clip_own=quality["clip_score"]["own"],
-        clip_other=quality["clip_score"]["other"],
-    )
-    (ROOT / "advanchor/assets/MODEL_CARD.md").write_text(card)
-    by_pair = dict(zip([*SEEN, *held], one_each, strict=True))
-    sheet(by_pair, SHOWN, ROOT / "docs/emoji_samples.png")
-    print(card)
+    if args.model == "emoji":  # whose VAE and judges the other has too
+        show = {
+            k: ([im for p in pairs for im in pictures(real[where[p]][:4])], [p for p in pairs for _ in range(4)])
+            for k, pairs in (("seen", SEEN), ("held_out", held))
+        }
+        quality["real"] = {k: {by: accuracy(judge, *v, by) for by in judge.judges} for k, v in show.items()}
+        quality["rejected"] = {"n": JUNK, **rejection(judge, real, JUNK)}
+        quality["open_clip_real"] = {k: clip_accuracy(*v) for k, v in show.items()}
+        quality["vae_psnr"] = restored(model.pipe.vae, real)
+    (folder / "quality.json").write_text(json.dumps(quality, indent=1) + "\n")
+    sheet(by_pair, SHOWN, samples)
+    (ASSETS / "MODEL_CARD.md").write_text(card(judge))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ WORDS = {
     "metric=5": "metric=[erasure,fid]",
     "metric=[5]": "metric=[erasure,fid]",
     "metric=null": "metric=[erasure,fid]",
-    "model={}": "model is one of emoji, flux_dev, flux_schnell, random, sd14, sd15, sd21, sd21_base, sd3, sd35, sdxl",
+    "model={}": "model is one of emoji, emoji_flow, flux_dev, flux_schnell, random, sd14, sd15, sd21, sd21_base, sd3",
     "~method": "~method will not do",
     "~seed": "leave ~seed out",
     "--config-path=/": "--config-path=/ is no flag of advanchor",
@@ -194,7 +194,7 @@ def test_the_home_folder_is_expanded_in_root(path: str, quotes: str) -> None:
 
 
 def test_a_model_that_is_not_there_is_never_guessed_by_a_number() -> None:
-    with pytest.raises(BadInput, match="there is no model=sd16: There are emoji, flux_dev, flux_schnell, random, sd14"):
+    with pytest.raises(BadInput, match="there is no model=sd16: There are emoji, emoji_flow, flux_dev, flux_schnell,"):
         validate(["model=sd16"])
 
 

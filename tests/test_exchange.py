@@ -102,6 +102,17 @@ def test_a_card_says_what_was_measured_and_is_one_of_the_hubs(run: dict[str, Any
     assert read_json(to / "result.json") == json.loads(json.dumps(run))
 
 
+def test_a_card_of_a_pipeline_without_some_encoders_says_what_diffusers_must_be_told(
+    tiny: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    result = tiny("model=emoji_flow", "method=esd", "method.steps=1", "method.pool=2", "anchor=empty")
+    card = (export(result, tmp_path / "out") / "README.md").read_text()
+    (said,) = [line for line in card.splitlines() if "from_pretrained" in line]
+    call = said.partition(" = ")[2].replace("<this folder>", str(tmp_path / "out"))
+    pipe = eval(call, {"diffusers": diffusers})
+    assert type(pipe).__name__ == "StableDiffusion3Pipeline"
+
+
 def test_methods_whose_edit_is_no_weight_are_not_exported(tiny: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     for overrides, what in (
         (("method=receler",), "networks of its own"),

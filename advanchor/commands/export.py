@@ -27,7 +27,7 @@ advanchor export key=value ... --to=<folder>   the model of a finished run, as o
 
 The words are those of the run: `advanchor method=esd seed=1` is exported by `advanchor export method=esd seed=1`."""
 SHOWN = {  # how each form is loaded
-    "folder": "pipe = diffusers.DiffusionPipeline.from_pretrained('<this folder>')",
+    "folder": "pipe = diffusers.DiffusionPipeline.from_pretrained('<this folder>'{without})",
     "tensors": "for file in folder.glob('*.safetensors'):    # called unet, transformer, text_encoder ...\n"
     "    getattr(pipe, file.stem).load_state_dict(safetensors.torch.load_file(file), strict=False)",
     "lora": "pipe.load_lora_weights('<this folder>')    # needs peft",
@@ -56,7 +56,8 @@ def export(result: dict[str, Any], to: Path, form: str = "folder", config_dir: s
     {"folder": saving.pipeline, "tensors": saving.tensors, "lora": saving.lora}[form](model, edit, part)
     scores = result["scores"]
     measured = "\n".join([*lines_of(scores, result["config"]["concept"]["name"]), *attacks_of(scores)])
-    (part / "README.md").write_text(card(result, measured, SHOWN[form]))
+    without = "".join(f", {name}=None" for name in saving.lacking(model))
+    (part / "README.md").write_text(card(result, measured, SHOWN[form].replace("{without}", without)))
     write_json(part / "result.json", result)
     part.rename(to)
     return to

@@ -21,6 +21,12 @@ def denoiser(model: Any) -> str:
     return "transformer" if getattr(model.pipe, "transformer", None) is not None else "unet"
 
 
+def lacking(model: Any) -> list[str]:
+    """The parts that the pipeline could have and has not, which diffusers wants to be told of when it is loaded."""
+    parts = model.pipe.components
+    return [name for name in parts if parts[name] is None and name.startswith(("text_encoder", "tokenizer"))]
+
+
 def plain(edit: Edit) -> None:
     """Raise BadInput if a part of the edit is no weight of a network."""
     for kind, what in (("eraser.", "networks of its own beside the layers"), ("guidance.", "how it is sampled")):

@@ -25,7 +25,7 @@ class StableDiffusion:
 
     Attributes:
         path: the folder; one .safetensors file in the layout of the first releases; or a repository of the hub,
-            org/name or org/name@revision, which `check` fetches. "bundled" is the emoji model that ships with the
+            org/name or org/name@revision, which `check` fetches. "bundled" and "bundled_flow" ship with the
             package.
         autocast: precision of the denoiser's forward pass; guidance, scheduler, VAE, weights, anchors and optimisers
             stay float32.
