@@ -12,7 +12,8 @@ from advanchor.build import build
 from advanchor.commands.doctor import main
 from advanchor.compose import compose
 from advanchor.core import BadInput
-from advanchor.models.sketch import ABSENT, Cost, needs, sketched
+from advanchor.models.architectures import ARCHITECTURES
+from advanchor.models.sketch import ABSENT, Cost, needs, published, sketched
 
 SMALL = ["experiment=smoke", "tracker=none"]
 
@@ -36,6 +37,15 @@ def test_it_says_what_is_here_and_what_a_run_would_do_and_writes_nothing(tmp_pat
     assert "erase (esd towards similarity), draw 630 images" in said["run"]
     assert "about 0.6 GB in float32" in said["needs"]
     assert not root.exists()
+    assert "no training" in lines(f"root={root}", "method=none", "anchor=concept")["needs"]
+
+
+def test_a_file_of_the_second_release_is_counted_as_what_it_is() -> None:
+    second = ARCHITECTURES["Stable Diffusion 2.x"]
+    for predicts, side in (("v_prediction", 96), ("epsilon", 64)):
+        model = published(second, "m", predicts)
+        assert model.network.config.cross_attention_dim == 1024
+        assert model.shape == (4, side, side)
 
 
 def test_a_run_that_is_there_is_complete(tiny: Callable[..., Any], tmp_path: Path) -> None:

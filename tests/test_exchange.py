@@ -13,9 +13,12 @@ from safetensors.torch import load_file, save_file
 
 import advanchor
 import advanchor.torchvision_ops
+from advanchor.build import build
 from advanchor.commands.export import export, main
+from advanchor.compose import compose
 from advanchor.core import BadInput
 from advanchor.exchange import released
+from advanchor.models import saving
 from advanchor.prompts import Prompt
 from advanchor.store import read_json
 
@@ -99,7 +102,25 @@ def test_a_card_says_what_was_measured_and_is_one_of_the_hubs(run: dict[str, Any
     assert not any("@" in name for name in found)
     assert "No attack was tried" in card.text
     assert str(tmp_path) not in card.content
-    assert read_json(to / "result.json") == json.loads(json.dumps(run))
+    kept = read_json(to / "result.json")
+    assert kept["scores"] == json.loads(json.dumps(run["scores"]))
+    assert str(tmp_path) not in json.dumps(kept)
+
+
+def test_a_low_rank_edits_card_counts_the_tensors_that_differ_and_nothing_of_others_is_touched(
+    tiny: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "out.part").mkdir()
+    (tmp_path / "file").touch()
+    result = tiny("method=spm")
+    to = export(result, tmp_path / "out")
+    model, _ = advanchor.load(result)
+    back = released.read(to, model)
+    said = f"{len(back)} tensors, {sum(t.numel() for t in back.values()):,} parameters"
+    assert said in " ".join((to / "README.md").read_text().split())
+    assert (tmp_path / "out.part").exists()
+    with pytest.raises(BadInput, match="cannot be written"):
+        export(result, tmp_path / "file/out")
 
 
 def test_a_card_of_a_pipeline_without_some_encoders_says_what_diffusers_must_be_told(
@@ -122,7 +143,7 @@ def test_methods_whose_edit_is_no_weight_are_not_exported(tiny: Callable[..., di
         for form in ("folder", "tensors"):
             with pytest.raises(BadInput, match=what):
                 export(result, tmp_path / "out", form)
-        assert not (tmp_path / "out").exists()
+        assert not list(tmp_path.glob("*out*"))
 
 
 # --- what others release ------------------------------------------------------------------------------------------
@@ -180,6 +201,56 @@ def test_a_membrane_as_spm_releases_it_adds_up_times_down_times_alpha_over_rank(
         assert all(torch.allclose(model.weights("full")[n], t, atol=1e-5) for n, t in expected.items())
 
 
+@pytest.mark.parametrize("kind", ["sd", "sdxl", "sd3", "sd35", "flux"])
+def test_an_edited_folder_and_its_tensors_come_back_in_every_family(kind: str, tmp_path: Path) -> None:
+    model = build(compose(["model=random", f"model.family={kind}"]).model, "model").open("cpu")
+    edit = changed(model, "attn2") | dict(list(changed(model, "text_encoder").items())[-3:])
+    saving.pipeline(model, edit, tmp_path / "whole")
+    (tmp_path / "parts").mkdir()
+    saving.tensors(model, edit, tmp_path / "parts")
+    for place in ("whole", "parts"):
+        back = released.read(tmp_path / place, model)
+        assert back.keys() == edit.keys()
+        assert all(torch.equal(back[name], edit[name]) for name in edit)
+    last = [name.partition(".")[0] for name in edit if name.startswith("text_encoder")][-1]
+    alone = released.read(tmp_path / f"parts/{last}.safetensors", model)
+    assert {name.partition(".")[0] for name in alone} == {last}
+
+
+def test_a_network_in_half_precision_is_no_edit_but_where_it_differs(model: Any, tmp_path: Path) -> None:
+    whole = {name: t.detach().half() for name, t in model.weights("full").items()}
+    save_file(whole, tmp_path / "same.safetensors")
+    with pytest.raises(BadInput, match="it erases nothing"):
+        released.read(tmp_path / "same.safetensors", model)
+    name = next(iter(whole))
+    save_file({**whole, name: whole[name] + 1}, tmp_path / "one.safetensors")
+    assert list(released.read(tmp_path / "one.safetensors", model)) == [name]
+
+
+def test_a_lora_of_diffusers_is_multiplied_as_its_header_says_and_text_encoders_are_merged(
+    model: Any, tmp_path: Path
+) -> None:
+    names = [name for name, t in model.weights("full").items() if name.endswith("attn2.to_k.weight")]
+    text = next(name for name in model.weights("text_encoder") if name.endswith("q_proj.weight"))
+    g = torch.Generator().manual_seed(4)
+    tensors, expected = {}, {}
+    for name in (*names, text):
+        own = model.weights("text_encoder" if name == text else "full")[name]
+        down, up = (torch.randn(size, generator=g) for size in ((2, own.shape[1]), (len(own), 2)))
+        module = ("" if name == text else "unet.") + name.removesuffix(".weight")
+        tensors |= {f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up}
+        expected[name] = own + (0.5 if name == text else 4.0) * up @ down
+    about = {"unet.r": 2, "unet.lora_alpha": 8, "text_encoder.r": 2, "text_encoder.lora_alpha": 1}
+    save_file(tensors, tmp_path / "lora.safetensors", {"lora_adapter_metadata": json.dumps(about)})
+    with model.edited(released.read(tmp_path / "lora.safetensors", model)):
+        now = {**model.weights("full"), **model.weights("text_encoder")}
+        assert all(torch.allclose(now[name], tensor, atol=1e-5) for name, tensor in expected.items())
+    about["unet.use_rslora"] = True
+    save_file(tensors, tmp_path / "lora.safetensors", {"lora_adapter_metadata": json.dumps(about)})
+    with pytest.raises(BadInput, match="is a LoRA with use_rslora"):
+        released.read(tmp_path / "lora.safetensors", model)
+
+
 class Thing:
     """What a pickle must not be able to make."""
 
@@ -191,6 +262,13 @@ def test_what_is_no_checkpoint_of_this_model_is_refused_in_one_sentence(model: A
         "other.safetensors": {**kv, "somewhere.else.weight": torch.zeros(2)},
         "shape.safetensors": {name: tensor[:, :1].contiguous()},
         "same.safetensors": {n: t.detach().clone() for n, t in model.weights("attn2.kv").items()},
+        "wide.safetensors": {
+            f"{name.removesuffix('.weight')}.lora_A.weight": torch.zeros(1, tensor.shape[1] + 3),
+            f"{name.removesuffix('.weight')}.lora_B.weight": torch.zeros(len(tensor), 1),
+        },
+        "nan.safetensors": {name: tensor * float("nan")},
+        "twice.safetensors": {name: tensor, f"unet.{name}": tensor + 1},
+        "guidance.safetensors": {"guidance.negative": torch.zeros(2)},
         "half.safetensors": {f"{name.removesuffix('.weight')}.lora_A.weight": torch.zeros(1, tensor.shape[1])},
         "part.safetensors": {"model.diffusion_model.input_blocks.1.1.proj_in.weight": torch.zeros(2)},
     }
@@ -200,13 +278,22 @@ def test_what_is_no_checkpoint_of_this_model_is_refused_in_one_sentence(model: A
     torch.save([1, 2], tmp_path / "list.pt")
     (tmp_path / "damaged.safetensors").write_bytes(b"no")
     (tmp_path / "text.txt").write_text("hello")
+    torch.save({"unet": kv, "unet_ema": kv}, tmp_path / "ema.pt")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "bad/unet").mkdir(parents=True)
+    (tmp_path / "bad/unet/diffusion_pytorch_model.safetensors").write_bytes(b"no")
     for file, why in {
         "other.safetensors": "has no place for somewhere.else.weight",
         "shape.safetensors": "has shape",
         "same.safetensors": "as they are: it erases nothing",
         "half.safetensors": "half a low-rank pair",
         "part.safetensors": "a part of a U-Net",
+        "wide.safetensors": "does not fit the shape",
+        "nan.safetensors": "is not finite: copy the checkpoint anew",
+        "twice.safetensors": "twice: keep the one that is meant",
+        "guidance.safetensors": "is how a run samples",
+        "ema.pt": "has tensors under 'unet_ema'",
+        "bad": "cannot be read as tensors alone",
         "pickle.pt": "cannot be read as tensors alone",
         "list.pt": "holds no tensors by their names",
         "damaged.safetensors": "cannot be read as tensors alone",

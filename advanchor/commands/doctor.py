@@ -25,7 +25,8 @@ from advanchor.run import finished
 
 HELP = """\
 advanchor doctor key=value ...   versions, devices, the weights of model and judge, what a run of this config would do,
-                                 and about how much memory and time it would take; nothing is computed or fetched
+                                 and about how much memory and time it would take; nothing is drawn, trained or
+                                 fetched (weights are hashed once, as every command does, and root/store remembers it)
 
 --help                           this text"""
 PACKAGES = ("torch", "diffusers", "transformers", "hydra-core", "open-clip-torch", "torchmetrics", "wandb")
@@ -61,7 +62,7 @@ def doctor(overrides: Sequence[str]) -> str:
         checked = compose(runs[0])
     except BadInput as error:
         return aligned({**lines, "run": f"would not start: {error}"})
-    lines["run"] = run_of(checked)
+    lines["run"] = said(lambda: run_of(checked))
     lines["needs"] = said(lambda: needs_of(checked))
     return aligned(lines)
 
@@ -161,27 +162,33 @@ def needs_of(cfg: DictConfig) -> str:
 
     model, method = build(cfg.model, "model"), cfg.method
     if hasattr(model, "folder"):
-        sketched = sketch.sketched(model.folder(), model.name, model.distilled)
+        sketched = sketch.sketched(model.folder(), model.name, model.distilled, model.predicts)
     else:
         return "a tiny model: nothing worth counting"
+    steps = int(method.get("steps") or 0)
     batch, scope = int(method.get("batch") or 1), str(method.get("scope") or "attn2")
     prompts = cast(Any, build(cfg.concept, "concept")).prompts(sample_of(cfg))
     images = 2 * sum(map(len, prompts.values()))
     together = min(cfg.batch, max(map(len, prompts.values())))
     found = sketch.needs(sketched, scope, batch, together, cfg.sample.steps, cfg.sample.guidance)
     parts = ", ".join(f"{name} {n / 1e6:,.1f} M" for name, n in found.parts.items())
-    total = LEAST + found.weights + max(found.training, found.drawing)
+    total = LEAST + found.weights + max(found.training if steps else 0, found.drawing)
+    training = (
+        f"a training step {gigabytes(found.training)} (batch {batch}, all of {scope})" if steps else "no training"
+    )
     lines = [
         f"{parts} parameters; about {gigabytes(total)} in float32",
-        f"weights {gigabytes(found.weights)}; a training step {gigabytes(found.training)} (batch {batch}, scope "
-        f"{scope}); drawing {gigabytes(found.drawing)} ({together} at once); Python and libraries {gigabytes(LEAST)}",
+        f"weights {gigabytes(found.weights)}; {training}; drawing {gigabytes(found.drawing)} ({together} at once); "
+        f"Python and libraries {gigabytes(LEAST)}",
     ]
     if device(cfg.device) == "cpu":
-        speed, steps = measured(torch), int(method.get("steps") or 0)
-        lines.append(
-            f"about {duration(images * found.image / speed)} to draw {images} images, {duration(found.step / speed)} "
-            f"for two passes there and back, of which each of {steps} training steps has one or more"
-        )
+        speed = measured(torch)
+        lines.append(f"about {duration(images * found.image / speed)} to draw {images} images, after and before")
+        if steps:
+            lines.append(
+                f"about {duration(found.step / speed)} for two passes there and back, of which each of {steps} steps of "
+                "training has one or more"
+            )
         lines.append(f"(a matrix product makes {speed / 1e9:.0f} GFLOP/s here and now; small networks are slower)")
     else:
         lines.append(f"{found.image / 1e12:.3g} TFLOP an image, {found.step / 1e12:.3g} a training step")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ The words are those of the run: `advanchor method=esd seed=1` is exported by `ad
 SHOWN = {  # how each form is loaded
     "folder": "pipe = diffusers.DiffusionPipeline.from_pretrained('<this folder>'{without})",
     "tensors": "for file in folder.glob('*.safetensors'):    # called unet, transformer, text_encoder ...\n"
-    "    getattr(pipe, file.stem).load_state_dict(safetensors.torch.load_file(file), strict=False)",
+    "    network, tensors = getattr(pipe, file.stem), safetensors.torch.load_file(file)\n"
+    "    assert not network.load_state_dict(tensors, strict=False).unexpected_keys    # names of transformers 5",
     "lora": "pipe.load_lora_weights('<this folder>')    # needs peft",
 }
 
@@ -50,17 +52,36 @@ def export(result: dict[str, Any], to: Path, form: str = "folder", config_dir: s
     if to.exists():
         raise BadInput(f"{to} is there already, and nothing is written over: name another folder.")
     model, edit = advanchor.load(result, config_dir)
-    part = to.with_name(f"{to.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    {"folder": saving.pipeline, "tensors": saving.tensors, "lora": saving.lora}[form](model, edit, part)
-    scores = result["scores"]
-    measured = "\n".join([*lines_of(scores, result["config"]["concept"]["name"]), *attacks_of(scores)])
-    without = "".join(f", {name}=None" for name in saving.lacking(model))
-    (part / "README.md").write_text(card(result, measured, SHOWN[form].replace("{without}", without)))
-    write_json(part / "result.json", result)
-    part.rename(to)
+    saving.plain(edit)
+    changed = {**saving.whole(model, edit), **{n: t for n, t in edit.items() if n.startswith("text_encoder")}}
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
+    except OSError as error:
+        raise BadInput(f"{to} cannot be written ({error.strerror}): name another folder.") from None
+    try:
+        {"folder": saving.pipeline, "tensors": saving.tensors, "lora": saving.lora}[form](model, edit, part)
+        scores, result = result["scores"], shared(result)
+        measured = "\n".join([*lines_of(scores, result["config"]["concept"]["name"]), *attacks_of(scores)])
+        without = "".join(f", {name}=None" for name in saving.lacking(model))
+        counted = {"tensors": len(changed), "parameters": sum(t.numel() for t in changed.values())}
+        said = card({**result, "changed": counted}, measured, SHOWN[form].replace("{without}", without))
+        (part / "README.md").write_text(said)
+        write_json(part / "result.json", result)
+        part.chmod(0o755)
+        part.rename(to)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return to
+
+
+def shared(part: Any) -> Any:
+    """A result without the folders of the machine that it is from: of an absolute path its last name."""
+    if isinstance(part, dict):
+        return {name: shared(value) for name, value in part.items()}
+    if isinstance(part, list):
+        return [shared(value) for value in part]
+    return Path(part).name if isinstance(part, str) and part.startswith(("/", "~/")) else part
 
 
 def main(args: Sequence[str]) -> str:

@@ -36,6 +36,11 @@ def plain(edit: Edit) -> None:
             )
 
 
+def whole(model: Any, edit: Edit) -> dict[str, Tensor]:
+    """The denoiser's tensors that the edit replaces, low-rank factors multiplied out."""
+    return parameters({name: tensor.to(model.device) for name, tensor in edit.items()}, model.weights("full"))
+
+
 def pipeline(model: Any, edit: Edit, folder: Path) -> None:
     """The whole edited pipeline, in float32: what diffusers draws with it is what the run draws.
 
@@ -55,9 +60,7 @@ def tensors(model: Any, edit: Edit, folder: Path) -> None:
         BadInput: as `plain`.
     """
     plain(edit)
-    frozen = {**model.weights("full"), **model.weights("text_encoder")}
-    whole = parameters({name: tensor.to(model.device) for name, tensor in edit.items()}, frozen)
-    found = {denoiser(model): whole}
+    found = {denoiser(model): whole(model, edit)}
     for encoder in ("text_encoder", "text_encoder_2", "text_encoder_3"):
         found[encoder] = part(edit, f"{encoder}.")
     for network, own in found.items():

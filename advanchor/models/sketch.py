@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from advanchor.models import layout, single_file
-from advanchor.models.architectures import ARCHITECTURES
+from advanchor.models import layout, sampling, single_file
+from advanchor.models.architectures import Architecture
 from advanchor.models.latent_diffusion import LatentDiffusion
 from advanchor.models.loading import assembled, loaded, quiet
 
@@ -134,8 +134,9 @@ def needs(model: LatentDiffusion, scope: str, batch: int, images: int, steps: in
     with Cost() as drawing, torch.no_grad():
         both = 2 if guidance > 1 else 1
         model.predict(*called(both * images))
+    together = max(1, min(images, sampling.AT_ONCE // model.pixels**2))
     with Cost() as decoding, torch.no_grad():
-        model.pipe.vae.decode(torch.zeros(1, *shape, device=ABSENT))
+        model.pipe.vae.decode(torch.zeros(together, *shape, device=ABSENT))
     networks = {"denoiser": model.network, "vae": model.pipe.vae}
     networks |= {name.rstrip("."): encoder for name, encoder in model.encoders.items()}
     del averages
@@ -144,12 +145,15 @@ def needs(model: LatentDiffusion, scope: str, batch: int, images: int, steps: in
         training.most,
         max(drawing.most, decoding.most),
         training.flops,
-        drawing.flops // images * steps + decoding.flops,
+        drawing.flops // images * steps + decoding.flops // together,
     )
 
 
-def sketched(root: Path, name: str, distilled: float | None) -> LatentDiffusion:
+def sketched(root: Path, name: str, distilled: float | None = None, predicts: str | None = None) -> LatentDiffusion:
     """The model of a checked folder, or of a file of the first releases, without its weights.
+
+    Args:
+        predicts: what is said of a file that does not say it.
 
     Raises:
         BadInput: a config describes no network.
@@ -161,7 +165,7 @@ def sketched(root: Path, name: str, distilled: float | None) -> LatentDiffusion:
     parts: dict[str, Any] = {}
     with quiet():
         if root.is_file():
-            return published(single_file.architecture(root).pipeline, name)
+            return published(single_file.architecture(root), name, single_file.predicted(root, predicts))
         family = layout.family(root)
         for encoder, (folder, classes) in zip(family.encoders, family.tokenizers.items(), strict=True):
             read = getattr(transformers, classes[0]).from_pretrained
@@ -181,20 +185,22 @@ def sketched(root: Path, name: str, distilled: float | None) -> LatentDiffusion:
     return LatentDiffusion(name, pipe, ABSENT, "none", distilled)
 
 
-def published(pipeline: str, name: str) -> LatentDiffusion:
+def published(made: Architecture, name: str, predicts: str = "epsilon") -> LatentDiffusion:
     """A published architecture of the first releases without weights."""
     import diffusers
     import transformers
 
-    made = next(one for one in ARCHITECTURES.values() if one.pipeline == pipeline)
+    sizes = dict(made.unet)
+    if made.predicts is None and predicts == "epsilon":
+        sizes["sample_size"] = 64  # as single_file.pipeline has it
     parts: dict[str, Any] = {}
     with torch.device(ABSENT):
-        parts |= {"unet": diffusers.UNet2DConditionModel(**made.unet), "vae": diffusers.AutoencoderKL(**made.vae)}
+        parts |= {"unet": diffusers.UNet2DConditionModel(**sizes), "vae": diffusers.AutoencoderKL(**made.vae)}
         for part, settings in made.encoders.items():
-            cls = getattr(transformers, layout.FAMILIES[pipeline].encoders[part])
+            cls = getattr(transformers, layout.FAMILIES[made.pipeline].encoders[part])
             parts[part] = cls(transformers.CLIPTextConfig(**settings))
     for part, pad in zip(made.encoders, made.pads, strict=True):
         length = made.encoders[part]["max_position_embeddings"]
         parts[part.replace("text_encoder", "tokenizer")] = single_file.tokenizer(pad, length)
     parts["scheduler"] = diffusers.DDIMScheduler()
-    return LatentDiffusion(name, assembled(pipeline, parts), ABSENT, "none", None)
+    return LatentDiffusion(name, assembled(made.pipeline, parts), ABSENT, "none", None)
