@@ -186,8 +186,8 @@ def needs_of(cfg: DictConfig) -> str:
         lines.append(f"about {duration(images * found.image / speed)} to draw {images} images, after and before")
         if steps:
             lines.append(
-                f"about {duration(found.step / speed)} for two passes there and back, of which each of {steps} steps of "
-                "training has one or more"
+                f"about {duration(found.step / speed)} for two passes there and back, of which each of {steps} steps "
+                "of training has one or more"
             )
         lines.append(f"(a matrix product makes {speed / 1e9:.0f} GFLOP/s here and now; small networks are slower)")
     else:
