@@ -2,7 +2,7 @@
 predicts a flow's velocity, on the same art, with the VAE and the text encoder of the first one.
 
     python scripts/build_emoji_data.py                       # first, once
-    python scripts/train_flow.py --threads 2
+    python scripts/train_flow.py --threads 1
     python scripts/eval_emoji.py --model sd3 model.path=outputs/emoji_flow judge=emoji
 
 The objective is rectified flow matching with logit-normal t (Esser et al. 2024, arXiv 2403.03206), t stratified over
@@ -99,12 +99,12 @@ def train_transformer(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--steps", type=int, default=16000)
     parser.add_argument("--again", type=int, default=0, help="steps of a second cosine after these")
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--patch", type=int, default=1)
-    parser.add_argument("--width", type=int, default=144)
-    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--patch", type=int, default=2)
+    parser.add_argument("--width", type=int, default=184)
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--data", type=Path, default=ROOT / "data/emoji")
     parser.add_argument("--work", type=Path, default=ROOT / "data/emoji/work", help="checkpoints")
@@ -147,6 +147,7 @@ def main() -> None:
         text_encoder_3=None,
         tokenizer_3=None,
     )
+    made.vae.register_to_config(shift_factor=0.0)  # which diffusers adds, and cannot do without
     part = args.out.with_name(f"{args.out.name}.part")
     part.mkdir(parents=True, exist_ok=True)
     made.to(dtype=torch.float16).save_pretrained(part)
