@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import TINY
 from test_conf import options
-from test_every_method import NO_ANCHOR, TRAINED
+from test_every_method import METHODS, NO_ANCHOR, TRAINED
 
 import advanchor
 from advanchor import cli, provenance
@@ -62,7 +62,7 @@ def both_ways(learn: Learn, *overrides: str) -> tuple[dict[str, Any], dict[str, 
 
 
 def test_every_method_with_steps_promises_that_none_of_them_knows_the_total() -> None:
-    every = {name: compose([f"method={name}", "anchor=published"]).method for name in options("method")}
+    every = {name: compose([f"method={name}", "anchor=published"]).method for name in METHODS}
     promise = {name for name, cfg in every.items() if getattr(build(cfg, "method"), "open_ended", False)}
     assert promise == {name for name, cfg in every.items() if "steps" in cfg} == set(TRAINED)
 
