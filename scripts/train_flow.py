@@ -27,6 +27,7 @@ from train_emoji import ROOT, WIDTH, World, bank, captions, encode_bank, seen_pa
 
 from advanchor.build import build
 from advanchor.compose import compose
+from advanchor.models.saving import nameless
 
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline  # isort: skip
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer  # isort: skip
@@ -151,6 +152,7 @@ def main() -> None:
     part = args.out.with_name(f"{args.out.name}.part")
     part.mkdir(parents=True, exist_ok=True)
     made.to(dtype=torch.float16).save_pretrained(part)
+    nameless(part)
     config = part / "text_encoder/config.json"  # transformers would load in the dtype named there
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     told = json.loads((folder / f"{name}.json").read_text())  # steps, loss, seconds

@@ -90,6 +90,7 @@ def test_the_bundle_is_at_most_40_megabytes_of_half_precision_safetensors() -> N
     assert sum(f.stat().st_size for f in files) < 40e6
     assert sum(f.stat().st_size for f in (ASSETS / "emoji_flow").rglob("*") if f.is_file()) <= 14e6
     assert not [f for f in files if f.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
+    assert not [f for f in files if f.suffix == ".json" and "_name_or_path" in f.read_text()]
     weights = [f for f in files if f.suffix == ".safetensors"]
     assert len(weights) == 10
     for file in weights:

@@ -56,6 +56,15 @@ def test_an_exported_folder_draws_in_plain_diffusers_what_the_run_draws(run: dic
     assert all(torch.equal(saved[name], tensor) for name, tensor in edit.items())  # bit for bit
 
 
+def test_an_exported_folder_does_not_say_where_it_was_made(tiny: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """diffusers writes into a config where it was loaded from; the bundled model is loaded from the package."""
+    result = tiny("model=emoji", "method=esd", "method.steps=1", "method.pool=2", "anchor=empty")
+    to = export(result, tmp_path / "out")
+    for file in (*to.rglob("*.json"), to / "README.md"):
+        assert str(tmp_path) not in file.read_text(), file
+        assert str(Path(advanchor.__file__).parent) not in file.read_text(), file
+
+
 @pytest.mark.parametrize("form", ["folder", "tensors"])
 def test_what_was_exported_comes_back_with_the_same_edit_pictures_and_scores(
     form: str, run: dict[str, Any], tiny: Callable[..., dict[str, Any]], tmp_path: Path

@@ -52,7 +52,6 @@ def export(result: dict[str, Any], to: Path, form: str = "folder", config_dir: s
     if to.exists():
         raise BadInput(f"{to} is there already, and nothing is written over: name another folder.")
     model, edit = advanchor.load(result, config_dir)
-    saving.plain(edit)
     changed = {**saving.whole(model, edit), **{n: t for n, t in edit.items() if n.startswith("text_encoder")}}
     try:
         to.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,15 @@ def pipeline(model: Any, edit: Edit, folder: Path) -> None:
     plain(edit)
     with model.edited(edit):
         model.pipe.save_pretrained(folder)
+    nameless(folder)
+
+
+def nameless(folder: Path) -> None:
+    """Take out of a folder's configs where its networks were loaded from, which diffusers writes into them."""
+    for file in folder.rglob("*.json"):
+        config = json.loads(file.read_text())
+        if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def tensors(model: Any, edit: Edit, folder: Path) -> None:
