@@ -56,6 +56,20 @@ def test_an_exported_folder_draws_in_plain_diffusers_what_the_run_draws(run: dic
     assert all(torch.equal(saved[name], tensor) for name, tensor in edit.items())  # bit for bit
 
 
+def test_an_edit_of_the_bundled_model_draws_in_plain_diffusers_and_comes_back_with_its_scores(
+    tiny: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    run = tiny("model=emoji", "method=esd", "method.steps=3", "method.lr=1e-3", "method.pool=2", "anchor=empty")
+    to = export(run, tmp_path / "out")
+    model, edit = advanchor.load(run)
+    with model.edited(edit):
+        ours = pixels(model.draw(PROMPTS, steps=5, guidance=3.0))
+    assert abs(plainly(to, model) - ours).max() <= 1
+    again = tiny("model=emoji", "method=load", "anchor=published", f"method.edit={to}")
+    measured = {name: score["value"] for name, score in run["scores"].items() if "anchor" not in name}
+    assert measured == {name: score["value"] for name, score in again["scores"].items() if "anchor" not in name}
+
+
 def test_an_exported_folder_does_not_say_where_it_was_made(tiny: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     """diffusers writes into a config where it was loaded from; the bundled model is loaded from the package."""
     result = tiny("model=emoji", "method=esd", "method.steps=1", "method.pool=2", "anchor=empty")
