@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from advanchor.concept import Concept
 from advanchor.core import BadInput, Kind, show
 from advanchor.identity import plain
-from advanchor.machine import device
+from advanchor.machine import Lean, device
 from advanchor.prompts import Sample
 from advanchor.references import ignorant
 
@@ -26,6 +26,7 @@ TOP = (
     "attack_for",
     "never",
     "sample",
+    "lean",
     "seed",
     "batch",
     "device",
@@ -45,6 +46,7 @@ TYPES: dict[str, tuple[type, str]] = {  # of the settings that belong to no grou
     "root": (str, "a folder"),
     "study": (str, "a name"),
     "sample": (DictConfig, SETTINGS),
+    "lean": (DictConfig, SETTINGS),
     "table": (DictConfig, SETTINGS),
     "tune": (DictConfig, SETTINGS),
     "metric": (DictConfig, "metrics, such as metric=[erasure,fid]"),
@@ -154,6 +156,7 @@ def check(cfg: DictConfig) -> None:
             f"method={cfg.method.name} changes classifier-free guidance, and sample.guidance=1 is none: raise it."
         )
     built["concept"].prompts(sample_of(cfg))
+    lean_of(cfg)
     for sort, name, node in listed(cfg):
         if not re.fullmatch(r"\w{1,60}", name):
             raise BadInput(f"{sort} '{name}' will not do: files are called by it, so it must be one plain word.")
@@ -186,3 +189,9 @@ def sample_of(cfg: DictConfig) -> Sample:
     """How the images that a run measures are drawn."""
     node = OmegaConf.merge({"_target_": "advanchor.prompts.Sample"}, cfg.sample)
     return cast(Sample, build(cast(DictConfig, node), "sample"))
+
+
+def lean_of(cfg: DictConfig) -> Lean:
+    """What a run does without."""
+    node = OmegaConf.merge({"_target_": "advanchor.machine.Lean"}, cfg.lean)
+    return cast(Lean, build(cast(DictConfig, node), "lean"))

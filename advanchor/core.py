@@ -22,7 +22,7 @@ def show(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-Kind = Literal["model", "judge", "concept", "sample", "anchor", "method", "metric", "attack", "tracker"]
+Kind = Literal["model", "judge", "concept", "sample", "lean", "anchor", "method", "metric", "attack", "tracker"]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

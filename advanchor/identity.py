@@ -18,6 +18,8 @@ from advanchor.store import part_of
 IDENTITY = ("model", "concept", "anchor", "method", "sample", "seed")
 # Settings of a component that name a file or folder, or several: what is in it identifies, not where it is.
 FILES = ("path", "styles", "prompts_csv", "never", "file", "references", "floor", "edit")
+# Settings that came later, with what everything did before there were any: they rename nothing that is computed.
+LATER = {"dtype": "float32"}
 LARGE = 2**26  # bytes; hashing so many takes long enough to remember the digest
 _digests: dict[str, str] = {}
 
@@ -56,7 +58,7 @@ def _named(part: Any, memory: Path | None) -> Any:
         return part
     if made is not None:  # two classes with the same settings are two; where a class lives does not matter
         part["class"] = str(made).rpartition(".")[2]
-    part = {k: _contents(v, memory) if k in FILES else v for k, v in part.items()}
+    part = {k: _contents(v, memory) if k in FILES else v for k, v in part.items() if k not in LATER or LATER[k] != v}
     if isinstance(part.get("several"), dict):  # a set of concepts
         part["several"] = {name: _named(one, memory) for name, one in part["several"].items()}
     return part

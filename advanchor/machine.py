@@ -13,10 +13,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from advanchor.core import BadInput
+from advanchor.core import BadInput, option
 from advanchor.store import write_json
 
 log = logging.getLogger(__name__)
+
+
+@option("lean")
+class Lean:
+    """What a run does without, to be smaller or faster. Numbers stay what they are, up to rounding.
+
+    Attributes:
+        checkpointing: activations of the denoiser's blocks are computed once more in the backward pass instead of kept;
+            no bit changes (recomputed.py).
+        offload: text encoders and VAE are on the CPU while nobody needs them (visits.py); of use on a GPU alone.
+        channels_last: the denoiser's convolutions see the channels of a pixel side by side.
+        compile: the denoiser through torch.compile, which takes a minute or more before the first step and is repeated
+            for each new shape.
+    """
+
+    checkpointing: bool = False
+    offload: bool = False
+    channels_last: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.compile and self.checkpointing:
+            raise ValueError("compile and checkpointing do not go together: leave one of them out")
+
+
+NOTHING_SPARED = Lean()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from advanchor import report
 from advanchor.attacking import Assault, never
 from advanchor.attacks.shots import Attack
-from advanchor.build import build, check, listed, sample_of
+from advanchor.build import build, check, lean_of, listed, sample_of
 from advanchor.concept import Concept, Concepts
 from advanchor.core import BadInput, Scores
 from advanchor.erasing import erased
@@ -120,7 +120,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     try:
         with stage("load", stages, out, where):
             weights = key(cfg.model)
-            model = build(cfg.model, "model").open(where)
+            model = build(cfg.model, "model").open(where, lean_of(cfg))
             model.shelf, model.batch = store / "latents" / weights, min(model.batch, cfg.batch)
             judge.check([p for group in prompts.values() for p in group], model.pixels)
             cut = too_long(model, prompts)

@@ -3,10 +3,11 @@ memory?
 
     python scripts/full_size.py "Stable Diffusion 1.x"
     python scripts/full_size.py "Stable Diffusion XL" --side 64      # latents of 64 x 64, 512 px
+    python scripts/full_size.py "Stable Diffusion XL" --dtype bfloat16 --checkpointing
 
 No published weights are needed: the networks have the published sizes (advanchor/models/architectures.py) and weights
-drawn from a normal distribution, so the pictures are noise and nothing here says how well anything erases. Batch 1,
-float32. Prints a line of docs/performance.md.
+drawn from a normal distribution, so the pictures are noise and nothing here says how well anything erases. Batch 1.
+Prints a line of docs/performance.md.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import torch
 import advanchor.torchvision_ops  # noqa: F401  (before diffusers)
 from advanchor.build import build
 from advanchor.compose import compose
+from advanchor.machine import Lean
 from advanchor.models import layout, single_file
 from advanchor.models.architectures import ARCHITECTURES, SCHEDULE
 from advanchor.models.latent_diffusion import LatentDiffusion
@@ -28,13 +30,13 @@ from advanchor.training.loop import leaves
 from advanchor.training.pools import Pool
 
 
-def filled(cls: Any, config: Any) -> Any:
+def filled(cls: Any, config: Any, dtype: torch.dtype = torch.float32) -> Any:
     """A network of this config whose weights are drawn at once, which the own start of each layer would take minutes
     for.
     """
     with torch.device("meta"):
         net = cls(config) if config.__class__.__name__.endswith("Config") else cls(**config)
-    net = net.to_empty(device="cpu")
+    net = net.to(dtype).to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, p in net.named_parameters():
@@ -47,7 +49,7 @@ def filled(cls: Any, config: Any) -> Any:
     return net
 
 
-def opened(what: str, side: int | None) -> LatentDiffusion:
+def opened(what: str, side: int | None, dtype: str, checkpointing: bool) -> LatentDiffusion:
     import diffusers
     import transformers
 
@@ -55,28 +57,31 @@ def opened(what: str, side: int | None) -> LatentDiffusion:
     family = layout.FAMILIES[made.pipeline]
     unet = {**made.unet, "sample_size": side or made.unet["sample_size"]}
     parts: dict[str, Any] = {
-        "unet": filled(diffusers.UNet2DConditionModel, unet),
+        "unet": filled(diffusers.UNet2DConditionModel, unet, getattr(torch, dtype)),
         "vae": filled(diffusers.AutoencoderKL, made.vae),
         "scheduler": diffusers.DDIMScheduler(**SCHEDULE, prediction_type=made.predicts or "v_prediction"),
     }
     for (part, settings), pad in zip(made.encoders.items(), made.pads, strict=True):
         config = transformers.CLIPTextConfig(**settings)
-        parts[part] = filled(getattr(transformers, family.encoders[part]), config)
+        parts[part] = filled(getattr(transformers, family.encoders[part]), config, getattr(torch, dtype))
         parts[part.replace("text_encoder", "tokenizer")] = single_file.tokenizer(
             pad, settings["max_position_embeddings"]
         )
-    return LatentDiffusion(what, assembled(made.pipeline, parts), "cpu", "none")
+    pipe = assembled(made.pipeline, parts)
+    return LatentDiffusion(what, pipe, "cpu", "none", None, Lean(checkpointing=checkpointing))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=sorted(ARCHITECTURES))
     parser.add_argument("--side", type=int, help="of the latents; the published size unless told otherwise")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--checkpointing", action="store_true")
     args = parser.parse_args()
     cfg = compose(["model=sd14", "model.path=bundled", "judge=none", "concept=style/van_gogh", "anchor=adversarial"])
     concept, method = build(cfg.concept, "concept"), build(cfg.method, "method")
     began = time.monotonic()
-    model = opened(args.what, args.side)
+    model = opened(args.what, args.side, args.dtype, args.checkpointing)
     loaded = time.monotonic() - began
     side = model.pixels // model.pipe.vae_scale_factor
     z = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(0))
@@ -100,8 +105,9 @@ def main() -> None:
         sys.exit(f"loss {loss.item()}, {moved} of {len(theta)} tensors moved")
     millions = sum(p.numel() for p in model.network.parameters()) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    how = ", ".join([f"{model.pixels} px", args.dtype, *["checkpointing"] * args.checkpointing])
     print(
-        f"| {args.what}, {model.pixels} px | {millions:.0f} M | {loaded:.0f} s | {anchor:.1f} s | {train:.1f} s | "
+        f"| {args.what}, {how} | {millions:.0f} M | {loaded:.0f} s | {anchor:.1f} s | {train:.1f} s | "
         f"{peak:.1f} GB | {moved} tensors, {sum(p.numel() for p in theta.values()) / 1e6:.0f} M |"
     )
 

@@ -113,7 +113,7 @@ def test_a_model_of_every_family_is_counted_from_its_configs_alone(kind: str, tm
     found = needs(sketched(tmp_path, kind, distilled), "attn2", 2, 4, 5, 3.0)
     assert found.parts["denoiser"] == sum(p.numel() for p in model.network.parameters())
     assert found.parts["vae"] == sum(p.numel() for p in model.pipe.vae.parameters())
-    assert found.weights == 4 * sum(found.parts.values())
+    assert found.weights() == 4 * sum(found.parts.values())
     assert found.training > 16 * sum(p.numel() for p in model.weights("attn2").values())  # copy, gradient, averages
     twice = needs(sketched(tmp_path, kind, distilled), "attn2", 4, 4, 5, 3.0)
     assert 1.8 < twice.step / found.step < 2.2

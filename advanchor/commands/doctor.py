@@ -14,7 +14,7 @@ from typing import Any, cast
 from omegaconf import DictConfig
 
 from advanchor import hub
-from advanchor.build import build, sample_of
+from advanchor.build import build, lean_of, sample_of
 from advanchor.compose import compose, composed, expand
 from advanchor.core import BadInput
 from advanchor.identity import key, run_id
@@ -162,7 +162,8 @@ def needs_of(cfg: DictConfig) -> str:
 
     model, method = build(cfg.model, "model"), cfg.method
     if hasattr(model, "folder"):
-        sketched = sketch.sketched(model.folder(), model.name, model.distilled, model.predicts)
+        lean = lean_of(cfg)
+        shape = sketch.sketched(model.folder(), model.name, model.distilled, model.predicts, model.dtype, lean)
     else:
         return "a tiny model: nothing worth counting"
     steps = int(method.get("steps") or 0)
@@ -170,15 +171,16 @@ def needs_of(cfg: DictConfig) -> str:
     prompts = cast(Any, build(cfg.concept, "concept")).prompts(sample_of(cfg))
     images = 2 * sum(map(len, prompts.values()))
     together = min(cfg.batch, max(map(len, prompts.values())))
-    found = sketch.needs(sketched, scope, batch, together, cfg.sample.steps, cfg.sample.guidance)
+    found = sketch.needs(shape, scope, batch, together, cfg.sample.steps, cfg.sample.guidance)
     parts = ", ".join(f"{name} {n / 1e6:,.1f} M" for name, n in found.parts.items())
-    total = LEAST + found.weights + max(found.training if steps else 0, found.drawing)
+    weights = found.weights(lean.offload and device(cfg.device) != "cpu")
+    total = LEAST + weights + max(found.training if steps else 0, found.drawing)
     training = (
         f"a training step {gigabytes(found.training)} (batch {batch}, all of {scope})" if steps else "no training"
     )
     lines = [
-        f"{parts} parameters; about {gigabytes(total)} in float32",
-        f"weights {gigabytes(found.weights)}; {training}; drawing {gigabytes(found.drawing)} ({together} at once); "
+        f"{parts} parameters; about {gigabytes(total)} in {model.dtype}",
+        f"weights {gigabytes(weights)}; {training}; drawing {gigabytes(found.drawing)} ({together} at once); "
         f"Python and libraries {gigabytes(LEAST)}",
     ]
     if device(cfg.device) == "cpu":

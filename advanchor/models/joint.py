@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from advanchor.core import BadInput
 from advanchor.lazy import F, torch
+from advanchor.models import precision
 from advanchor.models.edits import part
 from advanchor.models.sentences import Memory, moved, table
 from advanchor.models.tokens import Pieces, Tokens
@@ -24,6 +25,8 @@ from advanchor.protocols import Edit
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from advanchor.models.precision import Precision
 
 
 class Joint:
@@ -81,17 +84,23 @@ class Joint:
         """(b, L + 1, d)."""
         states, pooled = [], []
         for prefix, tokens in self._clip.items():
-            own, ids = part(weights or {}, prefix), tokens.padded(texts)
-            out = torch.func.functional_call(self.encoders[prefix], own, (ids,), {"output_hidden_states": True})
-            states.append(out.hidden_states[-2])
-            pooled.append(out.pooler_output if self.flux else out.text_embeds)
+            encoder, ids = self.encoders[prefix], tokens.padded(texts)
+            half, own = self._own(prefix, weights)
+            out = torch.func.functional_call(encoder, own, (ids,), {"output_hidden_states": True})
+            states.append(half.out(out.hidden_states[-2]))
+            pooled.append(half.out(out.pooler_output if self.flux else out.text_embeds))
         rows = [] if self.flux else [self._wide(torch.cat(states, -1))]
         for prefix, pieces in self._t5.items():
-            own = part(weights or {}, prefix)
-            rows.append(torch.func.functional_call(self.encoders[prefix], own, (pieces.padded(texts),))[0])
+            half, own = self._own(prefix, weights)
+            rows.append(half.out(torch.func.functional_call(self.encoders[prefix], own, (pieces.padded(texts),))[0]))
         if self.blank:
             rows.append(rows[0].new_zeros(len(texts), self.blank, self.width))
         return torch.cat([*rows, self._wide(torch.cat(pooled, -1))[:, None]], 1)
+
+    def _own(self, prefix: str, weights: Edit | None) -> tuple[Precision, dict[str, Tensor]]:
+        """What an encoder computes with, and what an edit puts in the place of its tensors."""
+        half = precision.of(self.encoders[prefix])
+        return half, {name: half.into(tensor) for name, tensor in part(weights or {}, prefix).items()}
 
     def _wide(self, x: Tensor) -> Tensor:
         return F.pad(x, (0, self.width - x.shape[-1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,13 @@ from torch import Tensor
 
 import advanchor.torchvision_ops  # noqa: F401  (before diffusers)
 from advanchor.core import BadInput
-from advanchor.models import anatomy, sampling
+from advanchor.machine import NOTHING_SPARED, Lean
+from advanchor.models import anatomy, precision, sampling
 from advanchor.models.attention import watched
 from advanchor.models.edits import MAPS, SCOPES, erasers, fits, parameters, part, safety
 from advanchor.models.noisy import Noisy
+from advanchor.models.recomputed import Recomputed
+from advanchor.models.visits import Visits
 from advanchor.prompts import Prompt
 from advanchor.protocols import Edit
 
@@ -32,16 +36,32 @@ class LatentDiffusion:
     """
 
     def __init__(
-        self, name: str, pipe: DiffusionPipeline, device: str, autocast: str, distilled: float | None = None
+        self,
+        name: str,
+        pipe: DiffusionPipeline,
+        device: str,
+        autocast: str,
+        distilled: float | None = None,
+        lean: Lean = NOTHING_SPARED,
     ) -> None:
         pipe.set_progress_bar_config(disable=True)
-        self.name, self.pipe, self.device = name, pipe.to(device), torch.device(device)
+        self.name, self.pipe, self.device = name, pipe, torch.device(device)
         self._parts = parts = anatomy.of(pipe, self.device, distilled)
         self.network: Any = parts.network
         self._sentences, self._space, self._inputs = parts.sentences, parts.space, parts.inputs
         self.pixels: int = parts.side * pipe.vae_scale_factor
         for network in (self.network, *self._sentences.encoders.values(), pipe.vae):
             network.eval().requires_grad_(False)
+        self._visits = Visits(self.device, lean.offload)
+        self._visits.settle(self.network, (*self._sentences.encoders.values(), pipe.vae))
+        self._precision = precision.of(self.network, autocast)
+        self._recomputed = Recomputed()
+        if lean.checkpointing:
+            self.network.enable_gradient_checkpointing(self._recomputed)
+        if lean.channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        if lean.compile:
+            self.network.compile()
         self._streams = self._sentences.streams
         self._tokens = self._streams[0]
         self.encoders = self._sentences.encoders
@@ -71,7 +91,10 @@ class LatentDiffusion:
                 (b * s, d), each text's own one after the other.
             weights: an edit; what it holds of the text encoder takes the place of the frozen tensors.
         """
-        return self._sentences.encode(texts, delta, spans, weights)
+        learns = delta is not None or any(name.startswith("text_encoder") for name in weights or ())
+        known = not learns and all(text in self._sentences.memory for text in texts)
+        with self._visits.here(() if known else self.encoders.values(), stay=learns):
+            return self._sentences.encode(texts, delta, spans, weights)
 
     def cut(self, texts: Sequence[str]) -> list[str]:
         """Those of the texts that are longer than the text encoder; of several streams than each of them."""
@@ -81,7 +104,7 @@ class LatentDiffusion:
 
     def vocabulary(self, weights: Edit | None = None) -> Tensor:
         """What the text encoder reads for each token, (V, d), under an edit."""
-        return self._sentences.vocabulary(weights)
+        return self._sentences.vocabulary(weights).to(self.device, torch.float32)
 
     def ids(self, text: str) -> list[int]:
         """The tokens of a text, without start and end."""
@@ -119,17 +142,24 @@ class LatentDiffusion:
         """What the model itself predicts (spaces.py), (b, c, h, w), for x (b, c, h, w), t (b,), cond (b, L, d) under
         the denoiser's part of an edit; its erasers' outputs are appended to `seen`.
         """
-        called, named = self._inputs(x, t, cond)
-        with self._precision():
+        half = self._precision
+        called, named = self._inputs(half.into(x), t, half.into(cond))
+        with self._cast():
             if weights is None:
-                out = self.network(*called, **named).sample.float()
+                self._recomputed.around = nullcontext
+                out = self.network(*called, **named).sample
             else:
-                with erasers(self.network, weights, seen):
-                    whole = parameters(weights, self._frozen)
-                    out = torch.func.functional_call(self.network, whole, called, named).sample.float()
-        return self._parts.latents(out, x)
+                small = {name: half.into(tensor) for name, tensor in weights.items() if name.startswith("eraser.")}
+                whole = {name: half.into(p) for name, p in parameters(weights, self._frozen).items()}
+                self._recomputed.around = partial(erasers, self.network, small)
+                own: list[Tensor] = []
+                with erasers(self.network, small, own):
+                    out = torch.func.functional_call(self.network, whole, called, named).sample
+                if seen is not None:
+                    seen += [half.out(one) for one in own]
+        return self._parts.latents(half.out(out), x)
 
-    def _precision(self) -> AbstractContextManager[Any]:
+    def _cast(self) -> AbstractContextManager[Any]:
         """Of the denoiser's forward pass; everything around it is float32."""
         return (
             nullcontext()
@@ -141,26 +171,37 @@ class LatentDiffusion:
         """Cross-attention probabilities at (x, t), one (b, heads, pixels, L) for each layer, differentiable in
         `weights`. Only U-Nets have such layers.
         """
-        with watched(self.network) as seen:
-            self.predict(x, t, cond, weights)
-        return seen
+        self._recomputed.off = True  # a block that is computed again would be seen twice
+        try:
+            with watched(self.network) as seen:
+                self.predict(x, t, cond, weights)
+        finally:
+            self._recomputed.off = False
+        return [self._precision.out(one) for one in seen]
 
     def weights(self, scope: str) -> dict[str, Tensor]:
-        """The frozen parameters of a scope, by the names that they have in an edit.
+        """The frozen parameters of a scope in float32, by the names that they have in an edit; of a model in half
+        precision these are copies.
 
         Raises:
             BadInput: no such scope.
         """
         if scope == "text_encoder":
-            every = self._sentences.encoders.items()
-            return {f"{prefix}{name}": p for prefix, encoder in every for name, p in encoder.named_parameters()}
+            return {name: p.to(self.device, torch.float32) for name, p in self._text().items()}
         if scope not in SCOPES:
             raise BadInput(f"unknown scope '{scope}': choose one of {', '.join(SCOPES)}, text_encoder.")
-        return {name: p for name, p in self._frozen.items() if SCOPES[scope](name)}
+        return {name: p.float() for name, p in self._frozen.items() if SCOPES[scope](name)}
+
+    def _text(self) -> dict[str, Tensor]:
+        """The text encoders' parameters as they are."""
+        every = self._sentences.encoders.items()
+        return {f"{prefix}{name}": p for prefix, encoder in every for name, p in encoder.named_parameters()}
 
     def maps(self, of: str) -> dict[str, Tensor]:
-        """The frozen matrices (out, d) that embeddings of "tokens" or of the "sentence" go into as they are."""
-        return {name: p for name, p in self._frozen.items() if MAPS[of](name)}
+        """The frozen matrices (out, d) that embeddings of "tokens" or of the "sentence" go into as they are; float32
+        as in `weights`.
+        """
+        return {name: p.float() for name, p in self._frozen.items() if MAPS[of](name)}
 
     @contextmanager
     def edited(self, edit: Edit) -> Iterator[None]:
@@ -170,7 +211,7 @@ class LatentDiffusion:
             BadInput: the edit is not finite, or was made for another model.
         """
         edit = {name: tensor.to(self.device) for name, tensor in edit.items()}
-        own = self.weights("text_encoder")
+        own = self._text()
         fits(edit, self._frozen | own, self.name)
         text = {name: tensor for name, tensor in edit.items() if name in own}
         swaps = [(self._frozen[name], tensor) for name, tensor in parameters(edit, self._frozen).items()]
@@ -183,7 +224,7 @@ class LatentDiffusion:
             with torch.no_grad():
                 for own, tensor in swaps:
                     own.copy_(tensor)
-            with erasers(self.network, edit):
+            with erasers(self.network, {name: self._precision.into(tensor) for name, tensor in edit.items()}):
                 yield
         finally:
             self._guidance = {}
@@ -254,7 +295,8 @@ class LatentDiffusion:
             return []
         texts, seeds = [p.text for p in prompts], [p.seed for p in prompts]
         latents, _ = self._denoise(texts, seeds, steps, guidance, solver, cond, start=start, at=at, around=around)
-        return sampling.decode(self.pipe, latents)
+        with self._visits.here((self.pipe.vae,)):
+            return sampling.decode(self.pipe, latents)
 
     @torch.no_grad()
     def trajectory(
@@ -297,7 +339,9 @@ class LatentDiffusion:
         if not (math.isfinite(guidance) and guidance >= 1):
             raise BadInput(f"a guidance of {guidance} will not do: a finite number, at least 1, which is none.")
         cond = self.encode(texts) if cond is None else cond.to(self.device)
-        empty = self._guidance.get("negative", self._sentences.nothing()).expand_as(cond)
+        with self._visits.here(() if "" in self._sentences.memory else self.encoders.values()):
+            nothing = self._sentences.nothing()
+        empty = self._guidance.get("negative", nothing).expand_as(cond)
         x = self._noise(texts, seeds) if start is None else start.to(self.device)
         around = None if around is None else around.to(self.device)
         prompts = list(zip(texts, seeds, strict=True))

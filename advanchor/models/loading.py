@@ -1,4 +1,4 @@
-"""A checked folder in the diffusers layout (layout.py) as a pipeline, in float32."""
+"""A checked folder in the diffusers layout (layout.py) as a pipeline."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from advanchor.lazy import torch
 from advanchor.models import layout
 
 
-def pipeline(root: Path) -> Any:
+def pipeline(root: Path, dtype: str = "float32") -> Any:
     """The pipeline of a folder that passed `layout.check`.
+
+    Args:
+        dtype: of text encoders and denoiser; the VAE is small, stays in float32, and some overflow in float16.
 
     Raises:
         BadInput: the tensors are not those of the configs.
@@ -31,14 +34,15 @@ def pipeline(root: Path) -> Any:
             cls = getattr(transformers, classes[0])
             read = partial(cls.from_pretrained, root / tokenizer, local_files_only=True)
             parts[tokenizer] = loaded(root / tokenizer, read)
-            parts[encoder] = network(getattr(transformers, family.encoders[encoder]), root / encoder)
+            parts[encoder] = network(getattr(transformers, family.encoders[encoder]), root / encoder, dtype)
             if len(parts[tokenizer]) > parts[encoder].config.vocab_size:
                 raise BadInput(
                     f"{root / tokenizer} has {len(parts[tokenizer])} tokens and the text encoder "
                     f"{parts[encoder].config.vocab_size}: copy both folders anew, from one model."
                 )
         for part in ("vae", family.denoiser[0]):
-            parts[part] = network(getattr(diffusers, family.networks[part]), root / part)
+            kept = "float32" if part == "vae" else dtype
+            parts[part] = network(getattr(diffusers, family.networks[part]), root / part, kept)
         where, chosen = root / "scheduler", getattr(diffusers, layout.scheduler(root))
         parts["scheduler"] = loaded(where, lambda: chosen.from_pretrained(where, local_files_only=True))
         index = layout.read(root / "model_index.json")
@@ -65,7 +69,7 @@ def assembled(pipeline: str, parts: Mapping[str, Any], blank: bool = True) -> An
     )
 
 
-def network(cls: Any, part: Path) -> Any:
+def network(cls: Any, part: Path, dtype: str = "float32") -> Any:
     """A network in which every tensor comes from the file, and every tensor of the file has its place.
 
     Raises:
@@ -78,7 +82,7 @@ def network(cls: Any, part: Path) -> Any:
         part,
         lambda: cls.from_pretrained(
             part,
-            dtype=torch.float32,
+            dtype=getattr(torch, dtype),
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from advanchor.lazy import torch
+from advanchor.models import precision
 from advanchor.models.edits import part
 from advanchor.models.tokens import Tokens
 from advanchor.protocols import Edit
@@ -40,6 +41,9 @@ class Memory:
             self._known[text] = made
         return self._known[text]
 
+    def __contains__(self, text: str) -> bool:
+        return text in self._known
+
     def forget(self) -> None:
         """The encoder's own tensors changed: encode every sentence anew."""
         self._known.clear()
@@ -61,17 +65,19 @@ class Sentences:
         self.tokens, self.encoder = Tokens(tokenizer, encoder, device), encoder
         self.streams, self.length = [self.tokens], self.tokens.length
         self.encoders: dict[str, Any] = {"text_encoder.": encoder}
-        self.memory = Memory(lambda texts: self.encoder(self.tokens.padded(texts))[0])
+        self._half = precision.of(encoder)
+        self.memory = Memory(lambda texts: self._half.out(self.encoder(self.tokens.padded(texts))[0]))
 
     def encode(
         self, texts: Sequence[str], delta: Tensor | None, spans: Sequence[Sequence[int]], weights: Edit | None
     ) -> Tensor:
         """As `LatentDiffusion.encode`."""
-        own = part(weights or {}, "text_encoder.")
+        own = {name: self._half.into(tensor) for name, tensor in part(weights or {}, "text_encoder.").items()}
         if delta is None and not own:
             return torch.stack([self.memory(text) for text in texts])
         with moved(self.encoder, delta, spans):
-            return torch.func.functional_call(self.encoder, own, (self.tokens.padded(texts),))[0]
+            out = torch.func.functional_call(self.encoder, own, (self.tokens.padded(texts),))[0]
+            return self._half.out(out)
 
     def nothing(self) -> Tensor:
         """(L, d), what stands for no prompt when sampling."""
@@ -94,7 +100,7 @@ def moved(encoder: Any, delta: Tensor | None, spans: Sequence[Sequence[int]]) ->
     """Inside, delta is added to what the encoder reads (`add_at`)."""
 
     def shift(module: nn.Module, args: Any, out: Tensor) -> Tensor:
-        return out if delta is None else add_at(out, delta, spans)
+        return out if delta is None else add_at(out, precision.of(encoder).into(delta), spans)
 
     hook = encoder.get_input_embeddings().register_forward_hook(shift)
     try:

@@ -65,14 +65,15 @@ def predicted(file: Path, asked: str | None) -> str:
     return known
 
 
-def pipeline(file: Path, asked: str | None) -> Any:
-    """The pipeline of a file that passed the checks above, in float32, with DDIM.
+def pipeline(file: Path, asked: str | None, dtype: str = "float32") -> Any:
+    """The pipeline of a file that passed the checks above, with DDIM; `dtype` as in loading.py.
 
     Raises:
         BadInput: its tensors are not those of its architecture.
     """
     import advanchor.torchvision_ops  # noqa: F401, I001  (before diffusers)
     import diffusers
+    import torch
     import transformers
     from diffusers.loaders import single_file_utils as names
     from safetensors.torch import load_file
@@ -101,6 +102,8 @@ def pipeline(file: Path, asked: str | None) -> Any:
             parts[part] = fitted(encoder, own, file)
             parts[part.replace("text_encoder", "tokenizer")] = tokenizer(pad, settings["max_position_embeddings"])
         parts["scheduler"] = diffusers.DDIMScheduler(**SCHEDULE, prediction_type=predicted(file, asked))
+        for part in ("unet", *made.encoders):
+            parts[part].to(getattr(torch, dtype))
         return assembled(made.pipeline, parts)
 
 

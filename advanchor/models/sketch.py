@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from advanchor.machine import NOTHING_SPARED, Lean
 from advanchor.models import layout, sampling, single_file
 from advanchor.models.architectures import Architecture
 from advanchor.models.latent_diffusion import LatentDiffusion
@@ -95,24 +97,26 @@ class Fused(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Needs:
-    """What a model of these shapes takes in float32.
+    """What a model of these shapes takes.
 
     Attributes:
-        parts: parameters of each network, by its name.
+        parts: parameters of each network, by its name; `sizes`: bytes of its weights.
         training, drawing: bytes beside the weights at the worst moment of a training step (two passes with a gradient,
             Adam), and of denoising and decoding a batch.
         step, image: floating-point operations of a training step's two passes there and back, and of drawing an image.
     """
 
     parts: dict[str, int]
+    sizes: dict[str, int]
     training: int
     drawing: int
     step: int
     image: int
 
-    @property
-    def weights(self) -> int:
-        return 4 * sum(self.parts.values())
+    def weights(self, offload: bool = False) -> int:
+        """Bytes of the networks that are on the device at once: all, or the denoiser and one more at a time."""
+        others = [size for name, size in self.sizes.items() if name != "denoiser"]
+        return self.sizes["denoiser"] + (max(others) if offload else sum(others))
 
 
 def needs(model: LatentDiffusion, scope: str, batch: int, images: int, steps: int, guidance: float) -> Needs:
@@ -125,7 +129,7 @@ def needs(model: LatentDiffusion, scope: str, batch: int, images: int, steps: in
 
     with Cost() as training:
         x, t, cond = called(batch)
-        theta = {name: p.detach().clone().requires_grad_() for name, p in model.weights(scope).items()}
+        theta = {name: p.detach().float().clone().requires_grad_() for name, p in model.weights(scope).items()}
         averages = [torch.zeros_like(p) for p in theta.values() for _ in range(2)]  # of Adam
         seen = theta if scope != "text_encoder" else None
         cond = cond if seen is not None else cond.detach().requires_grad_()
@@ -142,6 +146,7 @@ def needs(model: LatentDiffusion, scope: str, batch: int, images: int, steps: in
     del averages
     return Needs(
         {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()},
+        {name: sum(p.numel() * p.element_size() for p in one.parameters()) for name, one in networks.items()},
         training.most,
         max(drawing.most, decoding.most),
         training.flops,
@@ -149,11 +154,19 @@ def needs(model: LatentDiffusion, scope: str, batch: int, images: int, steps: in
     )
 
 
-def sketched(root: Path, name: str, distilled: float | None = None, predicts: str | None = None) -> LatentDiffusion:
+def sketched(
+    root: Path,
+    name: str,
+    distilled: float | None = None,
+    predicts: str | None = None,
+    dtype: str = "float32",
+    lean: Lean = NOTHING_SPARED,
+) -> LatentDiffusion:
     """The model of a checked folder, or of a file of the first releases, without its weights.
 
     Args:
         predicts: what is said of a file that does not say it.
+        dtype, lean: as the model is loaded with.
 
     Raises:
         BadInput: a config describes no network.
@@ -165,7 +178,7 @@ def sketched(root: Path, name: str, distilled: float | None = None, predicts: st
     parts: dict[str, Any] = {}
     with quiet():
         if root.is_file():
-            return published(single_file.architecture(root), name, single_file.predicted(root, predicts))
+            return published(single_file.architecture(root), name, single_file.predicted(root, predicts), dtype, lean)
         family = layout.family(root)
         for encoder, (folder, classes) in zip(family.encoders, family.tokenizers.items(), strict=True):
             read = getattr(transformers, classes[0]).from_pretrained
@@ -173,19 +186,27 @@ def sketched(root: Path, name: str, distilled: float | None = None, predicts: st
             cls = getattr(transformers, family.encoders[encoder])
             config = cls.config_class.from_pretrained(root / encoder, local_files_only=True)
             with torch.device(ABSENT):
-                parts[encoder] = cls(config)
+                parts[encoder] = cls(config).to(getattr(torch, dtype))
         for part in ("vae", family.denoiser[0]):
             cls = getattr(diffusers, family.networks[part])
             with torch.device(ABSENT):
-                parts[part] = cls.from_config(cls.load_config(root / part, local_files_only=True))
+                net = cls.from_config(cls.load_config(root / part, local_files_only=True))
+            parts[part] = net if part == "vae" else net.to(getattr(torch, dtype))
         chosen = getattr(diffusers, layout.scheduler(root))
         parts["scheduler"] = chosen.from_pretrained(root / "scheduler", local_files_only=True)
         index = layout.read(root / "model_index.json")
         pipe = assembled(index["_class_name"], parts, index.get("force_zeros_for_empty_prompt", True))
-    return LatentDiffusion(name, pipe, ABSENT, "none", distilled)
+    return LatentDiffusion(name, pipe, ABSENT, "none", distilled, here(lean))
 
 
-def published(made: Architecture, name: str, predicts: str = "epsilon") -> LatentDiffusion:
+def here(lean: Lean) -> Lean:
+    """What there is without weights: no other device, and nothing to compile."""
+    return dataclasses.replace(lean, offload=False, compile=False)
+
+
+def published(
+    made: Architecture, name: str, predicts: str = "epsilon", dtype: str = "float32", lean: Lean = NOTHING_SPARED
+) -> LatentDiffusion:
     """A published architecture of the first releases without weights."""
     import diffusers
     import transformers
@@ -202,5 +223,7 @@ def published(made: Architecture, name: str, predicts: str = "epsilon") -> Laten
     for part, pad in zip(made.encoders, made.pads, strict=True):
         length = made.encoders[part]["max_position_embeddings"]
         parts[part.replace("text_encoder", "tokenizer")] = single_file.tokenizer(pad, length)
+    for part in ("unet", *made.encoders):
+        parts[part].to(getattr(torch, dtype))
     parts["scheduler"] = diffusers.DDIMScheduler()
-    return LatentDiffusion(name, assembled(made.pipeline, parts), ABSENT, "none", None)
+    return LatentDiffusion(name, assembled(made.pipeline, parts), ABSENT, "none", None, here(lean))

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from advanchor import hub
 from advanchor.core import BadInput, Need, option
+from advanchor.machine import NOTHING_SPARED, Lean
 from advanchor.models import layout, single_file
 from advanchor.models.spaces import Predicts
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from advanchor.models.latent_diffusion import LatentDiffusion
 
 Autocast = Literal["none", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 @option("model")
@@ -27,8 +29,9 @@ class StableDiffusion:
         path: the folder; one .safetensors file in the layout of the first releases; or a repository of the hub,
             org/name or org/name@revision, which `check` fetches. "bundled" and "bundled_flow" ship with the
             package.
-        autocast: precision of the denoiser's forward pass; guidance, scheduler, VAE, weights, anchors and optimisers
-            stay float32.
+        dtype: of the weights of denoiser and text encoders. What learns, its optimiser, anchors, guidance, scheduler
+            and VAE are float32 in any case (precision.py).
+        autocast: precision of the denoiser's forward pass over weights in float32.
         predicts: what the network predicts, which a single file does not say; of a folder it must be what its configs
             say, if it is set.
         distilled: the scale of guidance that a guidance-distilled model (FLUX.1 dev) is told, in erasing as in drawing;
@@ -38,10 +41,17 @@ class StableDiffusion:
 
     name: str
     path: str | None
+    dtype: Dtype = "float32"
     autocast: Autocast = "none"
     predicts: Predicts | None = None
     distilled: Annotated[float, Field(ge=1, le=100)] | None = None
     version: int = 1
+
+    def __post_init__(self) -> None:
+        if self.dtype != "float32" and self.autocast != "none":
+            raise ValueError(
+                f"autocast={self.autocast} is for weights in float32: leave it, or dtype={self.dtype}, out"
+            )
 
     def folder(self) -> Path:
         """Absolute: `m`, `./m` and `/here/m` are one model.
@@ -116,8 +126,8 @@ class StableDiffusion:
         self.check()
         return [root] if (root := self.folder()).is_file() else layout.files(root)
 
-    def open(self, device: str) -> LatentDiffusion:
-        """Load the folder on a device, as float32.
+    def open(self, device: str, lean: Lean = NOTHING_SPARED) -> LatentDiffusion:
+        """Load the folder on a device.
 
         Raises:
             BadInput: as `check`; or the tensors are not those of the configs.
@@ -127,7 +137,8 @@ class StableDiffusion:
 
         self.check()
         root = self.folder()
-        pipe = single_file.pipeline(root, self.predicts) if root.is_file() else pipeline(root)
-        model = LatentDiffusion(self.name, pipe, device, self.autocast, self.distilled)
+        single = root.is_file()
+        pipe = single_file.pipeline(root, self.predicts, self.dtype) if single else pipeline(root, self.dtype)
+        model = LatentDiffusion(self.name, pipe, device, self.autocast, self.distilled, lean)
         model.made_by = __name__  # what it is depends on how it was put together, too
         return model

@@ -10,10 +10,12 @@ from pydantic import Field
 
 from advanchor import hub
 from advanchor.core import Need, option
+from advanchor.machine import NOTHING_SPARED, Lean
 from advanchor.models.architectures import SCHEDULE
 from advanchor.models.layout import FAMILIES, tokenizer_of
-from advanchor.models.loading import assembled
+from advanchor.models.loading import assembled, quiet
 from advanchor.models.spaces import Predicts
+from advanchor.models.stable_diffusion import Dtype
 
 if TYPE_CHECKING:
     from advanchor.models.latent_diffusion import LatentDiffusion
@@ -37,12 +39,14 @@ class Random:
     Attributes:
         family: the architecture: of Stable Diffusion 1.x and 2.x, XL, 3, 3.5 medium, FLUX.1 dev or schnell.
         predicts: what a U-Net's output is taken for, epsilon unless said; velocity is that of the others.
+        dtype: as that of `StableDiffusion`.
     """
 
     name: str
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     family: Kind = "sd"
     predicts: Predicts | None = None
+    dtype: Dtype = "float32"
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -70,10 +74,10 @@ class Random:
         """The tokenizer's; the weights come from the seed."""
         return sorted((hub.ASSETS / "emoji/tokenizer").iterdir())
 
-    def open(self, device: str) -> LatentDiffusion:
+    def open(self, device: str, lean: Lean = NOTHING_SPARED) -> LatentDiffusion:
         from advanchor.models.latent_diffusion import LatentDiffusion
 
-        model = LatentDiffusion(self.name, self.pipe(), device, "none", 3.5 if self.family == "flux" else None)
+        model = LatentDiffusion(self.name, self.pipe(), device, "none", 3.5 if self.family == "flux" else None, lean)
         model.made_by = __name__
         return model
 
@@ -98,6 +102,9 @@ class Random:
             )
         else:
             parts["scheduler"] = diffusers.DDIMScheduler(**SCHEDULE, prediction_type=self.space)
+        with quiet():
+            for part in (family.denoiser[0], *family.encoders):
+                parts[part].to(getattr(torch, self.dtype))
         pipe = assembled(PIPELINES[self.family], parts)
         if PIPELINES[self.family] == "FluxPipeline":
             pipe.default_sample_size = 8  # its transformer would take any

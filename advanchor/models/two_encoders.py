@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from advanchor.core import BadInput
 from advanchor.lazy import F, torch
+from advanchor.models import precision
 from advanchor.models.edits import part
 from advanchor.models.sentences import Memory
 from advanchor.models.tokens import Tokens
@@ -61,10 +62,12 @@ class TwoEncoders:
         """(b, L + 1, d)."""
         read = []
         for tokens, (prefix, encoder) in zip(self._each, self.encoders.items(), strict=True):
-            own, ids = part(weights or {}, prefix), tokens.padded(texts)
-            read.append(torch.func.functional_call(encoder, own, (ids,), {"output_hidden_states": True}))
-        states = torch.cat([out.hidden_states[-2] for out in read], -1)
-        pooled = read[1].text_embeds
+            half, ids = precision.of(encoder), tokens.padded(texts)
+            own = {name: half.into(tensor) for name, tensor in part(weights or {}, prefix).items()}
+            out = torch.func.functional_call(encoder, own, (ids,), {"output_hidden_states": True})
+            read.append((half, out))
+        states = torch.cat([half.out(out.hidden_states[-2]) for half, out in read], -1)
+        pooled = read[1][0].out(read[1][1].text_embeds)
         return torch.cat([states, F.pad(pooled, (0, states.shape[-1] - pooled.shape[-1]))[:, None]], 1)
 
     def nothing(self) -> Tensor:
