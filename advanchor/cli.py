@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advanchor.commands.attempts import attempt, reason, writable
+from advanchor.commands.attempts import assisted, attempt, reason, writable
 from advanchor.commands.launch import PRINTING, launched, printed
 from advanchor.core import BadInput
 from advanchor.verbs import VERBS
@@ -159,7 +159,10 @@ def alone_of(cfg: DictConfig) -> str | None:
         log.info("%s -> %s: loading ...", title(cfg), out)
         result = attempt(cfg, out, failed)
         if not result and not failed:
-            log.info("%s is running in another process: left to it.", out)
+            log.info("%s is running in another process: drawing with it ...", out)
+            assisted(cfg, out, failed)
+            if not failed:
+                log.info("%s: its images are drawn, the rest is left to it.", out)
     if result:
         print(f"\n{table(result)}\n")
     return said(failed)
@@ -216,7 +219,10 @@ def one_by_one(
     order: Sequence[int],
 ) -> None:
     """The runs of a sweep in this process, in this order, with a line for each."""
+    from advanchor.store import held
+
     common = set.intersection(*map(set, runs)) if len(runs) > 1 else set()
+    elsewhere: list[int] = []
     for n, i in enumerate(order, 1):
         start, out = time.monotonic(), places[i]
         if complete[i]:
@@ -225,8 +231,13 @@ def one_by_one(
             state = f"done in {time.monotonic() - start:.0f} s"
         else:
             state = "failed" if out in failed else "running in another process, left to it"
+            elsewhere += [] if out in failed else [i]
         named = " ".join(o for o in runs[i] if o not in common) or out.name
         log.info("%d of %d: %s: %s", n, len(runs), named, state)
+    for i in elsewhere:  # nothing else is left to do
+        if held(places[i] / ".lock"):
+            log.info("%s: drawing with the process that has it ...", places[i])
+            assisted(configs[i], places[i], failed)
 
 
 def again(overrides: Sequence[str]) -> list[str]:

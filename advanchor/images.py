@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,25 +117,50 @@ class Images:
 def draw(
     paint: Callable[[Sequence[Prompt]], list[Image]], prompts: Sequence[Prompt], folder: Path, *, batch: int, label: str
 ) -> Images:
-    """Let `paint` draw what `folder` does not hold yet and return all of it.
+    """Let `paint` draw what `folder` does not hold yet and return all of it. Several processes that draw into one
+    folder share the work, batch by batch.
 
     Prompts are cut into batches at fixed places and a batch with a missing file is drawn whole, so that a resumed run
     computes the same batches as an undisturbed one. (Another batch size changes an image by rounding only.)
     """
     with lock(folder / ".lock"):
         named(folder, folder.name)
-        known = digests(folder)
-        missing = {p.file for p in prompts if p.file not in known or not (folder / p.file).exists()}
-        batches = [prompts[i : i + batch] for i in range(0, len(prompts), batch)]
-        waiting = [group for group in batches if any(p.file in missing for p in group)]
-        with tqdm(total=sum(map(len, waiting)), desc=f"draw {label}", unit="image", leave=False) as bar:
+    batches = [prompts[i : i + batch] for i in range(0, len(prompts), batch)]
+    gone = missing(prompts, folder)
+    waiting = [group for group in batches if any(p.file in gone for p in group)]
+    with tqdm(total=sum(map(len, waiting)), desc=f"draw {label}", unit="image", leave=False) as bar:
+        while waiting:
+            elsewhere = []
             for group in waiting:
-                fresh: dict[Path, Image] = {}
-                for prompt, image in zip(group, paint(group), strict=True):
-                    if prompt.file in missing:
-                        fresh[folder / prompt.file] = image
-                for file, image in fresh.items():
-                    image.save(part_of(file), format="PNG")
-                finish(*fresh)
-                bar.update(len(group))
+                with lock(taken(group, folder), block=False) as mine:
+                    if not mine:
+                        elsewhere.append(group)
+                        continue
+                    if missing(group, folder):
+                        keep(dict(zip((p.file for p in group), paint(group), strict=True)), group, folder)
+                    bar.update(len(group))
+            if len(elsewhere) == len(waiting):  # nothing to do but to wait for who draws them, or dies
+                with lock(taken(elsewhere[0], folder)):
+                    pass
+            waiting = elsewhere
     return Images(folder, prompts)
+
+
+def missing(prompts: Sequence[Prompt], folder: Path) -> set[str]:
+    """The files of these prompts that the folder does not hold."""
+    known = digests(folder)
+    return {p.file for p in prompts if p.file not in known or not (folder / p.file).exists()}
+
+
+def taken(group: Sequence[Prompt], folder: Path) -> Path:
+    """The lock of who draws a batch. Two batches may have the same one: then one of them waits."""
+    return folder / f".batch-{hashlib.sha256(group[0].file.encode()).hexdigest()[:2]}.lock"
+
+
+def keep(images: Mapping[str, Image], group: Sequence[Prompt], folder: Path) -> None:
+    """Write those of a batch that the folder does not hold; runs with other batches may draw the same ones."""
+    with lock(folder / ".lock"):
+        if fresh := [folder / name for name in images if name in missing(group, folder)]:
+            for file in fresh:
+                images[file.name].save(part_of(file), format="PNG")
+            finish(*fresh)

@@ -27,7 +27,7 @@ from advanchor.metrics.attacked import Attacked
 from advanchor.metrics.reference import Reference
 from advanchor.metrics.sound import enough
 from advanchor.naming import mentions
-from advanchor.prompts import Prompt, reseeded
+from advanchor.prompts import Prompt, Sample, reseeded
 from advanchor.protocols import Judge, Metric, Model, Tracker
 from advanchor.provenance import code
 from advanchor.shown import Shown, drawn_under
@@ -128,11 +128,11 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
             seen_by = key(code(type(judge).__module__), [file_digest(f) for f in judge.files()])
 
         # Erase: an edit is made once, whoever asks for it.
-        edit_key = key(cfg.model, cfg.concept, cfg.anchor, cfg.method, cfg.seed)
+        edit_key = edit_of(cfg)
         with stage("erase", stages, out, where):
             edit, diagnostics, made_by = erased(cfg, model, concept, store / "edits", edit_key, tracker.log)
         # What is drawn depends on the edit as it is, which another code may have made otherwise under the same name.
-        learned = hashlib.sha256((store / "edits" / edit_key / "edit.safetensors").read_bytes()).hexdigest()
+        learned = digest_of(store, cfg)
         pictures = key(drawn_by, learned)
         if done and done["pictures"] == pictures:  # asked for one more metric, it keeps the others
             for kind in ("metric", "attack"):
@@ -140,10 +140,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
             scores = done["scores"]
 
         # Draw: the unedited model's images are shared by all runs of this model and these sampling settings.
-        folders = {
-            "": store / "samples" / key(edit_key, sample.looks, pictures),
-            "@base": store / "samples" / f"base-{key(cfg.model, sample.looks, drawn_by)}",
-        }
+        folders = {"": edited_in(store, cfg, sample, pictures), "@base": base_in(store, cfg, sample, drawn_by)}
 
         def seen(shown: Images) -> Images:
             """What the judge sees in these images is kept beside them."""
@@ -237,6 +234,49 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
     }
     write_json(out / "result.json", result)
     return result
+
+
+def assist(cfg: DictConfig) -> None:
+    """Draw what a run that another process has under way lacks, beside that process; measuring is left to it.
+
+    Raises:
+        BadInput: as `run`.
+    """
+    check(cfg)
+    store, where = Path(cfg.root) / "store", device(cfg.device)
+    concept, sample = cast(Concept | Concepts, build(cfg.concept, "concept")), sample_of(cfg)
+    prompts = [group for group in concept.prompts(sample).items() if group[1]]
+    model = build(cfg.model, "model").open(where, lean_of(cfg))
+    model.shelf, model.batch = store / "latents" / key(cfg.model), min(model.batch, cfg.batch)
+    drawn_by, paint = code(model.made_by, "advanchor.images"), partial(model.draw, **sample.looks)
+    # While the other process erases, there is nothing else to draw.
+    for name, wanted in prompts:
+        draw(paint, wanted, base_in(store, cfg, sample, drawn_by), batch=cfg.batch, label=f"{name}@base")
+    edit, _, _ = erased(cfg, model, concept, store / "edits", edit_of(cfg), lambda *a, **k: None)
+    place = edited_in(store, cfg, sample, key(drawn_by, digest_of(store, cfg)))
+    with model.edited(edit):
+        for name, wanted in prompts:
+            draw(paint, wanted, place, batch=cfg.batch, label=name)
+
+
+def edit_of(cfg: DictConfig) -> str:
+    """What a run's edit is called in the store."""
+    return key(cfg.model, cfg.concept, cfg.anchor, cfg.method, cfg.seed)
+
+
+def digest_of(store: Path, cfg: DictConfig) -> str:
+    """sha256 of a run's edit."""
+    return hashlib.sha256((store / "edits" / edit_of(cfg) / "edit.safetensors").read_bytes()).hexdigest()
+
+
+def base_in(store: Path, cfg: DictConfig, sample: Sample, drawn_by: str) -> Path:
+    """Where the unedited model's images are."""
+    return store / "samples" / f"base-{key(cfg.model, sample.looks, drawn_by)}"
+
+
+def edited_in(store: Path, cfg: DictConfig, sample: Sample, pictures: str) -> Path:
+    """Where the edited model's images are."""
+    return store / "samples" / key(edit_of(cfg), sample.looks, pictures)
 
 
 def too_long(model: Model, prompts: Mapping[str, Sequence[Prompt]]) -> int:

@@ -646,6 +646,31 @@ def test_two_processes_with_the_same_sweep_share_its_cells(tmp_path: Path) -> No
     assert said.count("left to it") + said.count("nothing to compute") == 3
 
 
+def test_two_processes_with_the_same_run_share_its_images_and_one_measures(tmp_path: Path) -> None:
+    # A batch of one is many batches, and a sampling of some length leaves the second time to come.
+    slow = ["batch=1", "sample.steps=40", "sample.keep=4", "metric=[erasure]"]
+    one = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "advanchor.cli", *TINY, *slow],
+            cwd=tmp_path,
+            env=one,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = "".join(process.communicate()[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0], said
+    assert "drawing with it ..." in said
+    assert "its images are drawn, the rest is left to it." in said
+    (result,) = tmp_path.glob("outputs/*/result.json")
+    folder = tmp_path / "outputs" / json.loads(result.read_text())["artifacts"]["samples"]
+    sums = (folder / "SHA256SUMS").read_text().splitlines()
+    assert len(sums) == len(set(sums)) == len(list(folder.glob("*.png"))) + 1  # its name; each image was made once
+
+
 def test_the_command_ends_with_a_table_of_before_and_after(tmp_path: Path) -> None:
     done = command(tmp_path, *TINY)
     assert done.returncode == 0, done.stderr

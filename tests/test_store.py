@@ -2,16 +2,23 @@
 
 import hashlib
 import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 
 from advanchor import identity
 from advanchor.compose import compose
 from advanchor.core import BadInput
 from advanchor.hub import ASSETS
 from advanchor.identity import IDENTITY, contents, file_digest, key, run_id
+from advanchor.images import draw
+from advanchor.prompts import Prompt
 from advanchor.store import SUMS, cached, finish, lock, part_of, slug, verified
 
 
@@ -151,3 +158,52 @@ def test_the_digest_of_a_large_file_is_remembered_and_a_damaged_memory_costs_onl
     monkeypatch.setattr(identity, "_digests", {})
     monkeypatch.setattr(hashlib, "file_digest", None)
     assert file_digest(tmp_path / "w", memory) == first
+
+
+def test_processes_that_draw_into_one_folder_share_the_batches_and_each_gets_all(tmp_path: Path) -> None:
+    prompts = [Prompt("a fox", seed) for seed in range(12)]
+    drawn: list[Prompt] = []
+
+    def paint(group: Sequence[Prompt]) -> list[Image.Image]:
+        drawn.extend(group)
+        time.sleep(0.05)
+        return [Image.new("RGB", (2, 2), (p.seed, 0, 0)) for p in group]
+
+    with ThreadPoolExecutor(3) as threads:  # a lock belongs to who opened its file, a thread as well as a process
+        all_of = [threads.submit(draw, paint, prompts, tmp_path / "s", batch=2, label="x") for _ in range(3)]
+    assert sorted(p.seed for p in drawn) == list(range(12))
+    for one in all_of:
+        assert [image.getpixel((0, 0))[0] for image in one.result().pictures] == list(range(12))
+
+
+def test_batches_that_overlap_are_drawn_at_once_and_kept_whole(tmp_path: Path) -> None:
+    """Two runs with other prompts share the unedited model's images."""
+
+    def paint(group: Sequence[Prompt]) -> list[Image.Image]:
+        time.sleep(0.02)
+        return [Image.new("RGB", (2, 2), (p.seed, 0, 0)) for p in group]
+
+    every = [Prompt("a fox", seed) for seed in range(9)]
+    with ThreadPoolExecutor(2) as threads:
+        sets = [every, every[1:]]
+        found = [threads.submit(draw, paint, some, tmp_path / "s", batch=2, label="x") for some in sets]
+    for some, one in zip(sets, found, strict=True):
+        assert [image.getpixel((0, 0))[0] for image in one.result().pictures] == [p.seed for p in some]
+
+
+def test_who_waits_for_a_batch_draws_it_if_its_painter_fails(tmp_path: Path) -> None:
+    prompts, begun = [Prompt("a fox", 0)], Event()
+
+    def dies(group: Sequence[Prompt]) -> list[Image.Image]:
+        begun.set()
+        time.sleep(0.3)
+        raise RuntimeError
+
+    with ThreadPoolExecutor(2) as threads:
+        bad = threads.submit(draw, dies, prompts, tmp_path / "s", batch=1, label="x")
+        begun.wait()
+        good = threads.submit(
+            draw, lambda group: [Image.new("RGB", (2, 2))], prompts, tmp_path / "s", batch=1, label="x"
+        )
+    assert len(good.result().pictures) == 1
+    assert isinstance(bad.exception(), RuntimeError)

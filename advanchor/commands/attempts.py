@@ -44,6 +44,18 @@ def attempt(cfg: DictConfig, out: Path, failed: dict[Path, str]) -> dict[str, An
     return None
 
 
+def assisted(cfg: DictConfig, out: Path, failed: dict[Path, str]) -> None:
+    """Help the process that has a run with its images; why it cannot be helped stands in `failed`."""
+    from advanchor.run import assist
+
+    try:
+        assist(cfg)
+    except Exception as error:
+        failed[out] = f"cannot help with its images: {reason(error, out, 'above')}"
+        if "report it" in failed[out]:
+            traceback.print_exc()
+
+
 def reason(error: Exception, out: Path, where: str) -> str:
     """What is said of the error of a run in `out`: what to do, or `where` its traceback is if nobody foresaw it."""
     number = error.errno if isinstance(error, OSError) else None

@@ -21,7 +21,7 @@ from advanchor.identity import key, run_id
 from advanchor.machine import device
 from advanchor.models import layout
 from advanchor.results.tables import parted
-from advanchor.run import finished
+from advanchor.run import edit_of, finished
 
 HELP = """\
 advanchor doctor key=value ...   versions, devices, the weights of model and judge, what a run of this config would do,
@@ -146,7 +146,7 @@ def run_of(cfg: DictConfig) -> str:
     name, store = run_id(cfg), Path(cfg.root) / "store"
     if finished(cfg):
         return f"{Path(cfg.root) / name} is complete: nothing to compute"
-    edit = store / "edits" / key(cfg.model, cfg.concept, cfg.anchor, cfg.method, cfg.seed)
+    edit = store / "edits" / edit_of(cfg)
     prompts = cast(Any, build(cfg.concept, "concept")).prompts(sample_of(cfg))
     images = sum(map(len, prompts.values()))
     first = "its edit is there" if edit.exists() else f"erase ({cfg.method.name} towards {cfg.anchor.name})"
