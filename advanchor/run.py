@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +29,7 @@ from advanchor.naming import mentions
 from advanchor.prompts import Prompt, reseeded
 from advanchor.protocols import Judge, Metric, Model, Tracker
 from advanchor.provenance import code
-from advanchor.shown import Shown, drawn_under
+from advanchor.shown import Shown, drawn_under, folder_under, recorded_by, sight
 from advanchor.store import read_json, write_json
 from advanchor.units import with_interval
 
@@ -125,7 +124,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
             judge.check([p for group in prompts.values() for p in group], model.pixels)
             cut = too_long(model, prompts)
             drawn_by = code(model.made_by, "advanchor.images")
-            seen_by = key(code(type(judge).__module__), [file_digest(f) for f in judge.files()])
+            seen_by = sight(judge)
 
         # Erase: an edit is made once, whoever asks for it.
         edit_key = key(cfg.model, cfg.concept, cfg.anchor, cfg.method, cfg.seed)
@@ -147,11 +146,11 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
 
         def seen(shown: Images) -> Images:
             """What the judge sees in these images is kept beside them."""
-            return dataclasses.replace(shown, record=shown.root / f"seen-{key(cfg.judge, seen_by)}")
+            return recorded_by(shown, cfg.judge, seen_by)
 
         def under_anchor() -> Images:
             file = store / "edits" / edit_key / "anchor.safetensors"
-            place = f"anchor-{key(cfg.model, sample.looks, drawn_by, hashlib.sha256(file.read_bytes()).hexdigest())}"
+            place = folder_under(file, cfg.model, sample, drawn_by)
             with stage("draw@anchor", stages, out, where):
                 return seen(drawn_under(file, model, concept, sample, store / "samples" / place, cfg.batch))
 
