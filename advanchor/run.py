@@ -19,6 +19,7 @@ from advanchor.build import build, check, listed, sample_of
 from advanchor.concept import Concept, Concepts
 from advanchor.core import BadInput, Scores
 from advanchor.erasing import erased
+from advanchor.gallery.page import Showing, one_run
 from advanchor.identity import file_digest, key, plain, run_id
 from advanchor.images import Images, draw
 from advanchor.machine import device, environment, stage
@@ -83,8 +84,11 @@ def called(kind: str, name: str) -> str:
     return name if kind == "metric" else f"attack_{name}"
 
 
-def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
+def run(cfg: DictConfig, out: Path, words: Sequence[str] = ()) -> dict[str, Any]:
     """Carry out one run in `out` and return what result.json holds.
+
+    Args:
+        words: of the command that asks for it, for its page.
 
     Raises:
         BadInput: as `check`; or the judge cannot measure this model or concept; or a loss, a weight, an image or a
@@ -211,29 +215,32 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         # Show.
         picture = out / "grid.png"
         report.grid(images, concept.name, picture)
+        tensors = [t for name, t in edit.items() if not name.startswith("guidance.")]
+        artifacts = {"edit": store / "edits" / edit_key, **{f"samples{which}": at for which, at in folders.items()}}
+        result = {
+            "run": run_id(cfg),
+            "config": config,
+            "scores": scores,
+            "diagnostics": diagnostics,
+            "stages": stages,
+            "grid": str(picture),
+            "tracker": "",
+            "changed": {"tensors": len(tensors), "parameters": sum(t.numel() for t in tensors)},
+            "unmeasured": unmeasured,
+            "cut": cut,
+            "weights": weights,
+            "pictures": pictures,
+            "judge": key(cfg.judge),
+            "provenance": {"edit": made_by, **dict.fromkeys(("images", "images@base", "images@anchor"), drawn_by)},
+            "environment": done["environment"] if done else environment(model.device.type),
+            "artifacts": {name: str(at.relative_to(root)) for name, at in artifacts.items()},
+        }
+        if isinstance(tracker, Showing):
+            tracker.page(partial(one_run, cfg, result, words))
         failed = False
     finally:
         shown_at = tracker.finish(scores, picture, failed)
-    tensors = [t for name, t in edit.items() if not name.startswith("guidance.")]
-    artifacts = {"edit": store / "edits" / edit_key, **{f"samples{which}": at for which, at in folders.items()}}
-    result = {
-        "run": run_id(cfg),
-        "config": config,
-        "scores": scores,
-        "diagnostics": diagnostics,
-        "stages": stages,
-        "grid": str(picture),
-        "tracker": shown_at,
-        "changed": {"tensors": len(tensors), "parameters": sum(t.numel() for t in tensors)},
-        "unmeasured": unmeasured,
-        "cut": cut,
-        "weights": weights,
-        "pictures": pictures,
-        "judge": key(cfg.judge),
-        "provenance": {"edit": made_by, **dict.fromkeys(("images", "images@base", "images@anchor"), drawn_by)},
-        "environment": done["environment"] if done else environment(model.device.type),
-        "artifacts": {name: str(at.relative_to(root)) for name, at in artifacts.items()},
-    }
+    result["tracker"] = shown_at
     write_json(out / "result.json", result)
     return result
 

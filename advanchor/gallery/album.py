@@ -10,7 +10,6 @@ from advanchor.images import Pictures
 
 SIDE = 160  # px of a thumbnail's longer side; smaller pictures are as they were drawn
 SMALL = 64  # px
-_encoded: dict[Path, str] = {}
 
 
 class Album:
@@ -18,11 +17,12 @@ class Album:
 
     Attributes:
         room: bytes that may still be added.
+        made: the thumbnails of other albums of the same page, which need not be made again.
         small: are all pictures of so few pixels that these should be seen?
     """
 
-    def __init__(self, room: float) -> None:
-        self.room = room
+    def __init__(self, room: float, made: dict[Path, str]) -> None:
+        self.room, self.made = room, made
         self.pictures: list[str] = []
         self.words: list[str] = []
         self.numbers: dict[str | Path, int] = {}
@@ -42,7 +42,9 @@ class Album:
             BadInput: the file is not what was drawn.
         """
         if file not in self.numbers:
-            uri = thumbnail(pictures, file)
+            if file not in self.made:
+                self.made[file] = thumbnail(pictures, file)
+            uri = self.made[file]
             if self.room < len(uri) + 3:
                 return -1
             self.numbers[file] = len(self.pictures)
@@ -56,13 +58,11 @@ def thumbnail(pictures: Pictures, file: Path) -> str:
     """A picture as a data URI: small ones pixel for pixel, larger ones at most SIDE wide and high."""
     from PIL import Image, features
 
-    if file not in _encoded:
-        image, out = pictures.open(file), io.BytesIO()
-        small = max(image.size) <= SIDE
-        kind = "webp" if features.check("webp") else "png" if small else "jpeg"
-        if not small:
-            image = image.copy()
-            image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        image.save(out, format=kind, **({"lossless": True, "method": 2} if small and kind == "webp" else {}))
-        _encoded[file] = f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
-    return _encoded[file]
+    image, out = pictures.open(file), io.BytesIO()
+    small = max(image.size) <= SIDE
+    kind = "webp" if features.check("webp") else "png" if small else "jpeg"
+    if not small:
+        image = image.copy()
+        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    image.save(out, format=kind, **({"lossless": True, "method": 2} if small and kind == "webp" else {}))
+    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"

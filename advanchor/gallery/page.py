@@ -6,10 +6,10 @@ import base64
 import hashlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from omegaconf import DictConfig
 
@@ -35,6 +35,13 @@ FILTERS = {
 }
 
 
+@runtime_checkable
+class Showing(Protocol):
+    """A tracker that shows a run's page too; it asks for it only if it will."""
+
+    def page(self, make: Callable[[], str]) -> None: ...
+
+
 def page(subjects: Sequence[Subject], title: str, overview: dict[str, Any] | None = None) -> str:
     """The HTML of some runs, with as many of their pictures as fit.
 
@@ -44,12 +51,13 @@ def page(subjects: Sequence[Subject], title: str, overview: dict[str, Any] | Non
     Raises:
         BadInput: even without pictures it is too large.
     """
-    bare = rendered(subjects, title, overview, Album(0))
+    bare = rendered(subjects, title, overview, Album(0, {}))
     if (room := LIMIT - len(bare.encode())) < 0:
         size = f"{len(bare.encode()) / 1e6:.0f} MB without any picture"
         raise BadInput(f"a page of {len(subjects)} runs would have {size}, and 10 MB are the most: name fewer runs.")
+    made: dict[Path, str] = {}
     for most in STEPS:
-        album = Album(room)
+        album = Album(room, made)
         if fill(subjects, most, album) or most == STEPS[-1]:
             return rendered(subjects, title, overview, album)
     raise AssertionError

@@ -38,7 +38,11 @@ class Subject:
     @property
     def command(self) -> str:
         """Without `root`, which decides where the run is and not what."""
-        return shlex.join(["advanchor", *(w for w in self.words if not w.startswith("root="))]) if self.words else ""
+        return (
+            shlex.join(["advanchor", *(w for w in self.words if not w.startswith(("root=", "longest=")))])
+            if self.words
+            else ""
+        )
 
     @property
     def left(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from advanchor.build import build, sample_of
+from advanchor.compose import by_itself
 from advanchor.core import BadInput
 from advanchor.gallery.page import page
 from advanchor.gallery.subject import subject
@@ -53,8 +54,7 @@ def finished_runs(
         if result["judge"] != key(cfg.judge):
             was, remedy = result["config"]["judge"]["name"], "name that judge, or run it again with this one"
             raise BadInput(f"{folder} was measured by another judge ({was}) than judge={cfg.judge.name}: {remedy}.")
-        alone = ["sweeps=[]"] if any(word.startswith("experiment=") for word in choice) else []
-        found.append((cfg, result, [*choice, *alone]))
+        found.append((cfg, result, by_itself(choice)))
     if not found:
         several = len(configs) > 1
         command = shlex.join(["advanchor", *(["-m"] if several else []), *overrides])
