@@ -83,7 +83,8 @@ class Subject:
         found = missing(scores, config.get("metric", {}), config["judge"]["name"])
         smears = max((scores[name]["value"] for name in ("broken/erase", "broken/erase2") if name in scores), default=0)
         if smears > SMEARS:
-            found.insert(0, f"{smears:.0%} of the erased concept's pictures are no picture of anything.")
+            said = f"{100 * smears:.0f} % of the erased concept's pictures are no picture of anything"
+            found.insert(0, f"{said} to one of the detectors.")
         if other := differing(self.result, self.bands):
             found.append(
                 f"{', '.join(other)}: these scores were given by other code than the verdicts under the pictures, "

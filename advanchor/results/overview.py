@@ -95,7 +95,8 @@ def sweep_page(overrides: Sequence[str], runs: Sequence[Run]) -> str:
         "width": WIDTH,
         "height": HEIGHT,
     }
-    return page(subjects, f"Sweep {first.study}: {len(runs)} of {sweep.runs} runs", overview)
+    study = "" if first.study == "base" else f" {first.study}"
+    return page(subjects, f"Sweep{study}: {len(runs)} of {sweep.runs} runs", overview)
 
 
 def label_of(cfg: DictConfig, first: DictConfig) -> tuple[str, ...]:
