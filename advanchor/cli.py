@@ -137,13 +137,14 @@ def runs_of(words: Sequence[str], many: bool) -> str | None:
         raise BadInput(f"hydra/launcher={by} launches the runs of a sweep: add -m.")
     speak(stages=not many)
     if not many:
-        return alone_of(compose(runs[0]))
+        return alone_of(compose(runs[0]), runs[0])
     validate(overrides)
     return sweep_of(overrides, runs, compose_all(runs), by)
 
 
-def alone_of(cfg: DictConfig) -> str | None:
+def alone_of(cfg: DictConfig, words: Sequence[str]) -> str | None:
     """One run, and its table on the standard output."""
+    from advanchor.compose import by_itself
     from advanchor.identity import run_id
     from advanchor.report import table
     from advanchor.results.progress import title
@@ -157,7 +158,7 @@ def alone_of(cfg: DictConfig) -> str | None:
     else:
         writable(Path(cfg.root))
         log.info("%s -> %s: loading ...", title(cfg), out)
-        result = attempt(cfg, out, failed)
+        result = attempt(cfg, out, failed, by_itself(words))
         if not result and not failed:
             log.info("%s is running in another process: drawing with it ...", out)
             assisted(cfg, out, failed)
@@ -219,6 +220,7 @@ def one_by_one(
     order: Sequence[int],
 ) -> None:
     """The runs of a sweep in this process, in this order, with a line for each."""
+    from advanchor.compose import by_itself
     from advanchor.store import held
 
     common = set.intersection(*map(set, runs)) if len(runs) > 1 else set()
@@ -227,7 +229,7 @@ def one_by_one(
         start, out = time.monotonic(), places[i]
         if complete[i]:
             state = "complete, nothing to compute"
-        elif attempt(configs[i], out, failed):
+        elif attempt(configs[i], out, failed, by_itself(runs[i])):
             state = f"done in {time.monotonic() - start:.0f} s"
         else:
             state = "failed" if out in failed else "running in another process, left to it"

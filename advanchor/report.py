@@ -74,7 +74,12 @@ def titled(scores: Scores, concept: str) -> dict[str, str]:
 
 
 def lines_of(scores: Scores, concept: str) -> list[str]:
-    """The scores before and after, by both of the judge's detectors where it has two."""
+    """The scores as lines of text."""
+    return aligned(rows_of(scores, concept))
+
+
+def rows_of(scores: Scores, concept: str) -> list[tuple[str, ...]]:
+    """The scores before and after, by both of the judge's detectors where it has two; the first row has the heads."""
     two = any(second(name) in scores for name in scores)
     heads = ("before, judge 1 / 2", "after, judge 1", "after, judge 2") if two else ("before", "after")
     rows: list[tuple[str, ...]] = [("", "images", *heads)]
@@ -88,7 +93,7 @@ def lines_of(scores: Scores, concept: str) -> list[str]:
             before = ", ".join(text for one, text in said.items() if one in scores)
         after = [cell(scores, name), *([cell(scores, other) if other in scores else ""] if two else [])]
         rows.append((title + arrow, str(scores[name]["n"]), before, *after))
-    return aligned(rows)
+    return rows
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from advanchor.build import build, check, lean_of, listed, sample_of
 from advanchor.concept import Concept, Concepts
 from advanchor.core import BadInput, Scores
 from advanchor.erasing import erased
+from advanchor.gallery.page import Showing, one_run
 from advanchor.identity import file_digest, key, plain, run_id
 from advanchor.images import Images, draw
 from advanchor.machine import device, environment, stage
@@ -30,7 +30,7 @@ from advanchor.naming import mentions
 from advanchor.prompts import Prompt, Sample, reseeded
 from advanchor.protocols import Judge, Metric, Model, Tracker
 from advanchor.provenance import code
-from advanchor.shown import Shown, drawn_under
+from advanchor.shown import Shown, drawn_under, folder_under, recorded_by, sight
 from advanchor.store import read_json, write_json
 from advanchor.units import with_interval
 
@@ -84,8 +84,11 @@ def called(kind: str, name: str) -> str:
     return name if kind == "metric" else f"attack_{name}"
 
 
-def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
+def run(cfg: DictConfig, out: Path, words: Sequence[str] = ()) -> dict[str, Any]:
     """Carry out one run in `out` and return what result.json holds.
+
+    Args:
+        words: of the command that asks for it, for its page.
 
     Raises:
         BadInput: as `check`; or the judge cannot measure this model or concept; or a loss, a weight, an image or a
@@ -125,7 +128,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
             judge.check([p for group in prompts.values() for p in group], model.pixels)
             cut = too_long(model, prompts)
             drawn_by = code(model.made_by, "advanchor.images")
-            seen_by = key(code(type(judge).__module__), [file_digest(f) for f in judge.files()])
+            seen_by = sight(judge)
 
         # Erase: an edit is made once, whoever asks for it.
         edit_key = edit_of(cfg)
@@ -144,11 +147,11 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
 
         def seen(shown: Images) -> Images:
             """What the judge sees in these images is kept beside them."""
-            return dataclasses.replace(shown, record=shown.root / f"seen-{key(cfg.judge, seen_by)}")
+            return recorded_by(shown, cfg.judge, seen_by)
 
         def under_anchor() -> Images:
             file = store / "edits" / edit_key / "anchor.safetensors"
-            place = f"anchor-{key(cfg.model, sample.looks, drawn_by, hashlib.sha256(file.read_bytes()).hexdigest())}"
+            place = folder_under(file, cfg.model, sample, drawn_by)
             with stage("draw@anchor", stages, out, where):
                 return seen(drawn_under(file, model, concept, sample, store / "samples" / place, cfg.batch))
 
@@ -209,29 +212,32 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
         # Show.
         picture = out / "grid.png"
         report.grid(images, concept.name, picture)
+        tensors = [t for name, t in edit.items() if not name.startswith("guidance.")]
+        artifacts = {"edit": store / "edits" / edit_key, **{f"samples{which}": at for which, at in folders.items()}}
+        result = {
+            "run": run_id(cfg),
+            "config": config,
+            "scores": scores,
+            "diagnostics": diagnostics,
+            "stages": stages,
+            "grid": str(picture),
+            "tracker": "",
+            "changed": {"tensors": len(tensors), "parameters": sum(t.numel() for t in tensors)},
+            "unmeasured": unmeasured,
+            "cut": cut,
+            "weights": weights,
+            "pictures": pictures,
+            "judge": key(cfg.judge),
+            "provenance": {"edit": made_by, **dict.fromkeys(("images", "images@base", "images@anchor"), drawn_by)},
+            "environment": done["environment"] if done else environment(model.device.type),
+            "artifacts": {name: str(at.relative_to(root)) for name, at in artifacts.items()},
+        }
+        if isinstance(tracker, Showing):
+            tracker.page(partial(one_run, cfg, result, words))
         failed = False
     finally:
         shown_at = tracker.finish(scores, picture, failed)
-    tensors = [t for name, t in edit.items() if not name.startswith("guidance.")]
-    artifacts = {"edit": store / "edits" / edit_key, **{f"samples{which}": at for which, at in folders.items()}}
-    result = {
-        "run": run_id(cfg),
-        "config": config,
-        "scores": scores,
-        "diagnostics": diagnostics,
-        "stages": stages,
-        "grid": str(picture),
-        "tracker": shown_at,
-        "changed": {"tensors": len(tensors), "parameters": sum(t.numel() for t in tensors)},
-        "unmeasured": unmeasured,
-        "cut": cut,
-        "weights": weights,
-        "pictures": pictures,
-        "judge": key(cfg.judge),
-        "provenance": {"edit": made_by, **dict.fromkeys(("images", "images@base", "images@anchor"), drawn_by)},
-        "environment": done["environment"] if done else environment(model.device.type),
-        "artifacts": {name: str(at.relative_to(root)) for name, at in artifacts.items()},
-    }
+    result["tracker"] = shown_at
     write_json(out / "result.json", result)
     return result
 

@@ -1,16 +1,24 @@
-"""Sets of images that are drawn when somebody asks for them, and what the unedited model draws under an anchor."""
+"""Sets of images that are drawn when somebody asks for them, what the unedited model draws under an anchor, and where
+what a judge sees in images is kept.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from advanchor.concept import Concept, Concepts
+from advanchor.identity import file_digest, key
 from advanchor.images import Images, draw
 from advanchor.naming import fill
 from advanchor.prompts import Prompt, Sample
-from advanchor.protocols import Model
+from advanchor.protocols import Judge, Model
+from advanchor.provenance import code
 from advanchor.store import read_tensors
 
 
@@ -23,19 +31,45 @@ def drawn_under(
     """
     import torch
 
-    conditions = read_tensors(file)
-    wanted: list[Prompt] = []
-    under = {}
+    conditions, under = read_tensors(file), {}
     for one in concept.parts:
         for i, template in enumerate(one.templates):
-            text = fill(template, "", one.phrase)
-            under[text] = conditions[one.name][i]
-            wanted += [Prompt(text, seed, one.kind, one.name) for seed in range(sample.erase)]
+            under[fill(template, "", one.phrase)] = conditions[one.name][i]
 
     def paint(group: Sequence[Prompt]) -> list[Any]:
         return model.draw(group, cond=torch.stack([under[p.text] for p in group]), **sample.looks)
 
-    return draw(paint, wanted, folder, batch=batch, label="anchor")
+    return draw(paint, asked_under(concept, sample), folder, batch=batch, label="anchor")
+
+
+def asked_under(concept: Concept | Concepts, sample: Sample) -> list[Prompt]:
+    """The images to draw under an anchor: of each concept each of its own sentences, with as many seeds as others."""
+    return [
+        Prompt(fill(template, "", one.phrase), seed, one.kind, one.name)
+        for one in concept.parts
+        for template in one.templates
+        for seed in range(sample.erase)
+    ]
+
+
+def folder_under(file: Path, model: DictConfig, sample: Sample, drawn_by: str) -> str:
+    """What the folder of those images is called.
+
+    Args:
+        file: the finished anchors.
+        drawn_by: the code that draws.
+    """
+    return f"anchor-{key(model, sample.looks, drawn_by, hashlib.sha256(file.read_bytes()).hexdigest())}"
+
+
+def sight(judge: Judge) -> str:
+    """Digest of all that decides what a judge sees: its code and its files."""
+    return key(code(type(judge).__module__), [file_digest(f) for f in judge.files()])
+
+
+def recorded_by(shown: Images, settings: DictConfig, seen_by: str) -> Images:
+    """The same images; what the judge of these settings and this `sight` sees in them is kept beside them."""
+    return replace(shown, record=shown.root / f"seen-{key(settings, seen_by)}")
 
 
 class Shown(dict[str, Images]):

@@ -7,4 +7,5 @@ VERBS = {
     "tune": "advanchor.commands.tune",
     "export": "advanchor.commands.export",
     "doctor": "advanchor.commands.doctor",
+    "gallery": "advanchor.commands.gallery",
 }

@@ -62,6 +62,8 @@ def test_checking_an_option_of_any_kind_imports_nothing_heavy(tmp_path: Path) ->
     [
         (["--help"], "anchor="),
         (["table", "--help"], "--format"),
+        (["gallery", "--help"], "--to=<page.html>"),
+        (["gallery", "model=random", "--to=page.html"], "makes it."),
         (["concept=emoji/foxx"], "did you mean emoji/fox?"),
         (["method.lr=-1"], "method.lr=-1 will not do"),
         (["table", "concept=emoji/foxx"], "did you mean emoji/fox?"),
@@ -71,7 +73,7 @@ def test_checking_an_option_of_any_kind_imports_nothing_heavy(tmp_path: Path) ->
 )
 def test_a_command_that_runs_nothing_imports_nothing_heavy(words: list[str], said: str, tmp_path: Path) -> None:
     found, printed = imported(COMMAND, *words, cwd=tmp_path)
-    assert found <= ({"numpy"} if "table" in words else set())
+    assert found <= ({"numpy"} if {"table", "gallery"} & {*words} else set())
     assert said in printed
 
 

@@ -21,7 +21,7 @@ LAYERS = (
     ("anchors", "attacks", "exchange"),
     ("training",),
     ("methods", "metrics"),
-    ("attacking", "build", "erasing", "report", "shown", "results.progress"),
+    ("attacking", "build", "erasing", "report", "shown", "gallery", "results.progress"),
     ("run",),
     ("compose",),
     ("results",),

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
 FREE = 20e6  # bytes on the disk: what a small run needs
 
 
-def attempt(cfg: DictConfig, out: Path, failed: dict[Path, str]) -> dict[str, Any] | None:
+def attempt(cfg: DictConfig, out: Path, failed: dict[Path, str], words: Sequence[str] = ()) -> dict[str, Any] | None:
     """One run under its lock; if it fails, why stands in `failed` and in its error.txt. None also if another process
     has it.
+
+    Args:
+        words: of the command that makes this run alone.
     """
     from advanchor.run import run
     from advanchor.store import lock
@@ -29,7 +33,7 @@ def attempt(cfg: DictConfig, out: Path, failed: dict[Path, str]) -> dict[str, An
             if not mine:
                 return None
             try:
-                result = run(cfg, out)
+                result = run(cfg, out, words)
                 (out / "error.txt").unlink(missing_ok=True)
                 return result
             except Exception as error:

@@ -11,7 +11,7 @@ from typing import Any
 import advanchor
 from advanchor.compose import compose, expand
 from advanchor.core import BadInput
-from advanchor.exchange.card import card
+from advanchor.exchange.card import card, shared
 from advanchor.identity import run_id
 from advanchor.report import attacks_of, lines_of
 from advanchor.results.tables import parted
@@ -72,15 +72,6 @@ def export(result: dict[str, Any], to: Path, form: str = "folder", config_dir: s
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return to
-
-
-def shared(part: Any) -> Any:
-    """A result without the folders of the machine that it is from: of an absolute path its last name."""
-    if isinstance(part, dict):
-        return {name: shared(value) for name, value in part.items()}
-    if isinstance(part, list):
-        return [shared(value) for value in part]
-    return Path(part).name if isinstance(part, str) and part.startswith(("/", "~/")) else part
 
 
 def main(args: Sequence[str]) -> str:

@@ -30,6 +30,8 @@ def job(cfg: DictConfig) -> None:
     """One run of a sweep in a launcher's worker."""
     if multiprocessing.parent_process() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to workers too: who started them ends them
+    from hydra.core.hydra_config import HydraConfig
+
     from advanchor.commands.attempts import attempt
     from advanchor.compose import folders
     from advanchor.results.progress import speak
@@ -38,7 +40,9 @@ def job(cfg: DictConfig) -> None:
     speak(stages=False)
     (out,) = folders([cfg])
     if not finished(cfg):
-        log.info("%s: %s", out, "done" if attempt(cfg, out.absolute(), {}) else "no result")
+        log.info(
+            "%s: %s", out, "done" if attempt(cfg, out.absolute(), {}, HydraConfig.get().overrides.task) else "no result"
+        )
 
 
 def hydra_main(words: Sequence[str]) -> None:

@@ -8,10 +8,11 @@ from advanchor.compose.checked import compose
 from advanchor.compose.composed import composed
 from advanchor.compose.options import CONF, groups, names
 from advanchor.compose.overrides import read
-from advanchor.compose.sweeps import compose_all, expand, folders, launching, validate
+from advanchor.compose.sweeps import by_itself, compose_all, expand, folders, launching, validate
 
 __all__ = [
     "CONF",
+    "by_itself",
     "compose",
     "compose_all",
     "composed",

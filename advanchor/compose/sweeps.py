@@ -53,6 +53,13 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     return [list(choice) for choice in runs]
 
 
+def by_itself(choice: Sequence[str]) -> list[str]:
+    """The words of one of the runs that `expand` returns, as a command of its own: an experiment's own settings are all
+    in them.
+    """
+    return [*choice, *(["sweeps=[]"] if any(o.startswith("experiment=") for o in choice) else [])]
+
+
 def launching(overrides: Sequence[str]) -> tuple[bool, str]:
     """Is a command a sweep without -m, because its experiment says so; and by which launcher, of which `basic` is this
     process.

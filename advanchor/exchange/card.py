@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -105,3 +106,12 @@ def card(result: Mapping[str, Any], lines: str, form: str) -> str:
 
 def interval(score: Mapping[str, Any]) -> str:
     return f", 95 % [{score['low']:.3f}, {score['high']:.3f}]" if "low" in score else ""
+
+
+def shared(part: Any) -> Any:
+    """A result without the folders of the machine that it is from: of an absolute path its last name."""
+    if isinstance(part, dict):
+        return {name: shared(value) for name, value in part.items()}
+    if isinstance(part, list):
+        return [shared(value) for value in part]
+    return Path(part).name if isinstance(part, str) and part.startswith(("/", "~/")) else part

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from tqdm import tqdm
 
 from advanchor.build import build, sample_of
-from advanchor.compose import compose_all, expand, validate
+from advanchor.compose import by_itself, compose_all, expand, validate
 from advanchor.core import BadInput, Score
 from advanchor.identity import plain, run_id
 from advanchor.results.cells import Cell, Value
@@ -69,9 +69,8 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
         file = Path(cfg.root) / run_id(cfg) / "result.json"
         if file.exists():
             fill(cells, " / ".join([*row, *column]), file, cfg, sweep, made)
-        else:  # an experiment's own settings are all in the choice
-            alone = ["sweeps=[]"] if any(c.startswith("experiment=") for c in choice) else []
-            sweep.missing.append(shlex.join(["advanchor", *choice, *alone]))
+        else:
+            sweep.missing.append(shlex.join(["advanchor", *by_itself(choice)]))
     if len(sweep.missing) == sweep.runs:
         several = sweep.runs > 1
         asked_for = [o for o in overrides if not o.lstrip("+").startswith(("table.", "paper."))]

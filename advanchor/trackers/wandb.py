@@ -10,6 +10,7 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -129,6 +130,30 @@ class WandB:
 
     def log(self, step: int, **scalars: float) -> None:
         self._try(lambda run: run.log({"train_step": step, **scalars}))
+
+    def page(self, make: Callable[[], str]) -> None:
+        """The run's page of pictures as its artifact. A page that cannot be made is said and costs no run.
+
+        It lies with what W&B keeps of the run, which takes it from there, also later, when the run is synchronised.
+        """
+        if self._run is None:  # type: ignore[attr-defined]
+            return
+        try:
+            html = make()
+        except Exception as error:
+            log.warning("The page of pictures could not be made (%s): the run goes on without it.", _line(error))
+            return
+
+        def send(run: Any) -> None:
+            import wandb
+
+            file = Path(run.dir) / "gallery.html"
+            file.write_text(html, encoding="utf-8")
+            artifact = wandb.Artifact(f"gallery-{run.id}", type="gallery")
+            artifact.add_file(str(file), policy="immutable")  # as it is: W&B's own copy would lie in the home folder
+            run.log_artifact(artifact)
+
+        self._try(send)
 
     def finish(self, scores: Scores, grid: Path | None, failed: bool) -> str:
         """Scores into the summary, the grid as an image; returns where the run is, or why it is nowhere."""
