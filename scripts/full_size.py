@@ -21,7 +21,7 @@ import torch
 import advanchor.torchvision_ops  # noqa: F401  (before diffusers)
 from advanchor.build import build
 from advanchor.compose import compose
-from advanchor.machine import Lean
+from advanchor.machine import NOTHING_SPARED, Lean
 from advanchor.models import layout, single_file
 from advanchor.models.architectures import ARCHITECTURES, SCHEDULE
 from advanchor.models.latent_diffusion import LatentDiffusion
@@ -49,7 +49,9 @@ def filled(cls: Any, config: Any, dtype: torch.dtype = torch.float32) -> Any:
     return net
 
 
-def opened(what: str, side: int | None, dtype: str, checkpointing: bool) -> LatentDiffusion:
+def opened(
+    what: str, side: int | None, dtype: str = "float32", lean: Lean = NOTHING_SPARED, device: str = "cpu"
+) -> LatentDiffusion:
     import diffusers
     import transformers
 
@@ -68,7 +70,7 @@ def opened(what: str, side: int | None, dtype: str, checkpointing: bool) -> Late
             pad, settings["max_position_embeddings"]
         )
     pipe = assembled(made.pipeline, parts)
-    return LatentDiffusion(what, pipe, "cpu", "none", None, Lean(checkpointing=checkpointing))
+    return LatentDiffusion(what, pipe, device, "none", None, lean)
 
 
 def main() -> None:
@@ -81,7 +83,7 @@ def main() -> None:
     cfg = compose(["model=sd14", "model.path=bundled", "judge=none", "concept=style/van_gogh", "anchor=adversarial"])
     concept, method = build(cfg.concept, "concept"), build(cfg.method, "method")
     began = time.monotonic()
-    model = opened(args.what, args.side, args.dtype, args.checkpointing)
+    model = opened(args.what, args.side, args.dtype, Lean(checkpointing=args.checkpointing))
     loaded = time.monotonic() - began
     side = model.pixels // model.pipe.vae_scale_factor
     z = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(0))

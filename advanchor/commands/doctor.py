@@ -17,7 +17,7 @@ from advanchor import hub
 from advanchor.build import build, lean_of, sample_of
 from advanchor.compose import compose, composed, expand
 from advanchor.core import BadInput
-from advanchor.identity import key, run_id
+from advanchor.identity import run_id
 from advanchor.machine import device
 from advanchor.models import layout
 from advanchor.results.tables import parted
