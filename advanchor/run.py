@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig
 
-from advanchor import report
+from advanchor import report, stamps
 from advanchor.attacking import Assault, never
 from advanchor.attacks.shots import Attack
 from advanchor.build import build, check, listed, sample_of
@@ -29,7 +29,6 @@ from advanchor.metrics.sound import enough
 from advanchor.naming import mentions
 from advanchor.prompts import Prompt, reseeded
 from advanchor.protocols import Judge, Metric, Model, Tracker
-from advanchor.provenance import code
 from advanchor.shown import Shown, drawn_under
 from advanchor.store import read_json, write_json
 from advanchor.units import with_interval
@@ -124,8 +123,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
             model.shelf, model.batch = store / "latents" / weights, min(model.batch, cfg.batch)
             judge.check([p for group in prompts.values() for p in group], model.pixels)
             cut = too_long(model, prompts)
-            drawn_by = code(model.made_by, "advanchor.images")
-            seen_by = key(code(type(judge).__module__), [file_digest(f) for f in judge.files()])
+            drawn_by, seen_by = stamps.drawing(model.made_by), stamps.seeing(judge)
 
         # Erase: an edit is made once, whoever asks for it.
         edit_key = key(cfg.model, cfg.concept, cfg.anchor, cfg.method, cfg.seed)
@@ -200,7 +198,7 @@ def run(cfg: DictConfig, out: Path) -> dict[str, Any]:
                     shown = {wanted: images[wanted] for wanted in metric.sets}
                 with stage("measure", stages, out, where):
                     by = [at_work[name].made_by] if name in at_work else []
-                    measured_by = key(code(type(metric).__module__, type(judge).__module__), seen_by, *by)[:10]
+                    measured_by = stamps.measuring(metric, judge, seen_by, *by)
                     measured = metric(judge, shown)
                     if isinstance(metric, Reference):
                         others = {f"@{one}": never(one) for one in metric.networks}
