@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from advanchor import stamps
 from advanchor.attacks.shots import Attack, Shot, Shots, Victim
 from advanchor.concept import Concept, Concepts
 from advanchor.core import BadInput
@@ -21,7 +22,6 @@ from advanchor.lazy import torch
 from advanchor.metrics.attacked import seed_of
 from advanchor.prompts import Prompt, Sample
 from advanchor.protocols import Edit, Model
-from advanchor.provenance import code
 from advanchor.references import about
 from advanchor.store import cached, finish, part_of, read_json, read_tensors, write_json, write_tensors
 
@@ -113,7 +113,7 @@ class Assault:
 
     @property
     def made_by(self) -> str:
-        return code(type(self.attack).__module__, self.model.made_by)
+        return stamps.attacking(self.attack, self.model.made_by)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from advanchor.concept import Concept
 from advanchor.core import BadInput, Kind, show
+from advanchor.criteria import gate_of
 from advanchor.identity import plain
 from advanchor.machine import Lean, device
 from advanchor.prompts import Sample
@@ -32,6 +33,7 @@ TOP = (
     "device",
     "longest",
     "root",
+    "gate",
     "study",
     "sweeps",
     "table",
@@ -140,6 +142,7 @@ def check(cfg: DictConfig) -> None:
     for name, least in (("seed", 0), ("batch", 1)):
         if cfg[name] < least:
             raise BadInput(f"{name}={cfg[name]} will not do: it must be at least {least}.")
+    gate_of(cfg.get("gate"))
     longest = cfg.get("longest")
     if longest is not None and (not isinstance(longest, int) or isinstance(longest, bool) or longest < 0):
         raise BadInput(f"longest={show(longest)} will not do: it must be a number of steps, 0 or null.")

@@ -63,7 +63,7 @@ def stop(number: int, frame: Any) -> None:
 
 
 def command(words: Sequence[str]) -> str | None:
-    """What the words ask for; returns what is to be said of runs that failed.
+    """What the words ask for; returns what is to be said of runs that failed, or of what a command found wrong.
 
     Raises:
         BadInput: the words make no command, or a setting will not do.
@@ -73,7 +73,7 @@ def command(words: Sequence[str]) -> str | None:
     flags, plain = [w for w in words if w.startswith("-")], [w for w in words if not w.startswith("-")]
     helped = bool({"-h", "--help"} & set(flags))  # which needs nothing else to be right
     if verb:
-        print(by_verb(verb, flags, [] if helped else [*folder, *plain]))
+        return by_verb(verb, flags, [] if helped else [*folder, *plain])
     elif helped:
         from advanchor.commands.help import help_text
         from advanchor.compose import read
@@ -104,13 +104,16 @@ def configs_of(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return rest, found
 
 
-def by_verb(verb: str, flags: Sequence[str], words: Sequence[str]) -> str:
-    """What `advanchor table` and the like print."""
+def by_verb(verb: str, flags: Sequence[str], words: Sequence[str]) -> str | None:
+    """Print what `advanchor table` and the like say; returns what is to be said of what they found wrong."""
     from advanchor.compose import read
     from advanchor.results.progress import speak
 
     speak(stages=verb != "tune")
-    return str(importlib.import_module(VERBS[verb]).main([*flags, *read(words)]))
+    said = importlib.import_module(VERBS[verb]).main([*flags, *read(words)])
+    text, wrong = said if isinstance(said, tuple) else (said, None)
+    print(text)
+    return wrong
 
 
 def runs_of(words: Sequence[str], many: bool) -> str | None:
@@ -135,6 +138,8 @@ def runs_of(words: Sequence[str], many: bool) -> str | None:
         raise BadInput(f"{several} names several values: {remedy}")
     if not many and by != "basic":
         raise BadInput(f"hydra/launcher={by} launches the runs of a sweep: add -m.")
+    if judging := [o for o in overrides if o.startswith(("gate=", "gate."))]:
+        raise BadInput(f"{judging[0]} is for finished runs: leave it out, and say `advanchor gate ...` afterwards.")
     speak(stages=not many)
     if not many:
         return alone_of(compose(runs[0]), runs[0])

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig
 
+from advanchor import stamps
 from advanchor.anchors.similarity import similarity
 from advanchor.anchors.slot import Slot
 from advanchor.build import build
@@ -18,7 +19,6 @@ from advanchor.concept import Concept, Concepts
 from advanchor.identity import plain
 from advanchor.lazy import torch
 from advanchor.protocols import Anchor, Edit, Method
-from advanchor.provenance import code
 from advanchor.store import SUMS, cached, read_json, read_tensors, write_json, write_tensors
 from advanchor.trails import END, Trail
 from advanchor.training.closeness import closeness
@@ -41,8 +41,7 @@ def erased(
     """
     live: list[int] = []
     method, anchor = cast(Method, build(cfg.method, "method")), cast(Anchor, build(cfg.anchor, "anchor"))
-    classes = (type(one).__module__ for one in (method, anchor))
-    own = code(model.made_by, *classes, "advanchor.anchors.similarity", "advanchor.training.closeness")
+    own = stamps.erasing(model.made_by, method, anchor)
     trail = Trail.of(cfg, folder, own, str(model.device.type), torch.__version__)
 
     def log_step(i: int, **scalars: float) -> None:

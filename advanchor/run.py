@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig
 
-from advanchor import report
+from advanchor import report, stamps
 from advanchor.attacking import Assault, never
 from advanchor.attacks.shots import Attack
 from advanchor.build import build, check, lean_of, listed, sample_of
@@ -29,8 +29,7 @@ from advanchor.metrics.sound import enough
 from advanchor.naming import mentions
 from advanchor.prompts import Prompt, Sample, reseeded
 from advanchor.protocols import Judge, Metric, Model, Tracker
-from advanchor.provenance import code
-from advanchor.shown import Shown, drawn_under, folder_under, recorded_by, sight
+from advanchor.shown import Shown, drawn_under, folder_under, recorded_by
 from advanchor.store import read_json, write_json
 from advanchor.units import with_interval
 
@@ -127,8 +126,7 @@ def run(cfg: DictConfig, out: Path, words: Sequence[str] = ()) -> dict[str, Any]
             model.shelf, model.batch = store / "latents" / weights, min(model.batch, cfg.batch)
             judge.check([p for group in prompts.values() for p in group], model.pixels)
             cut = too_long(model, prompts)
-            drawn_by = code(model.made_by, "advanchor.images")
-            seen_by = sight(judge)
+            drawn_by, seen_by = stamps.drawing(model.made_by), stamps.seeing(judge)
 
         # Erase: an edit is made once, whoever asks for it.
         edit_key = edit_of(cfg)
@@ -200,7 +198,7 @@ def run(cfg: DictConfig, out: Path, words: Sequence[str] = ()) -> dict[str, Any]
                     shown = {wanted: images[wanted] for wanted in metric.sets}
                 with stage("measure", stages, out, where):
                     by = [at_work[name].made_by] if name in at_work else []
-                    measured_by = key(code(type(metric).__module__, type(judge).__module__), seen_by, *by)[:10]
+                    measured_by = stamps.measuring(metric, judge, seen_by, *by)
                     measured = metric(judge, shown)
                     if isinstance(metric, Reference):
                         others = {f"@{one}": never(one) for one in metric.networks}
@@ -254,7 +252,7 @@ def assist(cfg: DictConfig) -> None:
     prompts = [group for group in concept.prompts(sample).items() if group[1]]
     model = build(cfg.model, "model").open(where, lean_of(cfg))
     model.shelf, model.batch = store / "latents" / key(cfg.model), min(model.batch, cfg.batch)
-    drawn_by, paint = code(model.made_by, "advanchor.images"), partial(model.draw, **sample.looks)
+    drawn_by, paint = stamps.drawing(model.made_by), partial(model.draw, **sample.looks)
     # While the other process erases, there is nothing else to draw.
     for name, wanted in prompts:
         draw(paint, wanted, base_in(store, cfg, sample, drawn_by), batch=cfg.batch, label=f"{name}@base")

@@ -13,12 +13,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from advanchor.concept import Concept, Concepts
-from advanchor.identity import file_digest, key
+from advanchor.identity import key
 from advanchor.images import Images, draw
 from advanchor.naming import fill
 from advanchor.prompts import Prompt, Sample
-from advanchor.protocols import Judge, Model
-from advanchor.provenance import code
+from advanchor.protocols import Model
 from advanchor.store import read_tensors
 
 
@@ -62,13 +61,8 @@ def folder_under(file: Path, model: DictConfig, sample: Sample, drawn_by: str) -
     return f"anchor-{key(model, sample.looks, drawn_by, hashlib.sha256(file.read_bytes()).hexdigest())}"
 
 
-def sight(judge: Judge) -> str:
-    """Digest of all that decides what a judge sees: its code and its files."""
-    return key(code(type(judge).__module__), [file_digest(f) for f in judge.files()])
-
-
 def recorded_by(shown: Images, settings: DictConfig, seen_by: str) -> Images:
-    """The same images; what the judge of these settings and this `sight` sees in them is kept beside them."""
+    """The same images; what the judge of these settings and this `stamps.seeing` sees in them is kept beside them."""
     return replace(shown, record=shown.root / f"seen-{key(settings, seen_by)}")
 
 

@@ -21,6 +21,7 @@ LAYERS = (
     ("anchors", "attacks", "exchange"),
     ("training",),
     ("methods", "metrics"),
+    ("stamps", "criteria"),
     ("attacking", "build", "erasing", "report", "shown", "gallery", "results.progress"),
     ("run",),
     ("compose",),

@@ -16,6 +16,7 @@ advanchor key=value other=a,b,c ... -m   a sweep over some values; an experiment
 advanchor table key=value ...            what a sweep left, as a table; `advanchor table --help`
 advanchor plot key=value ...             and as figures; `advanchor plot --help`
 advanchor front key=value ...            and at equal erasure; `advanchor front --help`
+advanchor gate key=value ... gate=strict are finished runs good enough? exit code 0 or 1; `advanchor gate --help`
 advanchor tune key=value ...             a search for settings; `advanchor tune --help`
 advanchor export key=value --to=<folder> a finished run's model, for others; `advanchor export --help`
 advanchor gallery key=value --to=<page>  a finished run's or sweep's pictures as a page; `advanchor gallery --help`

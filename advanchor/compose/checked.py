@@ -22,10 +22,10 @@ MERGED = (
     "concept.keep_cross",
     "concept.near",
 )  # where another value would be added to the first
-NAMES = re.compile(r"(model|judge|concept|anchor|method|tracker|metric\.\w+|attack\.\w+)\.(name|_target_)")
+NAMES = re.compile(r"(model|judge|concept|anchor|method|tracker|gate|metric\.\w+|attack\.\w+)\.(name|_target_)")
 PARTS = (
     *("model", "judge", "concept", "anchor", "method", "tracker", "sample", "seed", "batch", "device", "root"),
-    *("study", "table", "paper", "sweeps", "tune"),
+    *("study", "table", "paper", "sweeps", "tune", "gate"),
 )
 LISTS = {"metric": "metric=[erasure,fid]", "attack": "attack=[synonyms,relearn]"}
 HOLD_SETTINGS = {
@@ -33,6 +33,7 @@ HOLD_SETTINGS = {
     "table": "table.rows=[anchor]",
     "paper": "paper={}",
     "tune": "tune.trials=40",
+    "gate": "gate.found=0.1",
 }
 
 

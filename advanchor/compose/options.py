@@ -23,7 +23,7 @@ INTERNAL = (
 def groups() -> list[str]:
     """What a user chooses an option of, in the order of the config."""
     folders = sorted(p.name for p in Path(CONF).iterdir() if p.is_dir() and p.name not in (*INTERNAL, "hydra"))
-    order = ["model", "concept", "anchor", "method", "judge", "metric", "attack", "tracker", "experiment"]
+    order = ["model", "concept", "anchor", "method", "judge", "metric", "attack", "tracker", "gate", "experiment"]
     return [*sorted(folders, key=lambda g: (order.index(g) if g in order else len(order), g)), "hydra/launcher"]
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig
 
+from advanchor import stamps
 from advanchor.build import build, sample_of
 from advanchor.concept import Concept, Concepts
 from advanchor.core import NOTHING, Head
@@ -17,7 +18,7 @@ from advanchor.metrics.content import BESIDE, things
 from advanchor.metrics.detectors import Thing, known, other
 from advanchor.prompts import Prompt
 from advanchor.protocols import Judge
-from advanchor.shown import asked_under, folder_under, recorded_by, sight
+from advanchor.shown import asked_under, folder_under, recorded_by
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def bands(cfg: DictConfig, result: dict[str, Any]) -> tuple[tuple[str, ...], lis
     root, sample = Path(cfg.root), sample_of(cfg)
     concept, judge = cast(Concept | Concepts, build(cfg.concept, "concept")), cast(Judge, build(cfg.judge, "judge"))
     measured = not result["unmeasured"]
-    seen_by = sight(judge) if measured else ""
+    seen_by = stamps.seeing(judge) if measured else ""
     prompts = concept.prompts(sample)
     folders = {which: root / result["artifacts"][f"samples{which}"] for which in ("", "@base")}
 
