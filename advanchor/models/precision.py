@@ -5,9 +5,10 @@ weights are, so each of them is rounded once on its way in.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-import torch
+from advanchor.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,17 +16,21 @@ if TYPE_CHECKING:
 SCALE = 1024.0  # of gradients inside a network in float16, whose smallest number is 6e-8
 
 
-class Across(torch.autograd.Function):
-    """A tensor in another dtype, and its gradient times a factor."""
+@cache
+def across() -> Any:
+    """A function (x, dtype, factor): a tensor in another dtype, and its gradient times a factor."""
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, factor: float) -> Tensor:
-        ctx.before, ctx.factor = x.dtype, factor
-        return x.to(dtype)
+    class Across(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, dtype: torch.dtype, factor: float) -> Tensor:
+            ctx.before, ctx.factor = x.dtype, factor
+            return x.to(dtype)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return (grad.float() * ctx.factor).to(ctx.before), None, None
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+            return (grad.float() * ctx.factor).to(ctx.before), None, None
+
+    return Across.apply
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ class Precision:
     def _across(self, x: Tensor, dtype: torch.dtype, factor: float) -> Tensor:
         if factor == 1 and x.dtype == dtype:
             return x
-        return cast("Tensor", Across.apply(x, dtype, factor))  # type: ignore[no-untyped-call]
+        moved: Tensor = across()(x, dtype, factor)
+        return moved
 
 
 def of(network: Any, autocast: str = "none") -> Precision:
