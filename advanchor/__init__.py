@@ -78,4 +78,5 @@ def load(result: dict[str, Any], config_dir: str | Path | None = None) -> tuple[
     if key(node, memory=Path(config["root"]) / "store/weights.json") != result["weights"]:
         raise BadInput(f"the weights of model={node.name} are not those of this run: put them back, or run it again.")
     edit = read_tensors(Path(config["root"]) / edited / "edit.safetensors")
-    return build(node, "model").open(device(config["device"])), edit
+    sparing = build(OmegaConf.create({"_target_": "advanchor.machine.Lean", **config.get("lean", {})}), "lean")
+    return build(node, "model").open(device(config["device"]), sparing), edit

@@ -39,6 +39,7 @@ class Assault:
         edit: what was done to the model, and `name`, a digest of it.
         folder: the store.
         seen: what the judge sees in a set of images is kept beside them.
+        weights: a digest of the model and how it is loaded. An empty edit is the same for every model.
     """
 
     attack: Attack
@@ -51,6 +52,7 @@ class Assault:
     folder: Path
     batch: int
     seen: Callable[[Images], Images]
+    weights: str
 
     def images(self, which: str) -> Images:
         """Every shot, drawn by the attacked network; with "@chance" the random draws that it is held against, with
@@ -78,7 +80,8 @@ class Assault:
         """As many draws of each attacked image's own sentence as there are shots at it (at its last dose), with other
         seeds.
         """
-        place = self.folder / "samples" / f"chance-{key(self.name, self.sample.looks, self.model.made_by)}"
+        drawn = key(self.weights, self.name, self.sample.looks, self.model.made_by)
+        place = self.folder / "samples" / f"chance-{drawn}"
         count: dict[tuple[str, int], int] = {}
         prompts = []
         for shots in self.shots():
@@ -122,7 +125,7 @@ class Assault:
 
     def place(self) -> str:
         asked = [[p.text, p.seed] for p in self.prompts()]
-        return key(self.settings, self.name, asked, self.sample.looks, self.made_by)
+        return key(self.weights, self.settings, self.name, asked, self.sample.looks, self.made_by)
 
     @property
     def target(self) -> str:
@@ -137,7 +140,7 @@ class Assault:
 
     def shots(self) -> list[Shots]:
         """What the attack leaves, batch by batch."""
-        found, seen = [], key(self.settings, self.target, self.sample.looks, self.made_by)
+        found, seen = [], key(self.weights, self.settings, self.target, self.sample.looks, self.made_by)
         edit = {name: tensor.to(self.model.device) for name, tensor in self.edit.items()}
         for part in self.concept.parts:
             victim = Victim(self.model, edit, part, self.sample)

@@ -154,6 +154,7 @@ def alone_of(cfg: DictConfig, words: Sequence[str]) -> str | None:
     from advanchor.report import table
     from advanchor.results.progress import title
     from advanchor.run import finished
+    from advanchor.store import held
 
     out = Path(cfg.root) / run_id(cfg)
     failed: dict[Path, str] = {}
@@ -166,9 +167,11 @@ def alone_of(cfg: DictConfig, words: Sequence[str]) -> str | None:
         result = attempt(cfg, out, failed, by_itself(words))
         if not result and not failed:
             log.info("%s is running in another process: drawing with it ...", out)
-            assisted(cfg, out, failed)
-            if not failed:
+            assisted(cfg, out)
+            if held(out / ".lock"):
                 log.info("%s: its images are drawn, the rest is left to it.", out)
+            else:  # it has finished, or died
+                result = finished(cfg) or attempt(cfg, out, failed, by_itself(words))
     if result:
         print(f"\n{table(result)}\n")
     return said(failed)
@@ -226,6 +229,7 @@ def one_by_one(
 ) -> None:
     """The runs of a sweep in this process, in this order, with a line for each."""
     from advanchor.compose import by_itself
+    from advanchor.run import finished
     from advanchor.store import held
 
     common = set.intersection(*map(set, runs)) if len(runs) > 1 else set()
@@ -244,7 +248,9 @@ def one_by_one(
     for i in elsewhere:  # nothing else is left to do
         if held(places[i] / ".lock"):
             log.info("%s: drawing with the process that has it ...", places[i])
-            assisted(configs[i], places[i], failed)
+            assisted(configs[i], places[i])
+        if not held(places[i] / ".lock") and not finished(configs[i]):  # who had it has died
+            attempt(configs[i], places[i], failed, by_itself(runs[i]))
 
 
 def again(overrides: Sequence[str]) -> list[str]:

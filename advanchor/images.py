@@ -160,7 +160,8 @@ def taken(group: Sequence[Prompt], folder: Path) -> Path:
 def keep(images: Mapping[str, Image], group: Sequence[Prompt], folder: Path) -> None:
     """Write those of a batch that the folder does not hold; runs with other batches may draw the same ones."""
     with lock(folder / ".lock"):
-        if fresh := [folder / name for name in images if name in missing(group, folder)]:
+        gone = missing(group, folder)
+        if fresh := [folder / name for name in images if name in gone]:
             for file in fresh:
                 images[file.name].save(part_of(file), format="PNG")
             finish(*fresh)

@@ -173,7 +173,7 @@ def run(cfg: DictConfig, out: Path, words: Sequence[str] = ()) -> dict[str, Any]
             later |= {f"{name}@{one}": partial(other, one, name) for name in prompts}
         at_work = {
             f"attack_{name}": Assault(
-                attack, cfg.attack[name], model, edit, learned, concept, sample, store, cfg.batch, seen
+                attack, cfg.attack[name], model, edit, learned, concept, sample, store, cfg.batch, seen, weights
             )
             for name, attack in attacks.items()
         }

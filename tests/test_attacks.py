@@ -96,7 +96,17 @@ def assault(model: Any, edits: dict[str, Any], needed: dict[str, list[str]], tmp
         cfg = made()
         attack, concept = build(config, "attack"), build(cfg.concept, "concept")
         return Assault(
-            attack, config, model, edits[kind], kind, concept, sample_of(cfg), folder, cfg.batch, lambda shown: shown
+            attack,
+            config,
+            model,
+            edits[kind],
+            kind,
+            concept,
+            sample_of(cfg),
+            folder,
+            cfg.batch,
+            lambda shown: shown,
+            "weights",
         )
 
     return call
@@ -639,7 +649,17 @@ def test_an_edit_that_only_hides_the_concept_is_found_out_by_who_looks_inside(
     table[[own, other]] = table[[other, own]]
     attack, sample = build(cfg.attack[name], "attack"), sample_of(cfg)
     one = Assault(
-        attack, cfg.attack[name], model, {inputs: table}, "hidden", concept, sample, tmp_path, 50, lambda shown: shown
+        attack,
+        cfg.attack[name],
+        model,
+        {inputs: table},
+        "hidden",
+        concept,
+        sample,
+        tmp_path,
+        50,
+        lambda shown: shown,
+        "weights",
     )
     images = one.images("")
     found = {p.text for p, hit in zip(images.prompts, images.right(judge), strict=True) if hit}

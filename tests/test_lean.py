@@ -1,6 +1,7 @@
 """Half precision, checkpointing, offloading and compiling change what a run takes, and numbers by rounding at most."""
 
 from functools import partialmethod
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -102,6 +103,56 @@ def test_an_edit_that_has_left_its_place_is_the_one_that_is_computed_again() -> 
 
     for kept, again in zip(both(plain), both(lean), strict=True):
         assert torch.equal(kept, again)
+
+
+@pytest.mark.parametrize("what", ["attn2", "eraser"])
+def test_a_graph_goes_backward_twice_under_checkpointing(what: str) -> None:
+    """As Receler's does, for its weights and for its adversary."""
+
+    def twice(model: LatentDiffusion) -> list[Tensor]:
+        edit = edit_of(model, what)
+        loss = model.predict(*inputs(model), edit).square().mean()
+        leaves = list(edit.values())
+        return [*torch.autograd.grad(loss, leaves, retain_graph=True), *torch.autograd.grad(loss, leaves)]
+
+    for kept, again in zip(twice(opened("sd")), twice(opened("sd", Lean(checkpointing=True))), strict=True):
+        assert torch.equal(kept, again)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("method", ["sld_max", "negative_prompt", "receler", "uce", "mace", "spm"])
+def test_methods_erase_and_draw_in_half_precision_under_checkpointing(method: str, dtype: str, tmp_path: Path) -> None:
+    import advanchor
+    from advanchor.commands.export import main
+
+    small = ["experiment=smoke", "tracker=none", f"method={method}", "anchor=published", "metric=[]"]
+    words = [*small, f"root={tmp_path}", f"model.dtype={dtype}", "lean.checkpointing=true"]
+    result = advanchor.erase(*words)
+    assert result["config"]["model"]["dtype"] == dtype
+    if method in ("uce", "mace", "spm"):  # of the others no weights in the diffusers layout are the model
+        from diffusers import StableDiffusionPipeline
+
+        main([*words, f"--to={tmp_path / 'out'}"])
+        pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "out", safety_checker=None)
+        assert {p.dtype for part in (pipe.unet, pipe.text_encoder) for p in part.parameters()} == {torch.float32}
+        model, edit = advanchor.load(result)
+        with model.edited(edit):
+            for name, p in model.network.named_parameters():
+                assert torch.equal(pipe.unet.get_parameter(name), p.float()), name
+        assert next(model.network.parameters()).dtype == getattr(torch, dtype)
+
+
+def test_the_same_weights_in_another_precision_are_no_edit(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from advanchor.exchange.released import read
+
+    plain, half = opened("sd"), opened("sd", dtype="bfloat16")
+    own = {name: p.detach().clone() for name, p in plain.weights("full").items()}
+    changed = next(name for name in own if "attn2.to_k" in name)
+    own[changed] += 0.1
+    save_file(own, tmp_path / "unet.safetensors")
+    assert set(read(tmp_path / "unet.safetensors", half)) == {changed}
 
 
 def test_attention_is_seen_once_under_checkpointing() -> None:

@@ -189,7 +189,7 @@ def test_a_step_at_full_size_is_a_line_of_the_page(
     script("full_size").main()
     row = capsys.readouterr().out.strip().split(" | ")
     layers = 70 if made[0] == "Stable Diffusion XL" else 16  # of cross-attention, as published
-    assert (row[0], row[-1]) == (f"| {made[0]}, 64 px", f"{layers * 5} tensors, 0 M |")
+    assert (row[0], row[-1]) == (f"| {made[0]}, 64 px, float32", f"{layers * 5} tensors, 0 M |")
 
 
 def test_a_file_that_lacks_or_holds_too_much_is_one_sentence(made: tuple[str, Any, Path]) -> None:

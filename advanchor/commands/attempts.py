@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import traceback
@@ -15,6 +16,7 @@ from advanchor.core import BadInput
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+log = logging.getLogger("advanchor.commands.attempts")
 FREE = 20e6  # bytes on the disk: what a small run needs
 
 
@@ -48,15 +50,16 @@ def attempt(cfg: DictConfig, out: Path, failed: dict[Path, str], words: Sequence
     return None
 
 
-def assisted(cfg: DictConfig, out: Path, failed: dict[Path, str]) -> None:
-    """Help the process that has a run with its images; why it cannot be helped stands in `failed`."""
+def assisted(cfg: DictConfig, out: Path) -> None:
+    """Help the process that has a run with its images. The run does not fail if it cannot be helped."""
     from advanchor.run import assist
 
     try:
         assist(cfg)
     except Exception as error:
-        failed[out] = f"cannot help with its images: {reason(error, out, 'above')}"
-        if "report it" in failed[out]:
+        why = reason(error, out, "above")
+        log.warning("%s: cannot help with its images: %s", out, why)
+        if "report it" in why:
             traceback.print_exc()
 
 

@@ -23,7 +23,7 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from advanchor.core import BadInput
 from advanchor.hub import NETWORKS
@@ -103,7 +103,9 @@ def read(place: Path, model: Model) -> Edit:
                     f"{name} in {place} has shape {shapes[0]}, and model={model.name} has {shapes[1]} there: name the "
                     "model= that it was made for."
                 )
-            if not torch.equal(tensor, frozen[own].detach().cpu().to(tensor.dtype)):
+            # The coarser of file and model says what is the same: what only rounding tells apart is no edit.
+            here, half = frozen[own].detach().cpu(), cast(Any, model).dtype
+            if not torch.equal(tensor, here.to(tensor.dtype)) and not torch.equal(tensor.to(half), here.to(half)):
                 edit[own] = tensor.float()
         elif not stays(plain, tensor, model):
             unknown.append(name)

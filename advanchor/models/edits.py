@@ -124,7 +124,7 @@ def safety(unet: nn.Module, inputs: Inputs, guidance: Edit, steps: int, scale_of
             return None
         x = args[0].chunk(2)[1]
         state["inside"] = True
-        called, named = inputs(x, args[1], concept.expand(len(x), -1, -1))
+        called, named = inputs(x, args[1], concept.to(x.dtype).expand(len(x), -1, -1))
         away = unet(*called, **named).sample.float()
         state["inside"] = False
         empty, text = output.sample.float().chunk(2)

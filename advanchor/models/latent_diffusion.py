@@ -55,6 +55,7 @@ class LatentDiffusion:
         self._visits = Visits(self.device, lean.offload)
         self._visits.settle(self.network, (*self._sentences.encoders.values(), pipe.vae))
         self._precision = precision.of(self.network, autocast)
+        self.dtype = self._precision.dtype
         self._recomputed = Recomputed()
         if lean.checkpointing:
             self.network.enable_gradient_checkpointing(self._recomputed)
@@ -224,7 +225,8 @@ class LatentDiffusion:
             with torch.no_grad():
                 for own, tensor in swaps:
                     own.copy_(tensor)
-            with erasers(self.network, {name: self._precision.into(tensor) for name, tensor in edit.items()}):
+            small = {name: self._precision.into(tensor) for name, tensor in edit.items() if name.startswith("eraser.")}
+            with erasers(self.network, small):
                 yield
         finally:
             self._guidance = {}
@@ -348,7 +350,7 @@ class LatentDiffusion:
         with safety(self.network, self._inputs, self._guidance, steps, guidance):
             x = sampling.denoise(self.predict, x, scheduler, prompts, cond, empty, guidance, seen, until, at, around)
         if bad := [text for text, one in zip(texts, x, strict=True) if not torch.isfinite(one).all()]:
-            half = " or model.autocast's float16 (bfloat16 has its range)" if self._autocast == "float16" else ""
+            half = " or take bfloat16 for model.dtype or model.autocast" if self._precision.half else ""
             raise BadInput(
                 f"the latents of '{bad[0]}' are not finite at guidance {guidance:g} after {steps} steps: "
                 f"lower the guidance{half}, or method.lr if an edit is drawn."

@@ -15,6 +15,21 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+class Anew:
+    """A context that is made each time it is entered: one graph can go backward several times."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[Any]]) -> None:
+        self.make = make
+        self.inside: list[AbstractContextManager[Any]] = []
+
+    def __enter__(self) -> None:
+        self.inside.append(self.make())
+        self.inside[-1].__enter__()
+
+    def __exit__(self, *why: Any) -> None:
+        self.inside.pop().__exit__(*why)
+
+
 class Recomputed:
     """What diffusers calls for each block of a denoiser: its activations are not kept, but computed once more in the
     backward pass, with the weights and under the hooks of the first time. Same bits, same gradients.
@@ -38,5 +53,5 @@ class Recomputed:
             return torch.func.functional_call(block, own, args)
 
         return checkpoint(
-            run, *args, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), around())
+            run, *args, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), Anew(around))
         )

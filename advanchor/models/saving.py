@@ -43,14 +43,23 @@ def whole(model: Any, edit: Edit) -> dict[str, Tensor]:
 
 
 def pipeline(model: Any, edit: Edit, folder: Path) -> None:
-    """The whole edited pipeline, in float32: what diffusers draws with it is what the run draws.
+    """The whole edited pipeline, in float32: what diffusers draws with it is what the run draws. Of a model in half
+    precision the numbers are those that it drew with, the edit rounded as they are.
 
     Raises:
         BadInput: as `plain`.
     """
     plain(edit)
     with model.edited(edit):
-        model.pipe.save_pretrained(folder)
+        own = [p for net in (model.network, *model.encoders.values()) for p in net.parameters()]
+        before = [p.dtype for p in own]
+        try:
+            for p in own:
+                p.data = p.data.float()
+            model.pipe.save_pretrained(folder)
+        finally:
+            for p, dtype in zip(own, before, strict=True):
+                p.data = p.data.to(dtype)
     nameless(folder)
 
 
