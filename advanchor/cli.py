@@ -249,7 +249,8 @@ def one_by_one(
         if held(places[i] / ".lock"):
             log.info("%s: drawing with the process that has it ...", places[i])
             assisted(configs[i], places[i])
-        if not held(places[i] / ".lock") and not finished(configs[i]):  # who had it has died
+        if not held(places[i] / ".lock") and not finished(configs[i]):
+            log.info("%s: the process that had it is gone, and it is not finished: going on with it.", places[i])
             attempt(configs[i], places[i], failed, by_itself(runs[i]))
 
 

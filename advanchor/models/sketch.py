@@ -129,7 +129,7 @@ def needs(model: LatentDiffusion, scope: str, batch: int, images: int, steps: in
 
     with Cost() as training:
         x, t, cond = called(batch)
-        theta = {name: p.detach().float().clone().requires_grad_() for name, p in model.weights(scope).items()}
+        theta = {name: p.detach().clone().requires_grad_() for name, p in model.weights(scope).items()}
         averages = [torch.zeros_like(p) for p in theta.values() for _ in range(2)]  # of Adam
         seen = theta if scope != "text_encoder" else None
         cond = cond if seen is not None else cond.detach().requires_grad_()
