@@ -9,7 +9,7 @@ import torch
 
 from advanchor import hub
 from advanchor.build import build
-from advanchor.commands.doctor import main
+from advanchor.commands.doctor import gigabytes, main
 from advanchor.compose import compose
 from advanchor.core import BadInput
 from advanchor.models.architectures import ARCHITECTURES
@@ -38,6 +38,16 @@ def test_it_says_what_is_here_and_what_a_run_would_do_and_writes_nothing(tmp_pat
     assert "about 0.6 GB in float32" in said["needs"]
     assert not root.exists()
     assert "no training" in lines(f"root={root}", "method=none", "anchor=concept")["needs"]
+
+
+def test_attacks_are_named_and_counted_and_factors_bounded(tmp_path: Path) -> None:
+    said = lines(f"root={tmp_path}", "attack=[relearn,unlearn_diff]", "attack.relearn.doses=[0,10,20]")
+    assert "attack by relearn, unlearn_diff" in said["run"]
+    model = build(compose([]).model, "model").open("cpu")
+    size = 3 * 4 * sum(p.numel() for p in model.network.parameters())
+    assert f"at most {gigabytes(size)} more while the weights are attacked (relearn)" in said["needs"]
+    assert "a training step at most" in lines(f"root={tmp_path}", "method=spm")["needs"]
+    assert "attacked" not in lines(f"root={tmp_path}")["needs"]
 
 
 def test_a_file_of_the_second_release_is_counted_as_what_it_is() -> None:

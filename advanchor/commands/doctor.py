@@ -150,8 +150,12 @@ def run_of(cfg: DictConfig) -> str:
     prompts = cast(Any, build(cfg.concept, "concept")).prompts(sample_of(cfg))
     images = sum(map(len, prompts.values()))
     first = "its edit is there" if edit.exists() else f"erase ({cfg.method.name} towards {cfg.anchor.name})"
-    asked = ", ".join(cfg.metric or ()) if cfg.judge.name != "none" else "nothing"
-    return f"{Path(cfg.root) / name}: {first}, draw {images} images after and before, measure {asked}"
+    if cfg.judge.name == "none":
+        return f"{Path(cfg.root) / name}: {first}, draw {images} images after and before, measure nothing"
+    more = f", attack by {', '.join(cfg.attack)}" if cfg.get("attack") else ""
+    besides = " (what metrics and attacks draw besides is not counted)" if cfg.metric or cfg.get("attack") else ""
+    asked = ", ".join(cfg.metric or ()) or "nothing"
+    return f"{Path(cfg.root) / name}: {first}, draw {images} images after and before{besides}, measure {asked}{more}"
 
 
 def needs_of(cfg: DictConfig) -> str:
@@ -175,14 +179,23 @@ def needs_of(cfg: DictConfig) -> str:
     parts = ", ".join(f"{name} {n / 1e6:,.1f} M" for name, n in found.parts.items())
     weights = found.weights(lean.offload and device(cfg.device) != "cpu")
     total = LEAST + weights + max(found.training if steps else 0, found.drawing)
+    most = (
+        "" if method.get("scope") and not method.get("rank") else "at most "
+    )  # factors are smaller than what they move
     training = (
-        f"a training step {gigabytes(found.training)} (batch {batch}, all of {scope})" if steps else "no training"
+        f"a training step {most}{gigabytes(found.training)} (batch {batch}, all of {scope})" if steps else "no training"
     )
     lines = [
         f"{parts} parameters; about {gigabytes(total)} in {model.dtype}",
         f"weights {gigabytes(weights)}; {training}; drawing {gigabytes(found.drawing)} ({together} at once); "
         f"Python and libraries {gigabytes(LEAST)}",
     ]
+    if copies := {name: len(node.doses) for name, node in (cfg.get("attack") or {}).items() if node.get("doses")}:
+        size = 4 * found.parts["denoiser"] * max(copies.values())
+        lines.append(
+            f"at most {gigabytes(size)} more while the weights are attacked ({', '.join(copies)}): a float32 copy of "
+            "the denoiser for each dose"
+        )
     if device(cfg.device) == "cpu":
         speed = measured(torch)
         lines.append(f"about {duration(images * found.image / speed)} to draw {images} images, after and before")
