@@ -24,7 +24,7 @@ from advanchor.core import BadInput
 from advanchor.identity import plain
 from advanchor.lazy import torch
 from advanchor.protocols import Anchor, Edit, Method, Model, Target
-from advanchor.store import NAME, SUMS, cached, named, read_json, write_json, write_tensors
+from advanchor.store import NAME, SUMS, cached, finish, named, part_of, read_json, write_json, write_tensors
 from advanchor.trails import brought, clear
 from advanchor.training.closeness import closeness
 from advanchor.training.loop import REHEARSED, SEARCH, anchors_alone, recorded
@@ -98,6 +98,9 @@ def search(
     if seconds is not None:
         diagnostics["cost/seconds"] = seconds
     write_tensors(part / "anchor.safetensors", conditions(targets))
+    for record in part.rglob("train.jsonl"):  # it has grown to its end, and can be checked from now on
+        part_of(record).write_bytes(record.read_bytes())
+        finish(record)
     before = begun.read_text()
     about = {
         "diagnostics": diagnostics,
