@@ -89,7 +89,7 @@ def search(
         with anchors_alone():
             edit = method.erase(model, targets, cfg.seed, part, log)
     if edit:
-        why = f"method={cfg.method.name} trains in a loop of its own, which no anchor learns without"
+        why = f"method={cfg.method.name} trains in a loop of its own, which cannot be stopped before its first weight"
         raise BadInput(f"{why}: leave stage=anchor out, or take an anchor that does not learn.")
     settled = (part / REHEARSED).exists() or any(part.glob("anchor-*"))
     then: Then = "settled" if settled else "again" if (part / SEARCH).exists() else "fixed"
