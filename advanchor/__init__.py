@@ -33,7 +33,7 @@ def erase(*overrides: str, config_dir: str | Path | None = None) -> dict[str, An
     """
     from advanchor.compose import by_itself, compose, expand, read
     from advanchor.identity import run_id
-    from advanchor.run import run
+    from advanchor.stages import carry_out
     from advanchor.store import lock
 
     asked = read([*([f"config_dir={config_dir}"] if config_dir is not None else []), *overrides])
@@ -44,7 +44,7 @@ def erase(*overrides: str, config_dir: str | Path | None = None) -> dict[str, An
     cfg = compose(runs[0])
     out = Path(cfg.root) / run_id(cfg)
     with lock(out / ".lock"):
-        return run(cfg, out, by_itself(runs[0]))
+        return carry_out(cfg, out, by_itself(runs[0]))
 
 
 def load(result: dict[str, Any], config_dir: str | Path | None = None) -> tuple[Model, Edit]:
@@ -66,6 +66,8 @@ def load(result: dict[str, Any], config_dir: str | Path | None = None) -> tuple[
     from advanchor.machine import device
     from advanchor.store import read_tensors
 
+    if isinstance(result, dict) and result.get("artifacts", {}).get("anchor"):
+        raise BadInput("load() needs an erased model, and stage=anchor erases nothing: leave it out.")
     try:
         config, edited, model = result["config"], result["artifacts"]["edit"], result["config"]["model"]["name"]
     except (TypeError, KeyError):

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from advanchor.concept import Concept
 from advanchor.core import BadInput, Kind, show
 from advanchor.criteria import gate_of
-from advanchor.identity import plain
+from advanchor.identity import STAGES, plain
 from advanchor.machine import Lean, device
 from advanchor.prompts import Sample
 from advanchor.references import ignorant
@@ -32,6 +32,7 @@ TOP = (
     "batch",
     "device",
     "longest",
+    "stage",
     "root",
     "gate",
     "study",
@@ -142,6 +143,7 @@ def check(cfg: DictConfig) -> None:
     for name, least in (("seed", 0), ("batch", 1)):
         if cfg[name] < least:
             raise BadInput(f"{name}={cfg[name]} will not do: it must be at least {least}.")
+    staged(cfg)
     gate_of(cfg.get("gate"))
     longest = cfg.get("longest")
     if longest is not None and (not isinstance(longest, int) or isinstance(longest, bool) or longest < 0):
@@ -186,6 +188,28 @@ def listed(cfg: DictConfig) -> list[tuple[Literal["metric", "attack"], str, Dict
     """What a config measures: kind, name and settings of each metric and attack."""
     kinds: tuple[Literal["metric", "attack"], ...] = ("metric", "attack")
     return [(kind, str(name), node) for kind in kinds for name, node in (cfg.get(kind) or {}).items()]
+
+
+def asked(cfg: DictConfig) -> list[tuple[Literal["metric", "attack"], str, DictConfig]]:
+    """What of that its stage measures: without an edit there are pictures under the anchor alone."""
+    if cfg.get("stage") != "anchor":
+        return listed(cfg)
+    found = [
+        (kind, name, node, cast(Any, target(node.get("_target_"), kind, name))) for kind, name, node in listed(cfg)
+    ]
+    return [(kind, name, node) for kind, name, node, cls in found if kind == "metric" and {*cls.sets} <= {"anchor"}]
+
+
+def staged(cfg: DictConfig) -> None:
+    """Raise BadInput if there is no such stage, or it cannot measure what is asked for."""
+    if (given := cfg.get("stage")) not in STAGES:
+        remedy = "it must be erase, the whole run, or anchor, what comes before any weight is touched"
+        raise BadInput(f"stage={show(given)} will not do: {remedy}.")
+    if given == "anchor" and cfg.get("attack"):
+        what = f"attack={','.join(map(str, cfg.attack))} is for an erased model, and stage=anchor erases nothing"
+        raise BadInput(f"{what}: leave one of them out.")
+    if given == "anchor" and not asked(cfg):
+        raise BadInput("stage=anchor measures what is drawn under the anchor: say metric=[anchor].")
 
 
 def sample_of(cfg: DictConfig) -> Sample:

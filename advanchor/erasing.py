@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig
 
 from advanchor import stamps
-from advanchor.anchors.similarity import similarity
-from advanchor.anchors.slot import Slot
 from advanchor.build import build
 from advanchor.concept import Concept, Concepts
+from advanchor.finding import conditions, described, fetch, started
 from advanchor.identity import plain
 from advanchor.lazy import torch
 from advanchor.protocols import Anchor, Edit, Method
 from advanchor.store import SUMS, cached, read_json, read_tensors, write_json, write_tensors
-from advanchor.trails import END, Trail
-from advanchor.training.closeness import closeness
-from advanchor.training.loop import recorded
+from advanchor.trails import END, Trail, clear
+from advanchor.training.loop import REHEARSED, recorded
 
 LASTING = {"edit.safetensors", "edit.json", "anchor.safetensors", "train.jsonl", SUMS}
 
@@ -50,7 +46,7 @@ def erased(
 
     def make(part: Path) -> None:
         if not (part / "edit.json").exists():
-            learn(cfg, model, concept, method, anchor, own, trail, part, log_step)
+            learn(cfg, model, concept, method, anchor, own, trail, folder.parent / "anchors" / name, part, log_step)
         trail.keep(part)
         clear(part, LASTING)  # what methods resume from; as large as the model for some
 
@@ -63,13 +59,6 @@ def erased(
     return read_tensors(made / "edit.safetensors"), about["diagnostics"], about["code"]
 
 
-def clear(folder: Path, lasting: Collection[str] = ()) -> None:
-    """Delete all that is in a folder but the names that last."""
-    for left in folder.iterdir():
-        if left.name not in lasting:
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-
-
 def learn(
     cfg: DictConfig,
     model: Any,
@@ -78,6 +67,7 @@ def learn(
     anchor: Anchor,
     own: str,
     trail: Trail,
+    place: Path,
     part: Path,
     log: Callable[..., None],
 ) -> None:
@@ -86,34 +76,35 @@ def learn(
     Args:
         own: the code that learns.
         trail: shorter trainings, from the longest of which this one goes on where that makes no difference.
+        place: where the anchors are if they were found before, by themselves (finding.py): it begins after them then.
         part: the edit's folder in the making; that of a killed process is gone on with.
     """
     begun, shared = part / "begun", part / "from.json"
     fresh, start = not begun.exists(), time.monotonic()
-    for one in concept.parts:  # a template in which its name is not found is refused before anything is learned
-        Slot(model, one).spans(one.templates)
-    targets = [anchor.start(model, one, cfg.seed) for one in concept.parts]
+    targets = started(model, concept, anchor, cfg.seed)
+    spent: float | None = 0.0  # by others, on what this training begins with
     # Rehearsals come before the first step, and how many there are depends on how many steps there will be.
     open_ended = getattr(method, "open_ended", False) and all(t.rehearsals(1) == t.rehearsals(2) for t in targets)
     if fresh:
         clear(part)
         if open_ended and (earlier := trail.fetch(part)):
             write_json(shared, earlier)
+            spent = earlier["seconds"]
+        elif known := fetch(place, part, model, own):
+            spent = known["seconds"]
         begun.write_text(own)
     tensors = method.erase(model, targets, cfg.seed, part, log)
-    seconds: float | None = time.monotonic() - start if fresh else None  # of a resumed erasure only a part was seen
+    (part / REHEARSED).unlink(missing_ok=True)  # a longer training has its checkpoint
+    # Of a resumed erasure only a part was seen.
+    seconds = time.monotonic() - start + spent if fresh and spent is not None else None
 
-    each = [{**similarity(model, target), **closeness(model, target, part), **target.report()} for target in targets]
-    means = {name: sum(one[name] for one in each) / len(each) for name in each[0]}  # over the concepts
-    diagnostics = {name: value for name, value in means.items() if math.isfinite(value)}  # nobody trained: no loss
+    diagnostics = described(model, targets, part)
     if shared.exists():
-        earlier = read_json(shared)
-        diagnostics["cost/steps_shared"] = earlier["steps"]
-        seconds = None if seconds is None or earlier["seconds"] is None else seconds + earlier["seconds"]
+        diagnostics["cost/steps_shared"] = read_json(shared)["steps"]
     if seconds is not None:
         diagnostics["cost/seconds"] = seconds
     write_tensors(part / "edit.safetensors", tensors)
-    write_tensors(part / "anchor.safetensors", {t.concept.name: t.condition(t.concept.templates) for t in targets})
+    write_tensors(part / "anchor.safetensors", conditions(targets))
     before = begun.read_text()
     config = plain({group: cfg[group] for group in ("model", "concept", "anchor", "method", "seed")})
     made_by = own if before == own else f"{before} and {own}"

@@ -20,6 +20,7 @@ IDENTITY = ("model", "concept", "anchor", "method", "sample", "seed")
 FILES = ("path", "styles", "prompts_csv", "never", "file", "references", "floor", "edit")
 # Settings that came later, with what everything did before there were any: they rename nothing that is computed.
 LATER = {"dtype": "float32"}
+STAGES = ("erase", "anchor")  # the first is what every run was before there were others, and is in no name
 LARGE = 2**26  # bytes; hashing so many takes long enough to remember the digest
 _digests: dict[str, str] = {}
 
@@ -122,7 +123,9 @@ def file_digest(file: Path, memory: Path | None = None) -> str:
 
 def run_id(_root_: DictConfig) -> str:
     """Digest of everything that decides which images a run looks at."""
-    return key(*(_root_[group] for group in IDENTITY), memory=Path(_root_.root) / "store" / "weights.json")
+    stage = _root_.get("stage", STAGES[0])
+    parts = [*(_root_[group] for group in IDENTITY), *([stage] if stage != STAGES[0] else [])]
+    return key(*parts, memory=Path(_root_.root) / "store" / "weights.json")
 
 
 def trained_as(cfg: DictConfig, memory: Path | None = None) -> str:

@@ -1,16 +1,12 @@
-"""What a person sees of a finished run: a table in the terminal and a picture of before and after."""
+"""What a person reads of a finished run: its closing table."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from advanchor.core import Scores
-from advanchor.images import Images
-from advanchor.prompts import Prompt
-from advanchor.store import finish, part_of
 from advanchor.units import SPREAD
 
 ARROW = {"higher": "↑", "lower": "↓"}
@@ -129,6 +125,8 @@ def attacks_of(scores: Scores) -> list[str]:
 
 def table(result: Mapping[str, Any]) -> str:
     """The closing table of a run, from its result.json alone."""
+    if "then" in result:
+        return anchor_table(result)
     scores: Scores = result["scores"]
     concept, judge = result["config"]["concept"]["name"], result["config"]["judge"]["name"]
     lines = lines_of(scores, concept)
@@ -138,7 +136,7 @@ def table(result: Mapping[str, Any]) -> str:
         said = f"{broken:.0%} of the pictures asked for {concept} are no picture of anything"
         lines = [f"{said.replace('%', ' %')}: look at grid.png before calling this an erasure.", "", *lines]
     anchor = {k.split("/")[1]: v for k, v in result["diagnostics"].items() if k.startswith("anchor/")}
-    costs = [f"{stage} {c['seconds']:.0f} s / {c['peak_mb']:.0f} MB" for stage, c in result["stages"].items()]
+    costs = costs_of(result)
     if shared := result["diagnostics"].get("cost/steps_shared"):
         steps = result["config"]["method"]["steps"]
         costs.append(f"{shared:.0f} of the {steps} steps of erasing made before, by a shorter training")
@@ -159,6 +157,54 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def costs_of(result: Mapping[str, Any]) -> list[str]:
+    """Seconds and memory of each stage."""
+    return [f"{stage} {c['seconds']:.0f} s / {c['peak_mb']:.0f} MB" for stage, c in result["stages"].items()]
+
+
+CLOSENESS = {
+    "cosine_span": "cosine to the concept's tokens; 1 is the concept",
+    "cosine_pooled": "cosine to the concept's whole sentence",
+    "shift": "distance from the concept's tokens, over their length; 0 is the concept",
+    "predicted": "squared distance of what is predicted; 0 is the concept, 1 as far as the superclass",
+    "along": "place between them; 1 is the concept, 0 the superclass, less is past it",
+    "across": "squared distance from that line",
+}
+THEN = {
+    "fixed": "nothing was to be learned; stage=erase trains towards these anchors",
+    "settled": "stage=erase begins here, and does not search again",
+    "again": "stage=erase makes the same search again, in turn with the weights, and ends with these anchors",
+    "moving": "stage=erase searches again on what the trained weights draw, and ends with other anchors",
+}
+
+
+def anchor_table(result: Mapping[str, Any]) -> str:
+    """The closing table of stage=anchor, from its result.json alone."""
+    config = result["config"]
+    concept, then = config["concept"]["name"], result["then"]
+    if then == "again" and config["method"].get("latents") == "training":  # which come from the weights (spm)
+        then = "moving"
+    ((_, images, *heads), *rows) = rows_of(result["scores"], concept)
+    under = ("", images, *(head.replace("after", "under the anchor") for head in heads))
+    lines = aligned([under, *((title.replace("under the anchor: ", ""), *rest) for title, *rest in rows)])
+    anchor = {k.split("/")[1]: v for k, v in result["diagnostics"].items() if k.startswith("anchor/")}
+    close = [(name, f"{anchor.pop(name):.4g}", f"  {means}") for name, means in CLOSENESS.items() if name in anchor]
+    widths = [max(len(row[i]) for row in close) for i in (0, 1)]
+    lines += ["", SPREAD.replace("training", "anchor").replace("; ", ";\n"), ""]
+    lines += [f"{name.ljust(widths[0])}  {value.rjust(widths[1])}{means}" for name, value, means in close]
+    lines += [
+        "",
+        f"anchor   {config['anchor']['name']}" + "".join(f", {k} {v:.4g}" for k, v in anchor.items()),
+        f"then     {THEN[then]}",
+        f"cost     {', '.join(costs_of(result))}",
+        "changed  nothing: no weight was trained, no edit made",
+        f"pictures {result['grid']}",
+        f"tracker  {result['tracker']}",
+        *([f"note     {result['unmeasured']}"] if result["unmeasured"] else []),
+    ]
+    return "\n".join(lines)
+
+
 def missing(scores: Scores, metrics: Mapping[str, Any], judge: str) -> list[str]:
     """What was asked for and cannot be measured here."""
     why = {
@@ -166,44 +212,3 @@ def missing(scores: Scores, metrics: Mapping[str, Any], judge: str) -> list[str]
         "broken": f"judge={judge} cannot tell that an image is no picture of anything: look at grid.png.",
     }
     return [said for name, said in why.items() if name in metrics and not any(s.startswith(f"{name}/") for s in scores)]
-
-
-def grid(images: Mapping[str, Images], concept: str, path: Path) -> None:
-    """The same prompts and seeds before and after, in pairs of rows: erased concept, its neighbours, kept concepts of
-    its kind, of the other kind.
-    """
-    from PIL import Image, ImageDraw
-
-    kept = {where: [p for p in images["keep"].prompts if p.kept == where] for where in ("in", "cross")}
-    bands = [
-        (f"erased: {concept}", "erase", spread(list(images["erase"].prompts), 12)),
-        ("kept: nearest neighbours", "near", spread(list(images["near"].prompts), 12)),
-        ("kept: same kind", "keep", spread(kept["in"], 12)),
-        ("kept: other kind", "keep", spread(kept["cross"], 12)),
-    ]
-    side = images["erase"].pictures[0].width
-    scale = max(1, 64 // side)
-    cell = min(side * scale, 192)
-    height = 6 + sum(2 * (cell + 4) + 22 for _, _, prompts in bands if prompts)
-    page = Image.new("RGB", (70 + 12 * (cell + 4), height), "white")
-    draw, y = ImageDraw.Draw(page), 6
-    for title, name, prompts in bands:
-        if not prompts:
-            continue
-        draw.text((6, y), title, fill="black")
-        y += 16
-        for label, which in (("before", f"{name}@base"), ("after", name)):
-            draw.text((6, y + cell // 2 - 6), label, fill="black")
-            for column, prompt in enumerate(prompts):
-                tile = images[which].pictures.open(images[which].root / prompt.file)
-                tile = tile.resize((cell, cell), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
-                page.paste(tile, (70 + column * (cell + 4), y))
-            y += cell + 4
-        y += 6
-    page.save(part_of(path), format="PNG")
-    finish(path)
-
-
-def spread(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
-    """Up to n prompts, evenly over the list, so that a row shows as many concepts and sentences as it can."""
-    return [prompts[i * len(prompts) // n] for i in range(n)] if len(prompts) > n else list(prompts)

@@ -12,10 +12,10 @@ from typing import Any, cast
 
 from omegaconf import DictConfig
 
-from advanchor import report, stamps
+from advanchor import grids, stamps
 from advanchor.attacking import Assault, never
 from advanchor.attacks.shots import Attack
-from advanchor.build import build, check, lean_of, listed, sample_of
+from advanchor.build import asked, build, check, lean_of, listed, sample_of
 from advanchor.concept import Concept, Concepts
 from advanchor.core import BadInput, Scores
 from advanchor.erasing import erased
@@ -38,7 +38,8 @@ UNMEASURED = "judge=none: the pictures are drawn, no score is computed; judge=sd
 
 
 def finished(cfg: DictConfig, out: Path | None = None) -> dict[str, Any] | None:
-    """The run's result if it holds every score that the config asks for, else None. Loads no model and writes nothing.
+    """The run's result if it holds every score that its stage can have of those that the config asks for, else None.
+    Loads no model and writes nothing.
 
     Args:
         out: the run's folder, if it is not where runs are under `root`.
@@ -53,7 +54,7 @@ def finished(cfg: DictConfig, out: Path | None = None) -> dict[str, Any] | None:
     same = all(
         memo(out, done["run"], called(kind, name), node, cfg.judge, done["pictures"]).exists()
         and done["config"].get(kind, {}).get(name) == plain(node)
-        for kind, name, node in listed(cfg)
+        for kind, name, node in asked(cfg)
     )
     return done if same or done["unmeasured"] else None
 
@@ -209,7 +210,7 @@ def run(cfg: DictConfig, out: Path, words: Sequence[str] = ()) -> dict[str, Any]
 
         # Show.
         picture = out / "grid.png"
-        report.grid(images, concept.name, picture)
+        grids.grid(images, concept.name, picture)
         tensors = [t for name, t in edit.items() if not name.startswith("guidance.")]
         artifacts = {"edit": store / "edits" / edit_key, **{f"samples{which}": at for which, at in folders.items()}}
         result = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from advanchor.identity import key, trained_as
 from advanchor.store import NAME, SUMS, cached, digests, finish, lock, named, part_of, read_json, verified
 
 END = "end.json"  # in a training's folder: it can be gone on from, and this is what it has cost
-NEVER = {"edit.safetensors", "edit.json", "anchor.safetensors", "begun", "from.json", NAME, SUMS}  # of one edit alone
+# Of one edit or anchor alone, whatever else goes on from its folder.
+NEVER = {"edit.safetensors", "edit.json", "anchor.safetensors", "anchor.json", "begun", "from.json", NAME, SUMS}
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,7 @@ class Trail:
                 return None
             end = self.place(max(fits))
             named(end, end.name)
-            for file in files(end):
-                whole, to = verified(file, folder=end), part / file.relative_to(end)
-                to.parent.mkdir(exist_ok=True, parents=True)
-                if file.suffix == ".jsonl":  # it will grow
-                    to.write_bytes(whole)
-                elif file.name != END:
-                    part_of(to).write_bytes(whole)
-                    finish(to)
+            brought(end, part)
             about: dict[str, Any] = read_json(end / END, folder=end)
             return about
 
@@ -117,6 +112,29 @@ class Trail:
                     shutil.rmtree(gone, ignore_errors=True)
                     os.replace(end, gone)
                     shutil.rmtree(gone)
+
+
+def brought(end: Path, part: Path) -> None:
+    """Copy what a training goes on from into its folder.
+
+    Raises:
+        BadInput: a file is damaged.
+    """
+    for file in files(end):
+        whole, to = verified(file, folder=end), part / file.relative_to(end)
+        to.parent.mkdir(exist_ok=True, parents=True)
+        if file.suffix == ".jsonl":  # it will grow
+            to.write_bytes(whole)
+        elif file.name != END:
+            part_of(to).write_bytes(whole)
+            finish(to)
+
+
+def clear(folder: Path, lasting: Collection[str] = ()) -> None:
+    """Delete all that is in a folder but the names that last."""
+    for left in folder.iterdir():
+        if left.name not in lasting:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def files(folder: Path) -> list[Path]:

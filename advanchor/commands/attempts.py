@@ -27,7 +27,7 @@ def attempt(cfg: DictConfig, out: Path, failed: dict[Path, str], words: Sequence
     Args:
         words: of the command that makes this run alone.
     """
-    from advanchor.run import run
+    from advanchor.stages import carry_out
     from advanchor.store import lock
 
     try:
@@ -35,7 +35,7 @@ def attempt(cfg: DictConfig, out: Path, failed: dict[Path, str], words: Sequence
             if not mine:
                 return None
             try:
-                result = run(cfg, out, words)
+                result = carry_out(cfg, out, words)
                 (out / "error.txt").unlink(missing_ok=True)
                 return result
             except Exception as error:
@@ -51,11 +51,14 @@ def attempt(cfg: DictConfig, out: Path, failed: dict[Path, str], words: Sequence
 
 
 def assisted(cfg: DictConfig, out: Path) -> None:
-    """Help the process that has a run with its images. The run does not fail if it cannot be helped."""
+    """Help the process that has a run with its images, or wait for one that tries an anchor. The run does not fail if
+    it cannot be helped.
+    """
     from advanchor.run import assist
+    from advanchor.stages import wait
 
     try:
-        assist(cfg)
+        wait(out) if cfg.stage == "anchor" else assist(cfg)
     except Exception as error:
         why = reason(error, out, "above")
         log.warning("%s: cannot help with its images: %s", out, why)

@@ -22,6 +22,7 @@ from advanchor.machine import device
 from advanchor.models import layout
 from advanchor.results.tables import parted
 from advanchor.run import edit_of, finished
+from advanchor.shown import asked_under
 
 HELP = """\
 advanchor doctor key=value ...   versions, devices, the weights of model and judge, what a run of this config would do,
@@ -146,6 +147,10 @@ def run_of(cfg: DictConfig) -> str:
     name, store = run_id(cfg), Path(cfg.root) / "store"
     if finished(cfg):
         return f"{Path(cfg.root) / name} is complete: nothing to compute"
+    if cfg.stage == "anchor":
+        images = len(asked_under(cast(Any, build(cfg.concept, "concept")), sample_of(cfg)))
+        said = f"find the anchor ({cfg.anchor.name} in {cfg.method.name}), draw {images} images under it and before"
+        return f"{Path(cfg.root) / name}: {said}, and touch no weight"
     edit = store / "edits" / edit_of(cfg)
     prompts = cast(Any, build(cfg.concept, "concept")).prompts(sample_of(cfg))
     images = sum(map(len, prompts.values()))

@@ -14,6 +14,7 @@ from advanchor.core import BadInput
 from advanchor.exchange.card import card, shared
 from advanchor.identity import run_id
 from advanchor.report import attacks_of, lines_of
+from advanchor.results.sweep import erasures
 from advanchor.results.tables import parted
 from advanchor.run import result_in
 from advanchor.store import write_json
@@ -84,6 +85,7 @@ def main(args: Sequence[str]) -> str:
     if len(runs := expand(overrides)) != 1:
         raise BadInput(f"export takes one run, and this is a sweep of {len(runs)}: name one.")
     cfg = compose(runs[0])
+    erasures([cfg], "export")
     folder = Path(cfg.root) / run_id(cfg)
     if (result := result_in(cfg, folder)) is None:
         raise BadInput(f"there is no result in {folder}: make the run first, by the same words without export.")

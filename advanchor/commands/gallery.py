@@ -8,6 +8,7 @@ from advanchor.compose import compose_all, expand, validate
 from advanchor.core import BadInput
 from advanchor.gallery.page import one_run, place, write
 from advanchor.results.overview import finished_runs, sweep_page
+from advanchor.results.sweep import erasures
 from advanchor.results.tables import parted
 
 HELP = """\
@@ -40,7 +41,9 @@ def main(args: Sequence[str]) -> str:
     file = place(flags["--to"])
     validate(overrides)
     choices = expand(overrides)
-    runs = finished_runs(overrides, choices, compose_all(choices))
+    configs = compose_all(choices)
+    erasures(configs, "gallery")
+    runs = finished_runs(overrides, choices, configs)
     if several := len(choices) > 1:
         html = sweep_page(overrides, runs)
     else:

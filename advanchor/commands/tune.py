@@ -52,6 +52,11 @@ def searches(overrides: Sequence[str]) -> tuple[list[Search], DictConfig]:
         validate([*words, *values])
     cfg = configs[0]
     asked = settings(cfg)
+    if cfg.stage == "anchor" and any(
+        not name.startswith("anchor/") for name in (*asked["minimize"], *asked["maximize"])
+    ):
+        such = "tune.minimize=[anchor/hit] tune.maximize=[anchor/content]"
+        raise BadInput(f"stage=anchor measures what is drawn under an anchor and nothing else: say {such}.")
     if inside := [name for name in found if name in cfg.table.rows or name in cfg.table.columns]:
         raise BadInput(f"{inside[0]} is searched, and cannot tell rows apart: take it out of table.rows and columns.")
     rows = dict.fromkeys(tuple(label(one, name) for name in cfg.table.rows) for one in configs)

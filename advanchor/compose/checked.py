@@ -25,7 +25,7 @@ MERGED = (
 NAMES = re.compile(r"(model|judge|concept|anchor|method|tracker|gate|metric\.\w+|attack\.\w+)\.(name|_target_)")
 PARTS = (
     *("model", "judge", "concept", "anchor", "method", "tracker", "sample", "seed", "batch", "device", "root"),
-    *("study", "table", "paper", "sweeps", "tune", "gate"),
+    *("study", "stage", "table", "paper", "sweeps", "tune", "gate"),
 )
 LISTS = {"metric": "metric=[erasure,fid]", "attack": "attack=[synonyms,relearn]"}
 HOLD_SETTINGS = {

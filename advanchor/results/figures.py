@@ -45,7 +45,7 @@ from advanchor.results.points import (
     mean,
     varied,
 )
-from advanchor.results.sweep import Sweep, read
+from advanchor.results.sweep import Sweep, erasures, read
 from advanchor.results.tables import parted
 from advanchor.store import slug
 
@@ -76,6 +76,7 @@ def main(args: Sequence[str]) -> str:
         raise BadInput(f"figures show {ERASED} and {KEPT}, whatever a table shows: leave {chosen[0]} out.")
     cells = [ERASED, KEPT, CONTENT, COSINE, POOLED, PREDICTED, DRAWN, MOVED, *BEFORE.values()]
     sweep, cfg = read([*overrides, f"table.cells=[{','.join(cells)}]"])
+    erasures([cfg], "plot")
     asked = ("reference/", *(f"attack/{name}/" for name in cfg.get("attack", {})))  # a run may have seen others
     if others := sorted(name for name in sweep.scores if name.startswith(asked)):
         sweep, cfg = read([*overrides, f"table.cells=[{','.join([*cells, *others])}]"])

@@ -28,7 +28,7 @@ from advanchor.results.differences import chosen, told
 from advanchor.results.figures import folder_for, painted
 from advanchor.results.forms import clean, laid
 from advanchor.results.painters import fronts_of
-from advanchor.results.sweep import Sweep, check, label, read
+from advanchor.results.sweep import Sweep, check, erasures, label, read
 from advanchor.results.tables import parted
 from advanchor.store import slug
 
@@ -96,6 +96,7 @@ def fronts(overrides: Sequence[str]) -> tuple[list[Front], Sweep]:
     """
     validate(overrides)
     configs = compose_all(expand(overrides))
+    erasures(configs, "front")
     spec = configs[0].table
     check(spec, configs)
     rows = [name for name in spec.rows if name != STEPS]

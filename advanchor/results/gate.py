@@ -20,6 +20,7 @@ from advanchor.identity import key, run_id
 from advanchor.metrics.attacked import Attacked
 from advanchor.protocols import Anchor, Judge, Method
 from advanchor.results.progress import title
+from advanchor.results.sweep import erasures
 from advanchor.results.tables import parted
 from advanchor.run import called, finished, memo, result_in
 from advanchor.store import read_json, verified
@@ -132,6 +133,7 @@ def main(args: Sequence[str]) -> tuple[str, str | None]:
     runs = expand(overrides)
     blocks, failed, refused = [], 0, 0
     configs = compose_all(runs)
+    erasures(configs, "gate")
     for words, cfg in zip(runs, configs, strict=True):
         head = f"{title(cfg)} ({Path(cfg.root) / run_id(cfg)}), gate={cfg.gate.name}"
         try:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from tqdm import tqdm
 
 from advanchor.build import build, sample_of
-from advanchor.compose import by_itself, compose_all, expand, validate
+from advanchor.compose import CONF, by_itself, compose_all, expand, validate
 from advanchor.core import BadInput, Score
 from advanchor.identity import plain, run_id
 from advanchor.results.cells import Cell, Value
@@ -24,7 +24,13 @@ from advanchor.units import prompts_of
 
 Place = tuple[tuple[str, ...], tuple[str, ...], str]  # row, column, score
 Made = dict[tuple[str, str], set[str]]  # stage, and of what -> the code that made it
-MADE = {"edit": "erased", "images": "drawn", "images@base": "drawn before", "images@anchor": "drawn under the anchor"}
+MADE = {
+    "edit": "erased",
+    "anchor": "found",
+    "images": "drawn",
+    "images@base": "drawn before",
+    "images@anchor": "drawn under the anchor",
+}
 
 
 @dataclass
@@ -54,6 +60,8 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
     choices = expand(overrides)
     configs = compose_all(choices)
     first = configs[0]
+    if any(cfg.stage == "anchor" for cfg in configs):
+        anchors(configs, first.table)
     check(first.table, configs)
     sweep = Sweep([], [], {}, len(choices), [], {}, list(first.table.rows))
     made: Made = {}
@@ -79,6 +87,25 @@ def read(overrides: Sequence[str]) -> tuple[Sweep, DictConfig]:
         raise BadInput(f"{who} of this sweep is in {first.root}: `{command}` makes {them}.")
     comparable(sweep, made)
     return sweep, first
+
+
+def anchors(configs: Sequence[DictConfig], spec: DictConfig) -> None:
+    """What a table of stage=anchor shows unless told otherwise: what an anchor draws, and how close it is.
+
+    Raises:
+        BadInput: some runs of the sweep are of another stage.
+    """
+    if any(cfg.stage != "anchor" for cfg in configs):
+        raise BadInput("the runs of this table differ in stage, and share no score: make a table of each.")
+    if spec.cells == OmegaConf.load(Path(CONF) / "config.yaml").table.cells:
+        spec.cells = ["anchor/hit", "anchor/content", "anchor/broken", "anchor/cosine_span", "anchor/predicted"]
+
+
+def erasures(configs: Sequence[DictConfig], command: str) -> None:
+    """Raise BadInput if runs are of stage=anchor, where a command is about what an erasure did."""
+    if any(cfg.get("stage") == "anchor" for cfg in configs):
+        what = f"advanchor {command} is about erased models, and stage=anchor erases nothing"
+        raise BadInput(f"{what}: leave stage=anchor out, or lay the anchors out with `advanchor table`.")
 
 
 def fill(cells: Mapping[str, Cell], place: str, file: Path, cfg: DictConfig, sweep: Sweep, made: Made) -> None:
@@ -182,7 +209,7 @@ def provenance(result: Mapping[str, Any], name: str, score: Score, seen: bool) -
     """
     made = {stage: str(digest) for stage, digest in result["provenance"].items()}
     under_anchor = name.startswith("anchor/")
-    stages = [s for s in made if s == "edit" or (seen and (s == "images@anchor") == under_anchor)]
+    stages = [s for s in made if s in ("edit", "anchor") or (seen and (s == "images@anchor") == under_anchor)]
     code = {MADE.get(stage, stage): made[stage] for stage in stages}
     return code | ({"measured": score["code"]} if "code" in score else {})
 
@@ -191,7 +218,7 @@ def whose(cfg: DictConfig, stage: str, name: str) -> str:
     """Within what a stage's code must be one: a method has its own sources, and an anchor, a model and a metric."""
     if stage == "measured":
         return name
-    if stage == "erased":
+    if stage in ("erased", "found"):
         return f"{cfg.model.name} with {cfg.method.name} + {cfg.anchor.name}"
     return str(cfg.model.name)
 

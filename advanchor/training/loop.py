@@ -6,7 +6,9 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +27,25 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 10.0  # between checkpoints
 WRITING = 0.05  # the largest share of the time that goes into them
+SEARCH = "search.pt"  # the checkpoint of anchors that learn alone where weights would learn too
+REHEARSED = "rehearsed.pt"  # the anchors as they were before the first weight would have moved: `descend` begins there
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+class AnchorsFound(Exception):
+    """The anchors are as an erasure would leave them, and its weights are not asked for."""
+
+
+@contextmanager
+def anchors_alone() -> Iterator[None]:
+    """Inside, a method's `erase` ends as soon as its anchors have learned all that they would, and no weight has."""
+    before = _alone.set(True)
+    try:
+        yield
+    except AnchorsFound:
+        pass
+    finally:
+        _alone.reset(before)
 
 
 class Carried(Protocol):
@@ -61,10 +82,10 @@ def descend(
 ) -> None:
     """Adam on `theta` (leaves that require a gradient, changed in place) after the anchors' rehearsals.
 
-    With no `theta` only the anchors learn: `embed` is called for each step, as closed-form methods need it. `steps` and
-    rehearsals are for each concept. `loss(i, step)` is the loss of update i on its step: stream 0 of the source;
-    rehearsals are stream 1. Called again on the same folder it goes on from the last checkpoint, and ends with the bits
-    of an undisturbed run.
+    With no `theta` only the anchors learn: `embed` is called for each step, as closed-form methods need it; so they do
+    inside `anchors_alone`, whatever theta is. `steps` and rehearsals are for each concept. `loss(i, step)` is the loss
+    of update i on its step: stream 0 of the source; rehearsals are stream 1. Called again on the same folder it goes on
+    from the last checkpoint, and ends with the bits of an undisturbed run.
 
     Args:
         clip: largest norm of the gradient; None is no limit.
@@ -72,22 +93,29 @@ def descend(
 
     Raises:
         BadInput: a loss or the last weights are not finite; the checkpoint is damaged.
+        AnchorsFound: inside `anchors_alone`, at the end.
     """
+    alone = bool(theta) and _alone.get()
+    if alone:  # on the steps on which the weights would have learned
+        theta = {}
     learning: dict[str, Carried] = {
         **{f"anchor of {target.concept.name}": target for target in targets},
         **(carried or {}),
     }
     optimiser = torch.optim.Adam(theta.values() or [torch.zeros(0)], lr)
-    checkpoint, record = folder / "checkpoint.pt", folder / "train.jsonl"
+    checkpoint, record = folder / (SEARCH if alone else "checkpoint.pt"), folder / "train.jsonl"
+    rehearsed = folder / REHEARSED
     first = 0
-    if checkpoint.exists():
-        saved = torch.load(io.BytesIO(verified(checkpoint, folder=folder)), weights_only=True, map_location="cpu")
-        with torch.no_grad():
-            for name, tensor in theta.items():
-                tensor.copy_(saved["theta"][name])
-                if name in saved["gradients"]:  # a running sum is part of the state
-                    tensor.grad = saved["gradients"][name].to(tensor.device)
-        optimiser.load_state_dict(saved["optimiser"])
+    if checkpoint.exists() or rehearsed.exists():
+        latest = checkpoint if checkpoint.exists() else rehearsed
+        saved = torch.load(io.BytesIO(verified(latest, folder=folder)), weights_only=True, map_location="cpu")
+        if latest == checkpoint:
+            with torch.no_grad():
+                for name, tensor in theta.items():
+                    tensor.copy_(saved["theta"][name])
+                    if name in saved["gradients"]:  # a running sum is part of the state
+                        tensor.grad = saved["gradients"][name].to(tensor.device)
+            optimiser.load_state_dict(saved["optimiser"])
         for name, learner in learning.items():
             learner.load(saved["learning"][name])
         first = saved["step"]
@@ -95,7 +123,8 @@ def descend(
     record.write_text("".join(json.dumps(line) + "\n" for line in lines))
     for i, line in enumerate(lines):
         log(i, **line)
-    rehearsals, updates = len(targets) * targets[0].rehearsals(steps), len(targets) * steps
+    rehearsals = len(targets) * targets[0].rehearsals(steps)
+    updates = 0 if alone and rehearsals else len(targets) * steps  # an anchor that rehearses learns no more afterwards
     saved_at, writing = time.monotonic(), 0.0
     with (
         record.open("a") as lines_out,
@@ -131,10 +160,8 @@ def descend(
             bar.set_postfix(
                 {k.removesuffix("/loss"): f"{v:.3g}" for k, v in scalars.items() if k.endswith("/loss")}, refresh=False
             )
-            if (
-                time.monotonic() - saved_at > max(CHECKPOINT_SECONDS, writing / WRITING)
-                or i == rehearsals + updates - 1
-            ):
+            last = i == rehearsals + updates - 1
+            if time.monotonic() - saved_at > max(CHECKPOINT_SECONDS, writing / WRITING) or last:
                 begun = time.monotonic()
                 state = {
                     "theta": {k: v.detach() for k, v in theta.items()},
@@ -143,12 +170,15 @@ def descend(
                     "learning": {name: learner.state() for name, learner in learning.items()},
                     "step": i + 1,
                 }
-                torch.save(state, part_of(checkpoint))
-                finish(checkpoint)
+                for file in (rehearsed, checkpoint) if last and alone and rehearsals else (checkpoint,):
+                    torch.save(state, part_of(file))
+                    finish(file)
                 saved_at = time.monotonic()
                 writing = saved_at - begun
     if not all(tensor.isfinite().all() for tensor in theta.values()):  # the last update was followed by no loss
         raise BadInput(f"the weights are not finite after the last update: lower method.lr (now {lr:g}).")
+    if alone:
+        raise AnchorsFound
 
 
 def recorded(record: Path) -> list[dict[str, float]]:
@@ -170,6 +200,9 @@ def settle(
     """Let anchors that learn learn on their own, for methods that need them finished; resumes like `descend`.
 
     An anchor without a state has nothing to learn: then nothing is drawn either.
+
+    Raises:
+        AnchorsFound: inside `anchors_alone`, at the end.
     """
     for target in targets:
         if target.state():
@@ -178,4 +211,6 @@ def settle(
             descend(
                 {}, lambda i, step: step.x, draw(target.concept), [target], part, log, steps=steps, lr=1.0, batch=batch
             )
+    if _alone.get():
+        raise AnchorsFound
     return [Fixed(t.concept, t.condition, t.ends, t.subjects) for t in targets]
