@@ -12,7 +12,7 @@ than all but that; every row needs the same several seeds (intervals.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from advanchor.core import BadInput
 from advanchor.intervals import ahead
 from advanchor.report import ARROW
 from advanchor.results.differences import NOTE, chosen, differences
-from advanchor.results.forms import FORMS, STYLE, clean, laid, long
+from advanchor.results.forms import FORMS, SEVERAL, STYLE, clean, laid, long
 from advanchor.results.sweep import Place, Sweep, read, shortest
 from advanchor.units import SPREAD
 
@@ -81,12 +81,25 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
     if against and form in ("csv", "json"):
         raise BadInput(f"--against has no --format={form}: csv and json have every score, take markdown or latex.")
     paper = published(sweep, cfg)
-    marks = dict[Place, str]()
-    for column in sweep.columns:
-        for name in spec.cells:
-            marks |= marked(sweep, column, name)
+    marks = every_mark(sweep, spec)
     if form in ("csv", "json"):
         return long(sweep, spec, form, paper, marks)
+    page = [body(sweep, spec, form, marks, against), ""]
+    sign = "% " if form == "latex" else ""
+    page += [sign + note for note in notes(sweep, spec, against)]
+    if paper and not against:
+        page += ["", f"{sign}Published in {' '.join(str(cfg.paper.source).split())}:", "", beside(paper, form)]
+    return "\n".join(page)
+
+
+def body(
+    sweep: Sweep, spec: DictConfig, form: str, marks: Mapping[Place, str], against: str = "", bounded: bool = False
+) -> str:
+    """The lines of a table, in markdown or latex.
+
+    Args:
+        bounded: an interval in every cell that has one, instead of the standard deviation over seeds.
+    """
     better = {name: cell.better for (_, _, name), cell in sweep.cells.items() if cell.better}
     heads = list(spec.rows)
     for column in sweep.columns:
@@ -100,21 +113,20 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
     for row in sweep.rows if not against else ():
         line = [clean(form, one) for one in row]
         for place in ((row, column, name) for column in sweep.columns for name in spec.cells):
-            text = sweep.cells[place].text() if place in sweep.cells else "—"
+            text = sweep.cells[place].text(bounded) if place in sweep.cells else "—"
             line.append(STYLE[form][marks.get(place, "")](clean(form, text)))
         lines.append(line)
-    sign = "% " if form == "latex" else ""
-    page = [laid(form, [clean(form, head) for head in heads], lines, len(spec.rows)), ""]
-    page += [sign + note for note in notes(sweep, spec, against)]
-    if paper and not against:
-        beside = []
-        for entry in paper:
-            difference = "—" if entry["difference"] is None else f"{entry['difference']:+.3f}"
-            line = [entry["place"], f"{entry['paper']:.3f}", entry["ours"], difference]
-            beside.append([clean(form, one) for one in line])
-        page += ["", f"{sign}Published in {' '.join(str(cfg.paper.source).split())}:", ""]
-        page.append(laid(form, ["", "paper", "ours", "difference"], beside, 1))
-    return "\n".join(page)
+    return laid(form, [clean(form, head) for head in heads], lines, len(spec.rows))
+
+
+def beside(paper: Sequence[Mapping[str, Any]], form: str) -> str:
+    """Published numbers and ours, as `published` has them."""
+    lines = []
+    for entry in paper:
+        difference = "—" if entry["difference"] is None else f"{entry['difference']:+.3f}"
+        line = [entry["place"], f"{entry['paper']:.3f}", entry["ours"], difference]
+        lines.append([clean(form, one) for one in line])
+    return laid(form, ["", "paper", "ours", "difference"], lines, 1)
 
 
 def leave_out(sweep: Sweep, spec: DictConfig) -> None:
@@ -127,9 +139,12 @@ def leave_out(sweep: Sweep, spec: DictConfig) -> None:
         sweep.cells = {place: cell for place, cell in sweep.cells.items() if place[2] in spec.cells}
 
 
-def notes(sweep: Sweep, spec: DictConfig, against: str = "") -> list[str]:
+def notes(sweep: Sweep, spec: DictConfig, against: str = "", bounded: bool = False) -> list[str]:
     """What stands below a table: how much of it is there, of how many images and by which code, and what its intervals
     are over.
+
+    Args:
+        bounded: as `body`.
     """
     counts = []
     for name in spec.cells:
@@ -148,8 +163,17 @@ def notes(sweep: Sweep, spec: DictConfig, against: str = "") -> list[str]:
     if len(sweep.rows) > 1 and any(len(cell.seeds) == 1 and cell.better for cell in sweep.cells.values()):
         found.append("Nothing is marked best or second where a row has one seed.")
     if any(len(cell.seeds) > 1 for cell in sweep.cells.values()):
-        found.append("± is the standard deviation over seeds.")
+        found.append(SEVERAL if bounded else "± is the standard deviation over seeds.")
     return found
+
+
+def every_mark(sweep: Sweep, spec: DictConfig) -> dict[Place, str]:
+    """Best and second of all columns."""
+    marks = dict[Place, str]()
+    for column in sweep.columns:
+        for name in spec.cells:
+            marks |= marked(sweep, column, name)
+    return marks
 
 
 def marked(sweep: Sweep, column: tuple[str, ...], name: str) -> dict[Place, str]:
