@@ -133,7 +133,7 @@ def test_the_numbers_of_the_table_are_those_of_the_sweep_each_with_its_interval(
             assert cell.bounds is not None
             assert f"{cell.mean:.3f} [{cell.bounds[0]:.3f}, {cell.bounds[1]:.3f}]" in text
         assert "2 seeds in each cell" in text
-        assert "images: erasure/hit 6, keep/hit 3" in text
+        assert "images: erasure/hit 2, keep/hit 12" in text
     text = (whole / "tables/table.tex").read_text()
     assert text.count("\\toprule") == text.count("\\caption{") == text.count("\\end{table}") == 1
 
@@ -191,7 +191,7 @@ def test_a_checklist_tells_runs_of_other_code_or_versions_and_of_one_seed(
 def test_every_image_is_in_the_prompts_once_for_each_set_with_the_runs_that_share_it(root: Path, whole: Path) -> None:
     with (whole / "prompts.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len({(row["set"], row["prompt"], row["seed"], row["of"]) for row in rows}) == len(rows)
+    assert len({(row["set"], row["prompt"], row["seed"], row["of"], row["shot"]) for row in rows}) == len(rows)
     assert {row["runs"] for row in rows} == {"all"}
     drawn = list((root / "store/samples").glob("base-*/*.png"))
     assert len({(row["prompt"], row["seed"]) for row in rows}) == len(drawn)
@@ -236,10 +236,11 @@ def test_special_characters_are_escaped_and_folders_of_the_machine_are_in_no_fil
     sentences = tmp_path / "my own.csv"
     sentences.write_text("prompt\na fox\na fox in noto style\n")
     words = [
-        *(word for word in TINY if not word.startswith(("~concept", "+concept", "concept."))),
+        *(word for word in TINY if not word.startswith(("~concept", "+concept", "concept.", "tracker"))),
         *("concept=emoji/fox_and_car", f"concept.name='{NAMED}'", "metric=[erasure]", "method=none", "anchor=concept"),
         *("tracker=jsonl", f"concept.several.fox.prompts_csv='{sentences}'", f"root={tmp_path}/out"),
-        *("sample.near=1", "batch=50"),
+        *(f"~concept.several.{one}.{what}" for one in ("fox", "car") for what in ("keep", "near", "evaluate_cross")),
+        *(f"+concept.several.{one}.keep={{wolf: a wolf}}" for one in ("fox", "car")),
     ]
     assert cli.command([*words]) is None
     main([*words, f"--to={tmp_path}/paper"])

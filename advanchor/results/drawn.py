@@ -20,20 +20,20 @@ from advanchor.run import digest_of, edit_of
 from advanchor.shown import asked_under
 from advanchor.store import read_tensors
 
-HEADS = ("set", "drawn by", "prompt", "of", "label", "kept", "seed", "runs")
+HEADS = ("set", "drawn by", "prompt", "of", "label", "kept", "seed", "shot", "runs")
 BOTH, UNEDITED = "edited and unedited model", "unedited model"
 
 
 def drawn(runs: Sequence[Finished]) -> str:
     """A line for each image, as CSV; runs are named, or "all" of them. `of` is the sentence that an attack words
-    otherwise: an image's noise is that of its seed and this sentence.
+    otherwise: an image's noise is that of its seed and this sentence; `shot` tells its shots at one image apart.
     """
     found: dict[tuple[str, ...], dict[str, None]] = {}
     for one in runs:
         for name, by, prompts in sets(one):
             for p in prompts:
-                says = p.says if isinstance(p, Shot) else ""
-                line = (name, by, says or p.text, p.text if says else "", p.label, p.kept, str(p.seed))
+                says, tag = (p.says, p.tag) if isinstance(p, Shot) else ("", "")
+                line = (name, by, says or p.text, p.text if says else "", p.label, p.kept, str(p.seed), tag)
                 found.setdefault(line, {})[one.result["run"]] = None
     every = dict.fromkeys(one.result["run"] for one in runs)
     out = io.StringIO()
