@@ -16,8 +16,9 @@ from advanchor.results.collection import Finished, collected, collection, comman
 from advanchor.results.drawn import drawn
 from advanchor.results.forms import clean, floating
 from advanchor.results.methods import either, methods
+from advanchor.results.published import beside, published
 from advanchor.results.sweep import Sweep, read
-from advanchor.results.tables import beside, body, every_mark, leave_out, notes, parted, published
+from advanchor.results.tables import body, every_mark, known, leave_out, notes, parted
 from advanchor.store import finish, part_of
 
 HELP = """\
@@ -83,11 +84,7 @@ def report(overrides: Sequence[str], to: Path) -> tuple[list[Finished], Sweep, s
     with new_folder(to) as part:
         sweep, cfg = read(overrides)
         leave_out(sweep, cfg.table)
-        if unknown := [name for name in cfg.table.cells if name not in sweep.scores]:
-            raise BadInput(
-                f"no run of this sweep has the score '{unknown[0]}': correct table.cells, or add the metric that gives "
-                f"it; there are {', '.join(sorted(sweep.scores)) or 'none'}."
-            )
+        known(sweep, cfg.table)
         runs = collected(overrides)
         for name in ("tables", "figures"):
             (part / name).mkdir()
@@ -99,7 +96,8 @@ def report(overrides: Sequence[str], to: Path) -> tuple[list[Finished], Sweep, s
         (part / "results.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False))
         (part / "checklist.md").write_text(checklist(runs, whole["missing"]), encoding="utf-8")
         (part / "prompts.csv").write_text(drawn(runs), encoding="utf-8")
-        commits = either(one.result["environment"]["commit"] or "unknown" for one in runs)
+        environments = [one.result["environment"] for one in runs]
+        commits = either(f"{e['commit'] or 'unknown'}{' with changed files' * e['dirty']}" for e in environments)
         said = README.format(
             found=len(runs),
             wanted=whole["wanted"],

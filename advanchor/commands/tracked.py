@@ -13,14 +13,17 @@ from omegaconf import DictConfig, OmegaConf
 from advanchor.build import build
 from advanchor.core import BadInput
 from advanchor.identity import key, run_id
+from advanchor.protocols import Tracker
+from advanchor.results import figures, tables
 from advanchor.run import finished
 from advanchor.store import lock, read_json, write_json
 
 log = logging.getLogger(__name__)
+KEPT = "sweep.json"  # which table the tracker has, and where
 
 
 @runtime_checkable
-class Gathering(Protocol):
+class Gathering(Tracker, Protocol):
     """A tracker that keeps a sweep's table (a line for every score) and figures, in a run that it has started; it asks
     for them only if it will.
     """
@@ -52,7 +55,7 @@ def named(configs: Sequence[DictConfig]) -> str:
 
 def gathered(overrides: Sequence[str], configs: Sequence[DictConfig]) -> None:
     """Log a sweep's table and figures as one run of the tracker, in the group of its runs, if all are finished and
-    that table is not there yet.
+    that table is not there yet. The runs are there, whatever becomes of it.
     """
     tracker = configs[0].tracker.copy()
     if len(configs) < 2 or "job_type" not in tracker:
@@ -61,28 +64,31 @@ def gathered(overrides: Sequence[str], configs: Sequence[DictConfig]) -> None:
     made = build(tracker, "tracker")
     if not isinstance(made, Gathering) or not all(finished(cfg) for cfg in configs):
         return
-    from advanchor.results import figures, tables
-
-    name = named(configs)
-    folder = Path(configs[0].root) / "sweeps" / name
+    folder = Path(configs[0].root) / "sweeps" / named(configs)
     lines = json.loads(tables.table(overrides, "json"))["scores"]
-    with lock(folder / ".lock"):
-        kept = folder / "sweep.json"
-        if kept.exists() and read_json(kept)["table"] == key(lines):
-            return
+    try:
+        if not there(folder, lines):
+            with lock(folder / ".lock"):
+                if not there(folder, lines):  # nor has another process made it meanwhile
+                    made.start(folder.name, {"words": [*overrides], "runs": [run_id(cfg) for cfg in configs]}, folder)
+                    made.sweep(lambda: (lines, painted(overrides, folder / "figures")))
+                    where = made.finish({}, None, False)
+                    if not where.startswith("not logged"):
+                        log.info("the sweep's table at the tracker: %s", where)
+                        write_json(folder / KEPT, {"table": key(lines), "tracker": where})
+    except OSError as error:
+        log.warning("The sweep's table is not at the tracker: %s cannot be written (%s).", folder, error.strerror)
 
-        def make() -> tuple[list[dict[str, Any]], list[Path]]:
-            shown = [o for o in overrides if not o.lstrip("+").startswith("table.cells=")]
-            try:
-                figures.main([*shown, f"--to={folder / 'figures'}"])
-            except BadInput as error:
-                log.info("no figures for the tracker: %s", error)
-            return lines, sorted((folder / "figures").glob("*.png"))
 
-        words = [o for o in overrides if not o.startswith("root=")]
-        made.start(name, {"words": words, "runs": [run_id(cfg) for cfg in configs]}, folder)  # type: ignore[attr-defined]
-        made.sweep(make)
-        where = made.finish({}, None, False)  # type: ignore[attr-defined]
-        if not where.startswith("not logged"):
-            log.info("the sweep's table at the tracker: %s", where)
-            write_json(kept, {"table": key(lines), "tracker": where})
+def there(folder: Path, lines: Sequence[dict[str, Any]]) -> bool:
+    """Has the tracker this table?"""
+    return (folder / KEPT).exists() and read_json(folder / KEPT)["table"] == key(lines)
+
+
+def painted(overrides: Sequence[str], folder: Path) -> list[Path]:
+    """The sweep's figures, or none where they cannot be drawn, which is said."""
+    try:
+        figures.main([*(o for o in overrides if not o.lstrip("+").startswith("table.cells=")), f"--to={folder}"])
+    except BadInput as error:
+        log.info("no figures for the tracker: %s", error)
+    return sorted(folder.glob("*.png"))

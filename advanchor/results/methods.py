@@ -120,7 +120,8 @@ def settings(common: Settings) -> dict[str, str]:
     groups: dict[str, list[str]] = {}
     for name, values in common.items():
         group, _, leaf = name.partition(".")
-        groups.setdefault(group, []).append(f"{leaf} = {either(values)}" if leaf else either(values))
+        said = either(values)
+        groups.setdefault(group, []).append(f"{leaf} = {said}" if leaf not in ("", said) else said)
     return {group: "; ".join(said) for group, said in groups.items() if group != "seed"}
 
 
@@ -136,7 +137,7 @@ def concepts(runs: Sequence[Finished], form: str) -> str:
     """A table of what is erased, and how many prompts and images it is measured on."""
     heads = ["concept", "kind", "phrase", "superclass", *(f"{said}: prompts / images" for said in SETS.values())]
     lines = []
-    for one in {one.result["config"]["concept"]["name"]: one for one in runs}.values():
+    for one in {json.dumps(one.result["config"]["concept"]): one for one in runs}.values():
         concept = one.result["config"]["concept"]
         for part in concept.get("several", {"": concept}).values():
             own = {**one.prompts, "erase": [p for p in one.prompts["erase"] if p.label == part["name"]]}

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -24,7 +23,8 @@ from advanchor.intervals import ahead
 from advanchor.report import ARROW
 from advanchor.results.differences import NOTE, chosen, differences
 from advanchor.results.forms import FORMS, SEVERAL, STYLE, clean, laid, long
-from advanchor.results.sweep import Place, Sweep, read, shortest
+from advanchor.results.published import beside, published
+from advanchor.results.sweep import Place, Sweep, read
 from advanchor.units import SPREAD
 
 HELP = """\
@@ -63,11 +63,7 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
     sweep, cfg = read(overrides)
     spec = cfg.table
     leave_out(sweep, spec)
-    if sweep.scores and (unknown := [name for name in spec.cells if name not in sweep.scores]):
-        raise BadInput(
-            f"no run of this sweep has the score '{unknown[0]}': correct table.cells, or add the metric that gives it; "
-            f"there are {', '.join(sorted(sweep.scores))}."
-        )
+    known(sweep, spec)
     if strict and sweep.missing:
         raise BadInput(
             f"{len(sweep.missing)} of {sweep.runs} runs are missing; the first is made by `{sweep.missing[0]}`."
@@ -119,16 +115,6 @@ def body(
     return laid(form, [clean(form, head) for head in heads], lines, len(spec.rows))
 
 
-def beside(paper: Sequence[Mapping[str, Any]], form: str) -> str:
-    """Published numbers and ours, as `published` has them."""
-    lines = []
-    for entry in paper:
-        difference = "—" if entry["difference"] is None else f"{entry['difference']:+.3f}"
-        line = [entry["place"], f"{entry['paper']:.3f}", entry["ours"], difference]
-        lines.append([clean(form, one) for one in line])
-    return laid(form, ["", "paper", "ours", "difference"], lines, 1)
-
-
 def leave_out(sweep: Sweep, spec: DictConfig) -> None:
     """Of the scores that a table shows unless told otherwise, leave out those that no run of the sweep has: sentences
     need not name anything else than the concept, and a metric need not be asked for.
@@ -137,6 +123,15 @@ def leave_out(sweep: Sweep, spec: DictConfig) -> None:
     if spec.cells == usual and sweep.scores & {*usual}:
         spec.cells = [name for name in usual if name in sweep.scores]
         sweep.cells = {place: cell for place, cell in sweep.cells.items() if place[2] in spec.cells}
+
+
+def known(sweep: Sweep, spec: DictConfig) -> None:
+    """Raise BadInput if a table shows a score that no run has."""
+    if sweep.scores and (unknown := [name for name in spec.cells if name not in sweep.scores]):
+        raise BadInput(
+            f"no run of this sweep has the score '{unknown[0]}': correct table.cells, or add the metric that gives it; "
+            f"there are {', '.join(sorted(sweep.scores))}."
+        )
 
 
 def notes(sweep: Sweep, spec: DictConfig, against: str = "", bounded: bool = False) -> list[str]:
@@ -199,44 +194,6 @@ def marked(sweep: Sweep, column: tuple[str, ...], name: str) -> dict[Place, str]
             break
         marks[found[i][0]] = mark
     return marks
-
-
-def published(sweep: Sweep, cfg: DictConfig) -> list[dict[str, Any]]:
-    """The experiment's `paper` block beside our numbers, for the places that this table has: what the source says, what
-    was measured, and the difference.
-
-    Raises:
-        BadInput: the block is incomplete, or names a score that the table does not have.
-    """
-    found: list[dict[str, Any]] = []
-    for entry in cfg.paper.get("values", []):
-        if (
-            not isinstance(entry, DictConfig)
-            or {*entry} != {"row", "column", "score", "value"}
-            or isinstance(entry.value, bool)
-            or not isinstance(entry.value, int | float)
-            or "source" not in cfg.paper
-        ):
-            raise BadInput(
-                "paper needs a source and values such as "
-                "{row: [ac, empty], column: [fox], score: erasure/hit, value: 0.1}: correct the experiment."
-            )
-        if entry.score not in cfg.table.cells:
-            raise BadInput(
-                f"paper.values names the score {entry.score}, which is not in table.cells: correct the experiment."
-            )
-        place: Place = (tuple(map(shortest, entry.row)), tuple(map(shortest, entry.column)), str(entry.score))
-        if cell := sweep.cells.get(place):
-            ours = cell.mean
-            found.append(
-                {
-                    "place": " / ".join([*place[0], *place[1], place[2]]),
-                    "paper": float(entry.value),
-                    "ours": cell.text(),
-                    "difference": None if ours is None else ours - entry.value,
-                }
-            )
-    return found
 
 
 def parted(command: str, args: Sequence[str], known: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -161,7 +161,11 @@ class WandB:
         """A sweep's table, a line for every score, and its figures; asked for only if they are kept."""
         if self._run is None:  # type: ignore[attr-defined]
             return
-        lines, figures = make()
+        try:
+            lines, figures = make()
+        except Exception as error:
+            log.warning("The sweep's table could not be made (%s).", _line(error))
+            return
 
         def send(run: Any) -> None:
             import wandb
