@@ -150,7 +150,7 @@ def test_methods_name_every_setting_with_its_value_and_what_rows_differ_in(root:
     assert dict(re.findall(r"(\w+) = ([^;]+?)(?:;|\.$)", said)) == {n: v.lower() for n, v in settings.items()}
     differing = text.partition("The settings that differ between rows.")[2]
     assert re.search(r"\| ac / superclass \| superclass \|.*\n\| ac / empty \| empty \|", differing)
-    assert "4 erasures are behind 4 runs, with the seeds 0, 1." in text
+    assert "4 erasures are behind 4 runs; seeds: 0, 1." in text
     for code in {
         score["code"] for score in json.loads((whole / "results.json").read_text())["runs"][0]["scores"].values()
     }:

@@ -41,7 +41,7 @@ def methods(runs: Sequence[Finished], form: str) -> str:
         f"{halves}. The unedited model draws the same prompts and seeds."
     )
     edits = len({one.result["artifacts"]["edit"] for one in runs})
-    erasing = [f"{edits} erasures are behind {len(runs)} runs, with the seeds {listed(seeds(runs))}."]
+    erasing = [f"{edits} erasures are behind {len(runs)} runs; seeds: {listed(seeds(runs))}."]
     erasing += [f"The {group} in all rows: {said}." for group, said in settings(common).items()]
     parts: dict[str, list[str]] = {
         "Model and images": [clean(form, images)],
