@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -82,13 +82,7 @@ class Assault:
         """
         drawn = key(self.weights, self.name, self.sample.looks, self.model.made_by)
         place = self.folder / "samples" / f"chance-{drawn}"
-        count: dict[tuple[str, int], int] = {}
-        prompts = []
-        for shots in self.shots():
-            last = max((s.dose for s in shots.shots if s.dose is not None), default=None)
-            for shot in (s for s in shots.shots if s.dose == last):
-                n = count[shot.text, shot.seed] = count.get((shot.text, shot.seed), -1) + 1
-                prompts.append(Prompt(shot.text, seed_of(shot.seed, n), shot.head, shot.label))
+        prompts = chances([shots.shots for shots in self.shots()])
         with self.model.edited(self.edit):
             paint = partial(self.model.draw, **self.sample.looks)
             return self.seen(draw(paint, prompts, place, batch=self.batch, label="chance"))
@@ -140,21 +134,34 @@ class Assault:
 
     def shots(self) -> list[Shots]:
         """What the attack leaves, batch by batch."""
-        found, seen = [], key(self.weights, self.settings, self.target, self.sample.looks, self.made_by)
-        edit = {name: tensor.to(self.model.device) for name, tensor in self.edit.items()}
-        for part in self.concept.parts:
+        found, edit = [], {name: tensor.to(self.model.device) for name, tensor in self.edit.items()}
+        for part, some, name in self.batches():
             victim = Victim(self.model, edit, part, self.sample)
-            own = [p for p in self.prompts() if p.label == part.name]
+
+            def make(folder: Path, victim: Victim = victim, some: Sequence[Prompt] = some) -> None:
+                write(self.attack.shots(victim, some), folder)
+
+            found.append(read(cached(self.folder / "attacks", name, make)))
+        return found
+
+    def batches(self) -> Iterator[tuple[Concept, list[Prompt], str]]:
+        """The images that are attacked together, of one concept, and what the folder of their shots is called."""
+        seen, attacked = key(self.weights, self.settings, self.target, self.sample.looks, self.made_by), self.prompts()
+        for part in self.concept.parts:
+            own = [p for p in attacked if p.label == part.name]
             size = self.attack.batch or max(1, len(own))
             for i in range(0, len(own), size):
                 some = own[i : i + size]
+                yield part, some, f"{seen}-{key([[p.text, p.seed] for p in some])}"
 
-                def make(folder: Path, victim: Victim = victim, some: Sequence[Prompt] = some) -> None:
-                    write(self.attack.shots(victim, some), folder)
+    def left(self) -> list[list[Shot]]:
+        """The shots of each batch that is in the store; nothing is searched, and no model is needed.
 
-                name = f"{seen}-{key([[p.text, p.seed] for p in some])}"
-                found.append(read(cached(self.folder / "attacks", name, make)))
-        return found
+        Raises:
+            BadInput: a file is damaged.
+        """
+        places = [self.folder / "attacks" / name for _, _, name in self.batches()]
+        return [[Shot(**one) for one in read_json(at / "shots.json")["shots"]] for at in places if at.exists()]
 
     def painter(self, shots: Shots) -> Callable[[Sequence[Prompt]], list[Image]]:
         """Draws shots of one kind: all of them have an embedding of their own, or none; and so with starts and the
@@ -184,6 +191,20 @@ class Assault:
     def said(self, shot: Shot) -> Prompt:
         """What noise and generators of a shot come from: its text and seed."""
         return Prompt(shot.text, shot.seed, shot.head, shot.label)
+
+
+def chances(each: Sequence[Sequence[Shot]]) -> list[Prompt]:
+    """The random draws that the shots of each batch are held against: as many of each attacked image's own sentence as
+    there are shots at it, at its last dose.
+    """
+    count: dict[tuple[str, int], int] = {}
+    prompts = []
+    for shots in each:
+        last = max((s.dose for s in shots if s.dose is not None), default=None)
+        for shot in (s for s in shots if s.dose == last):
+            n = count[shot.text, shot.seed] = count.get((shot.text, shot.seed), -1) + 1
+            prompts.append(Prompt(shot.text, seed_of(shot.seed, n), shot.head, shot.label))
+    return prompts
 
 
 def never(folder: str) -> Edit:

@@ -189,6 +189,7 @@ def sweep_of(
         BadInput: the table cannot be laid out as the config says, or `root` cannot be written.
     """
     from advanchor.commands.budgets import ascending
+    from advanchor.commands.tracked import gathered, grouped
     from advanchor.compose import folders
     from advanchor.results import tables
     from advanchor.results.progress import shown
@@ -198,12 +199,14 @@ def sweep_of(
     check(configs[0].table, configs)
     places, failed = folders(configs), dict[Path, str]()
     complete = [bool(finished(cfg)) for cfg in configs]
-    order = ascending(configs, complete)
+    order, group = ascending(configs, complete), grouped(configs)
     if not all(complete):
         writable(Path(configs[0].root))
     with shown(places):
         if by != "basic" and not all(complete):
-            if why := launched(overrides, str(configs[0].root), max(cfg.get("longest") or 0 for cfg in configs)):
+            own = [f"tracker.group={group}"] if group else []
+            longest = max(cfg.get("longest") or 0 for cfg in configs)
+            if why := launched([*overrides, *own], str(configs[0].root), longest):
                 failed[Path(configs[0].root)] = why
         else:
             one_by_one(runs, configs, places, failed, complete, order)
@@ -215,6 +218,8 @@ def sweep_of(
             print(f"\n{tables.table(overrides)}\n")
         except BadInput as error:  # the runs are there, whatever keeps them from standing side by side
             print(f"\nno table: {error}\n")
+        else:
+            gathered(overrides, configs)
         print(f"advanchor table {shlex.join(again(overrides))}".rstrip())
     return said(failed)
 

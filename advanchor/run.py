@@ -232,7 +232,7 @@ def run(cfg: DictConfig, out: Path, words: Sequence[str] = ()) -> dict[str, Any]
             "artifacts": {name: str(at.relative_to(root)) for name, at in artifacts.items()},
         }
         if isinstance(tracker, Showing):
-            tracker.page(partial(one_run, cfg, result, words))
+            tracker.show(partial(one_run, cfg, result, words))
         failed = False
     finally:
         shown_at = tracker.finish(scores, picture, failed)

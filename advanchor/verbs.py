@@ -13,4 +13,5 @@ VERBS = {
     "export": "advanchor.commands.export",
     "doctor": "advanchor.commands.doctor",
     "gallery": "advanchor.commands.gallery",
+    "report": "advanchor.commands.report",
 }

@@ -395,7 +395,7 @@ def test_a_tracker_that_shows_nothing_asks_for_no_page(tmp_path: Path, caplog: p
     caplog.set_level(logging.INFO)
     quiet = WandB(name="wandb", project="p", group="g", job_type="j", mode="disabled")
     quiet.start("one", {}, tmp_path)
-    quiet.page(lambda: pytest.fail("made"))
+    quiet.show(lambda: pytest.fail("made"))
     assert not isinstance(object(), pages.Showing)
     assert isinstance(tracker(), pages.Showing)
 

@@ -64,6 +64,8 @@ def test_checking_an_option_of_any_kind_imports_nothing_heavy(tmp_path: Path) ->
         (["table", "--help"], "--format"),
         (["gallery", "--help"], "--to=<page.html>"),
         (["gallery", "model=random", "--to=page.html"], "makes it."),
+        (["report", "--help"], "--to=<folder>"),
+        (["report", "model=random", "--to=paper"], "makes it."),
         (["concept=emoji/foxx"], "did you mean emoji/fox?"),
         (["method.lr=-1"], "method.lr=-1 will not do"),
         (["table", "concept=emoji/foxx"], "did you mean emoji/fox?"),
@@ -73,7 +75,7 @@ def test_checking_an_option_of_any_kind_imports_nothing_heavy(tmp_path: Path) ->
 )
 def test_a_command_that_runs_nothing_imports_nothing_heavy(words: list[str], said: str, tmp_path: Path) -> None:
     found, printed = imported(COMMAND, *words, cwd=tmp_path)
-    assert found <= ({"numpy"} if {"table", "gallery"} & {*words} else set())
+    assert found <= ({"numpy"} if {"table", "gallery", "report"} & {*words} else set())
     assert said in printed
 
 
@@ -90,6 +92,12 @@ def test_a_finished_run_is_printed_again_without_torch_and_so_is_a_table(finishe
     found, printed = imported(COMMAND, "table", *SMALL, "seed=0,1,2", cwd=finished)
     assert found == {"numpy", "scipy"}  # Student's t of its intervals
     assert "3 of 3 runs" in printed
+
+
+def test_a_report_is_written_without_torch(finished: Path) -> None:
+    found, printed = imported(COMMAND, "report", *SMALL, "seed=0,1,2", "--to=paper", cwd=finished)
+    assert found == {"numpy", "scipy", "matplotlib", "PIL"}  # its figures
+    assert "wrote paper: 3 of 3 runs" in printed
 
 
 def test_a_run_says_what_it_is_and_where_it_goes_before_torch_is_imported(tmp_path: Path) -> None:

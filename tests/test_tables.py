@@ -415,6 +415,17 @@ def test_the_labels_of_every_figure_of_few_and_of_many_rows_are_inside_it_and_no
     ]  # fmt: skip
 
 
+def test_a_trade_off_in_which_no_row_has_runs_in_every_column_is_not_drawn_empty() -> None:
+    rows, columns = [("ac", "superclass"), ("ac", "empty")], [("fox",), ("car",)]
+
+    def drawn(there: list[tuple[str, ...]]) -> list[str]:
+        cells = {(row, c, n): Cell([Value(0.5, 0, *c)]) for row in rows for c in there for n in points.BEFORE}
+        return [name for name, *_ in plots.figures(Sweep(rows, columns, cells, 4, [], {}, scores={*points.BEFORE}))]
+
+    assert drawn(columns)[0] == "trade-off"
+    assert "trade-off" not in drawn(columns[:1])
+
+
 def test_a_cell_knows_its_means_by_concept() -> None:
     one = Cell(
         [

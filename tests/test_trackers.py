@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -13,9 +14,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from advanchor import cli
 from advanchor.build import build
+from advanchor.commands.tracked import grouped, named
 from advanchor.compose import compose
 from advanchor.core import BadInput
+from advanchor.identity import run_id
 from advanchor.trackers.jsonl import JsonLines
 from advanchor.trackers.wandb import MODES, UNREACHED, WandB
 
@@ -210,3 +214,114 @@ def test_a_folder_that_cannot_be_written_costs_no_run(tmp_path: Path, caplog: py
     assert tracker.finish({}, None, failed=False) == "not logged"
     assert len(caplog.records) == 1
     assert "the run goes on without it" in caplog.text
+
+
+# --- a sweep ------------------------------------------------------------------------------------------------------
+
+SMALL = ["model=random", "tracker=wandb", "tracker.page=false", "sample.erase=1", "sample.keep=1", "sample.near=1"]
+SMALL += ["sample.steps=1", "metric=[erasure]", "method=none", "anchor=concept", "concept.evaluate=['a {}']"]
+SMALL += ["concept.evaluate_cross=[]"]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What W&B is told, in the place of its client: each run's settings, its logs, and `page` where one was made."""
+    found: list[Any] = []
+
+    class Run:
+        offline, dir, summary = True, "x/files", dict[str, Any]()
+
+        def __init__(self, **settings: Any) -> None:
+            self.id = settings["id"]
+            self.logged: dict[str, Any] = {}
+            found.append((settings, self.logged))
+
+        def define_metric(self, *_: Any, **__: Any) -> None: ...
+
+        def log(self, what: dict[str, Any]) -> None:
+            self.logged |= what
+
+        def finish(self, exit_code: int) -> None: ...
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr("wandb.init", lambda **settings: Run(**settings))
+    monkeypatch.setattr("wandb.Table", lambda columns, data: (columns, data))
+    monkeypatch.setattr("wandb.Image", lambda file: Path(file).name)
+    monkeypatch.setattr("advanchor.results.figures.painted", lambda _, folder: (folder / "trade-off.png").touch() or [])
+    return found
+
+
+def test_the_runs_of_a_sweep_share_a_group_and_its_table_is_logged_in_it_once(told: list[Any], tmp_path: Path) -> None:
+    words = ["-m", *SMALL, "seed=0,1", f"root={tmp_path}"]
+    assert cli.command(words) is None
+    (group,) = {settings["group"] for settings, _ in told}
+    assert re.fullmatch(r"sweep-[0-9a-f]{12}", group)
+    assert [settings["job_type"] for settings, _ in told] == ["none", "none", "sweep"]
+    settings, logged = told[-1]
+    assert settings["id"] == group
+    columns, data = logged["table"]
+    assert {line[columns.index("score")] for line in data} == {"erasure/hit", "keep/hit"}
+    assert all(line[columns.index("seeds")] == 2 for line in data)
+    assert logged["figures/trade-off"] == "trade-off.png"
+    assert cli.command(words) is None
+    assert cli.command([*words[:-2], "seed=1,0", words[-1]]) is None  # the same sweep in other words
+    assert len(told) == 3
+
+
+def test_a_sweep_that_is_not_finished_is_not_logged_and_one_with_another_table_goes_to_the_same_run(
+    told: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*SMALL, f"root={tmp_path}"]
+    with monkeypatch.context() as patch:
+        patch.setattr("advanchor.trackers.wandb.WandB.start", lambda *_: 1 / 0)
+        assert cli.command(["-m", *words, "seed=0,1"]) is not None
+    assert cli.command([*words, "seed=0"]) is None
+    assert told[-1][0]["group"] == "base"  # a run alone
+    assert cli.command(["-m", *words, "seed=0,1"]) is None
+    assert cli.command(["-m", *words, "seed=0,1", "table.cells=[erasure/hit]"]) is None
+    sweeps = [settings["id"] for settings, _ in told if settings["job_type"] == "sweep"]
+    assert len(sweeps) == 2
+    assert len({*sweeps}) == 1
+
+
+def test_a_group_that_the_command_or_an_experiment_names_stays_and_none_renames_a_run() -> None:
+    def sweep(*words: str) -> list[Any]:
+        return [compose([*SMALL, *words, f"seed={seed}"]) for seed in (0, 1)]
+
+    for words, group in ((["tracker.group=mine"], "mine"), (["study=trial"], "trial")):
+        configs = sweep(*words)
+        assert grouped(configs) == ""
+        assert {cfg.tracker.group for cfg in configs} == {group}
+    configs, names = sweep(), [run_id(cfg) for cfg in sweep()]
+    assert grouped(configs) == configs[0].tracker.group == named(configs[::-1])
+    assert [run_id(cfg) for cfg in configs] == names
+    assert grouped(sweep()[:1]) == ""
+    assert grouped([compose([*SMALL[:1], "tracker=none", f"seed={seed}"]) for seed in (0, 1)]) == ""
+
+
+def test_a_table_that_is_logged_offline_lies_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
+    tracker = wandb_tracker()
+    (tmp_path / "out").mkdir()
+    tracker.start("sweep-x", {}, tmp_path / "out")
+    tracker.sweep(lambda: ([{"score": "a", "low": None}, {"score": "b", "low": 0.5}], []))
+    where = Path(tracker.finish({}, None, failed=False))
+    assert where.is_relative_to(tmp_path / "out")
+    assert list(where.rglob("table_*.table.json"))
+    assert not list((tmp_path / "home").rglob("staging/*"))
+    assert "WANDB_DATA_DIR" not in os.environ
+
+
+def test_the_page_of_pictures_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert compose(["model=random", "tracker=wandb"]).tracker.page is True
+    for page in (True, False):
+        made: list[str] = []
+        (tmp_path / str(page)).mkdir()
+        tracker = wandb_tracker(page=page)
+        tracker.start(f"run-{page}", {}, tmp_path / str(page))
+        tracker.show(lambda made=made: made.append("page") or "<html>")
+        tracker.finish({}, None, failed=False)
+        assert made == ["page"] * page

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import advanchor
+from advanchor.commands.folder import new_folder
 from advanchor.compose import compose, expand
 from advanchor.core import BadInput
 from advanchor.exchange.card import card, shared
@@ -50,16 +49,9 @@ def export(result: dict[str, Any], to: Path, form: str = "folder", config_dir: s
 
     if form not in SHOWN:
         raise BadInput(f"--as={form} is no form of a model: take one of {', '.join(SHOWN)}.")
-    if to.exists():
-        raise BadInput(f"{to} is there already, and nothing is written over: name another folder.")
-    model, edit = advanchor.load(result, config_dir)
-    changed = {**saving.whole(model, edit), **{n: t for n, t in edit.items() if n.startswith("text_encoder")}}
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
-    except OSError as error:
-        raise BadInput(f"{to} cannot be written ({error.strerror}): name another folder.") from None
-    try:
+    with new_folder(to) as part:
+        model, edit = advanchor.load(result, config_dir)
+        changed = {**saving.whole(model, edit), **{n: t for n, t in edit.items() if n.startswith("text_encoder")}}
         {"folder": saving.pipeline, "tensors": saving.tensors, "lora": saving.lora}[form](model, edit, part)
         scores, result = result["scores"], shared(result)
         measured = "\n".join([*lines_of(scores, result["config"]["concept"]["name"]), *attacks_of(scores)])
@@ -68,10 +60,6 @@ def export(result: dict[str, Any], to: Path, form: str = "folder", config_dir: s
         said = card({**result, "changed": counted}, measured, SHOWN[form].replace("{without}", without))
         (part / "README.md").write_text(said)
         write_json(part / "result.json", result)
-        part.chmod(0o755)
-        part.rename(to)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return to
 
 

@@ -20,6 +20,7 @@ advanchor gate key=value ... gate=strict are finished runs good enough? exit cod
 advanchor tune key=value ...             a search for settings; `advanchor tune --help`
 advanchor export key=value --to=<folder> a finished run's model, for others; `advanchor export --help`
 advanchor gallery key=value --to=<page>  a finished run's or sweep's pictures as a page; `advanchor gallery --help`
+advanchor report key=value --to=<folder> what a paper needs of a sweep, in one folder; `advanchor report --help`
 advanchor doctor key=value ...           what is here, what is missing, what a run would take
 advanchor --config-dir=<folder> ...      with options of your own beside these, in a folder laid out like conf/
 advanchor --cfg job key=value ...        every setting of a run, without running

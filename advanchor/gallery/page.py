@@ -39,7 +39,7 @@ FILTERS = {
 class Showing(Protocol):
     """A tracker that shows a run's page too; it asks for it only if it will."""
 
-    def page(self, make: Callable[[], str]) -> None: ...
+    def show(self, make: Callable[[], str]) -> None: ...
 
 
 def page(subjects: Sequence[Subject], title: str, overview: dict[str, Any] | None = None) -> str:

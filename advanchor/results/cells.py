@@ -108,15 +108,18 @@ class Cell:
                 each.setdefault(label, []).append(value)
         return {label: statistics.mean(values) for label, values in each.items()}
 
-    def text(self) -> str:
+    def text(self, bounded: bool = False) -> str:
         """Mean and standard deviation of several seeds, or the one value and its interval; of a sweep that is not
         finished also how many of its runs that is.
+
+        Args:
+            bounded: the interval of several seeds too, instead of their deviation.
         """
         if self.mean is None:
             return "—"
         seeds, bounds = self.seeds, self.bounds
         some = f" ({len(self.runs)} of {self.wanted} runs)" if len(self.runs) < self.wanted else ""
-        if len(seeds) > 1:
+        if len(seeds) > 1 and not bounded:
             return f"{three(self.mean)} ± {three(statistics.stdev(seeds))}{some}"
         return three(self.mean) + (f" [{three(bounds[0])}, {three(bounds[1])}]" if bounds else "") + some
 

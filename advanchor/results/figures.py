@@ -3,7 +3,7 @@
     advanchor plot experiment=methods --to=docs/results/methods
 
 trade-off.*        erased against kept hit rate, and against content where it was measured, a point for each row of the
-                   table; the front that no other row beats
+                   table that has runs in every column; the front that no other row beats
 similarity.*       the anchor's cosine to its concept against the kept hit rate, a point for each cell
 lacking.*          how often the unedited model draws the concept under the anchor against the erased hit rate
 settings.*         erased and kept hit rate against the value of each setting that a sweep varies alone
@@ -139,7 +139,11 @@ def figures(sweep: Sweep) -> list[Figure]:
     bands, panels = math.ceil(columns / ABREAST), len(varied(sweep))
     lines = rows * len({(column, run.concept) for (_, column, _), cell in sweep.cells.items() for run in cell.runs})
     width = 12 if CONTENT in sweep.scores else 7.5
-    found: list[Figure] = [("trade-off", partial(trade_off, sweep=sweep), (width, legend))]
+    found: list[Figure] = []
+    if any(
+        all(mean(sweep, row, c, n) is not None for c in sweep.columns for n in (ERASED, KEPT)) for row in sweep.rows
+    ):
+        found.append(("trade-off", partial(trade_off, sweep=sweep), (width, legend)))
     for name, x, y in (("similarity", COSINE, KEPT), ("lacking", DRAWN, ERASED)):
         if any(mean(sweep, row, column, x) is not None for row in sweep.rows for column in sweep.columns):
             found.append((name, partial(scatter, sweep=sweep, x=x, y=y), (7.5, legend)))

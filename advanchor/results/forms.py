@@ -47,6 +47,14 @@ def latex(heads: Sequence[str], lines: Sequence[Sequence[str]], names: int) -> s
     return "\n".join([begin, "\\toprule", rows[0], "\\midrule", *rows[1:], "\\bottomrule", "\\end{tabular}"])
 
 
+def floating(form: str, table: str, caption: str, label: str = "") -> str:
+    """A table with its caption, all of it clean text, in markdown or latex."""
+    if form == "latex":
+        named = f"\n\\label{{{label}}}" if label else ""
+        return f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}{named}\n{table}\n\\end{{table}}"
+    return f"{caption}\n\n{table}"
+
+
 def long(sweep: Sweep, spec: Any, form: str, paper: Sequence[Mapping[str, Any]], marks: Mapping[Place, str]) -> str:
     """A line for every score: where it stands, mean, standard deviation over seeds, 95 % interval with the degrees of
     freedom of its parts, mark, counts, direction and what made it.

@@ -19,8 +19,8 @@ from advanchor.gallery.subject import subject
 from advanchor.identity import key, run_id
 from advanchor.report import ARROW
 from advanchor.results.points import CONTENT, ERASED, KEPT
-from advanchor.results.sweep import Place, Sweep, label, read, scores
-from advanchor.results.tables import leave_out, marked, notes
+from advanchor.results.sweep import Sweep, label, read, scores
+from advanchor.results.tables import every_mark, leave_out, notes
 from advanchor.run import result_in
 from advanchor.units import prompts_of
 
@@ -113,10 +113,7 @@ def laid_out(
 ) -> dict[str, Any]:
     """The sweep's table: heads, and of each row its names, its cells with their marks, and its runs."""
     spec = first.table
-    marks: dict[Place, str] = {}
-    for column in sweep.columns:
-        for name in spec.cells:
-            marks |= marked(sweep, column, name)
+    marks = every_mark(sweep, spec)
     better = {name: cell.better for (_, _, name), cell in sweep.cells.items() if cell.better}
     where = [(column, name) for column in sweep.columns for name in spec.cells]
     heads = [" ".join([*column, name, ARROW.get(better.get(name, ""), "")]).strip() for column, name in where]

@@ -12,9 +12,8 @@ than all but that; every row needs the same several seeds (intervals.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,8 +22,9 @@ from advanchor.core import BadInput
 from advanchor.intervals import ahead
 from advanchor.report import ARROW
 from advanchor.results.differences import NOTE, chosen, differences
-from advanchor.results.forms import FORMS, STYLE, clean, laid, long
-from advanchor.results.sweep import Place, Sweep, read, shortest
+from advanchor.results.forms import FORMS, SEVERAL, STYLE, clean, laid, long
+from advanchor.results.published import beside, published
+from advanchor.results.sweep import Place, Sweep, read
 from advanchor.units import SPREAD
 
 HELP = """\
@@ -63,11 +63,7 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
     sweep, cfg = read(overrides)
     spec = cfg.table
     leave_out(sweep, spec)
-    if sweep.scores and (unknown := [name for name in spec.cells if name not in sweep.scores]):
-        raise BadInput(
-            f"no run of this sweep has the score '{unknown[0]}': correct table.cells, or add the metric that gives it; "
-            f"there are {', '.join(sorted(sweep.scores))}."
-        )
+    known(sweep, spec)
     if strict and sweep.missing:
         raise BadInput(
             f"{len(sweep.missing)} of {sweep.runs} runs are missing; the first is made by `{sweep.missing[0]}`."
@@ -81,12 +77,25 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
     if against and form in ("csv", "json"):
         raise BadInput(f"--against has no --format={form}: csv and json have every score, take markdown or latex.")
     paper = published(sweep, cfg)
-    marks = dict[Place, str]()
-    for column in sweep.columns:
-        for name in spec.cells:
-            marks |= marked(sweep, column, name)
+    marks = every_mark(sweep, spec)
     if form in ("csv", "json"):
         return long(sweep, spec, form, paper, marks)
+    page = [body(sweep, spec, form, marks, against), ""]
+    sign = "% " if form == "latex" else ""
+    page += [sign + note for note in notes(sweep, spec, against)]
+    if paper and not against:
+        page += ["", f"{sign}Published in {' '.join(str(cfg.paper.source).split())}:", "", beside(paper, form)]
+    return "\n".join(page)
+
+
+def body(
+    sweep: Sweep, spec: DictConfig, form: str, marks: Mapping[Place, str], against: str = "", bounded: bool = False
+) -> str:
+    """The lines of a table, in markdown or latex.
+
+    Args:
+        bounded: an interval in every cell that has one, instead of the standard deviation over seeds.
+    """
     better = {name: cell.better for (_, _, name), cell in sweep.cells.items() if cell.better}
     heads = list(spec.rows)
     for column in sweep.columns:
@@ -100,21 +109,10 @@ def table(overrides: Sequence[str], form: str = "markdown", strict: bool = False
     for row in sweep.rows if not against else ():
         line = [clean(form, one) for one in row]
         for place in ((row, column, name) for column in sweep.columns for name in spec.cells):
-            text = sweep.cells[place].text() if place in sweep.cells else "—"
+            text = sweep.cells[place].text(bounded) if place in sweep.cells else "—"
             line.append(STYLE[form][marks.get(place, "")](clean(form, text)))
         lines.append(line)
-    sign = "% " if form == "latex" else ""
-    page = [laid(form, [clean(form, head) for head in heads], lines, len(spec.rows)), ""]
-    page += [sign + note for note in notes(sweep, spec, against)]
-    if paper and not against:
-        beside = []
-        for entry in paper:
-            difference = "—" if entry["difference"] is None else f"{entry['difference']:+.3f}"
-            line = [entry["place"], f"{entry['paper']:.3f}", entry["ours"], difference]
-            beside.append([clean(form, one) for one in line])
-        page += ["", f"{sign}Published in {' '.join(str(cfg.paper.source).split())}:", ""]
-        page.append(laid(form, ["", "paper", "ours", "difference"], beside, 1))
-    return "\n".join(page)
+    return laid(form, [clean(form, head) for head in heads], lines, len(spec.rows))
 
 
 def leave_out(sweep: Sweep, spec: DictConfig) -> None:
@@ -127,9 +125,21 @@ def leave_out(sweep: Sweep, spec: DictConfig) -> None:
         sweep.cells = {place: cell for place, cell in sweep.cells.items() if place[2] in spec.cells}
 
 
-def notes(sweep: Sweep, spec: DictConfig, against: str = "") -> list[str]:
+def known(sweep: Sweep, spec: DictConfig) -> None:
+    """Raise BadInput if a table shows a score that no run has."""
+    if sweep.scores and (unknown := [name for name in spec.cells if name not in sweep.scores]):
+        raise BadInput(
+            f"no run of this sweep has the score '{unknown[0]}': correct table.cells, or add the metric that gives it; "
+            f"there are {', '.join(sorted(sweep.scores))}."
+        )
+
+
+def notes(sweep: Sweep, spec: DictConfig, against: str = "", bounded: bool = False) -> list[str]:
     """What stands below a table: how much of it is there, of how many images and by which code, and what its intervals
     are over.
+
+    Args:
+        bounded: as `body`.
     """
     counts = []
     for name in spec.cells:
@@ -148,8 +158,17 @@ def notes(sweep: Sweep, spec: DictConfig, against: str = "") -> list[str]:
     if len(sweep.rows) > 1 and any(len(cell.seeds) == 1 and cell.better for cell in sweep.cells.values()):
         found.append("Nothing is marked best or second where a row has one seed.")
     if any(len(cell.seeds) > 1 for cell in sweep.cells.values()):
-        found.append("± is the standard deviation over seeds.")
+        found.append(SEVERAL if bounded else "± is the standard deviation over seeds.")
     return found
+
+
+def every_mark(sweep: Sweep, spec: DictConfig) -> dict[Place, str]:
+    """Best and second of all columns."""
+    marks = dict[Place, str]()
+    for column in sweep.columns:
+        for name in spec.cells:
+            marks |= marked(sweep, column, name)
+    return marks
 
 
 def marked(sweep: Sweep, column: tuple[str, ...], name: str) -> dict[Place, str]:
@@ -175,44 +194,6 @@ def marked(sweep: Sweep, column: tuple[str, ...], name: str) -> dict[Place, str]
             break
         marks[found[i][0]] = mark
     return marks
-
-
-def published(sweep: Sweep, cfg: DictConfig) -> list[dict[str, Any]]:
-    """The experiment's `paper` block beside our numbers, for the places that this table has: what the source says, what
-    was measured, and the difference.
-
-    Raises:
-        BadInput: the block is incomplete, or names a score that the table does not have.
-    """
-    found: list[dict[str, Any]] = []
-    for entry in cfg.paper.get("values", []):
-        if (
-            not isinstance(entry, DictConfig)
-            or {*entry} != {"row", "column", "score", "value"}
-            or isinstance(entry.value, bool)
-            or not isinstance(entry.value, int | float)
-            or "source" not in cfg.paper
-        ):
-            raise BadInput(
-                "paper needs a source and values such as "
-                "{row: [ac, empty], column: [fox], score: erasure/hit, value: 0.1}: correct the experiment."
-            )
-        if entry.score not in cfg.table.cells:
-            raise BadInput(
-                f"paper.values names the score {entry.score}, which is not in table.cells: correct the experiment."
-            )
-        place: Place = (tuple(map(shortest, entry.row)), tuple(map(shortest, entry.column)), str(entry.score))
-        if cell := sweep.cells.get(place):
-            ours = cell.mean
-            found.append(
-                {
-                    "place": " / ".join([*place[0], *place[1], place[2]]),
-                    "paper": float(entry.value),
-                    "ours": cell.text(),
-                    "difference": None if ours is None else ours - entry.value,
-                }
-            )
-    return found
 
 
 def parted(command: str, args: Sequence[str], known: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -34,9 +34,10 @@ class WandB:
 
     Attributes:
         project, group: where the run appears; job_type is the method's name. Of group and job_type the first 128
-            characters count.
+            characters count. The runs of a sweep share a group (commands/tracked.py).
         mode: auto decides as above; WANDB_MODE in the environment wins over auto.
         wait: seconds for the server to answer, at the start and for what is left to upload at the end.
+        page: make the run's page of pictures (`advanchor gallery`) and keep it as an artifact; it takes seconds.
     """
 
     name: str
@@ -45,6 +46,7 @@ class WandB:
     job_type: str
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     wait: Rate = 15.0
+    page: bool = True
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[^/\\#?%:]{1,128}", self.project) or not self.project.strip():
@@ -131,12 +133,12 @@ class WandB:
     def log(self, step: int, **scalars: float) -> None:
         self._try(lambda run: run.log({"train_step": step, **scalars}))
 
-    def page(self, make: Callable[[], str]) -> None:
+    def show(self, make: Callable[[], str]) -> None:
         """The run's page of pictures as its artifact. A page that cannot be made is said and costs no run.
 
         It lies with what W&B keeps of the run, which takes it from there, also later, when the run is synchronised.
         """
-        if self._run is None:  # type: ignore[attr-defined]
+        if self._run is None or not self.page:  # type: ignore[attr-defined]
             return
         try:
             html = make()
@@ -154,6 +156,28 @@ class WandB:
             run.log_artifact(artifact)
 
         self._try(send)
+
+    def sweep(self, make: Callable[[], tuple[list[dict[str, Any]], list[Path]]]) -> None:
+        """A sweep's table, a line for every score, and its figures; asked for only if they are kept."""
+        if self._run is None:  # type: ignore[attr-defined]
+            return
+        try:
+            lines, figures = make()
+        except Exception as error:
+            log.warning("The sweep's table could not be made (%s).", _line(error))
+            return
+
+        def send(run: Any) -> None:
+            import wandb
+
+            table = wandb.Table(columns=list(lines[0]), data=[list(line.values()) for line in lines])
+            run.log({"table": table, **{f"figures/{file.stem}": wandb.Image(str(file)) for file in figures}})
+
+        if ours := "WANDB_DATA_DIR" not in os.environ:  # a copy of the table would lie in the home folder
+            os.environ["WANDB_DATA_DIR"] = str(Path(self._run.dir).parent / "data")  # type: ignore[attr-defined]
+        self._try(send)
+        if ours:
+            os.environ.pop("WANDB_DATA_DIR")
 
     def finish(self, scores: Scores, grid: Path | None, failed: bool) -> str:
         """Scores into the summary, the grid as an image; returns where the run is, or why it is nowhere."""

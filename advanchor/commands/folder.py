@@ -1,0 +1,33 @@
+"""A new folder for others to read: complete or not there, and nothing is written over."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from advanchor.core import BadInput
+
+
+@contextmanager
+def new_folder(to: Path) -> Iterator[Path]:
+    """A folder beside `to` that gets its name at the end of the block, and is gone if the block fails.
+
+    Raises:
+        BadInput: `to` is there already, or cannot be written.
+    """
+    if to.exists():
+        raise BadInput(f"{to} is there already, and nothing is written over: name another folder.")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
+    except OSError as error:
+        raise BadInput(f"{to} cannot be written ({error.strerror}): name another folder.") from None
+    try:
+        yield part
+        part.chmod(0o755)
+        part.rename(to)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
