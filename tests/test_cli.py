@@ -527,7 +527,7 @@ def test_every_error_of_a_run_becomes_one_sentence_with_its_remedy(
             )
         raise error
 
-    monkeypatch.setattr("advanchor.run.run", fail)
+    monkeypatch.setattr("advanchor.stages.carry_out", fail)
     said = cli.command([*SMALL, f"root={tmp_path}"])
     assert said is not None
     assert ERRORS[error] in said
