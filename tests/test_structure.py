@@ -26,6 +26,7 @@ LAYERS = (
     ("run",),
     ("compose",),
     ("results",),
+    ("audit",),
     ("commands",),
     ("cli",),
 )
