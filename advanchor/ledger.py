@@ -215,7 +215,7 @@ def ended(root: Path, runs: dict[str, dict[str, Any]], done: dict[str, str], ear
     if untold := [run for run in there if run not in runs and run not in earlier]:
         said.wrong += [f"run {run} has a result.json, and no line tells of it" for run in untold]
     if old := [run for run in earlier if run in there and run not in done]:
-        said.notes.append(f"{len(old)} results are older than the log, which says nothing of them")
+        said.notes.append(f"results older than the log, of which it says nothing: {len(old)}")
 
 
 def settled(root: Path) -> bytes:

@@ -25,11 +25,12 @@ def weights_in(folder: Path, result: dict[str, Any], config_dir: str | None = No
     found = weights_of(folder) if folder.is_dir() else []
     if not found:
         raise BadInput(f"--model={folder} holds no weights: name a folder that `advanchor export` wrote.")
+    place = folder / saving.LORA if (folder / saving.LORA).exists() else folder
     model, edit = advanchor.load(result, config_dir)
     frozen = {**model.weights("full"), **model.weights("text_encoder")}
     ours, theirs = (
         {**saving.whole(model, one), **{name: t for name, t in one.items() if name.startswith("text_encoder")}}
-        for one in (edit, released.read(folder, model))
+        for one in (edit, released.read(place, model))
     )
     for name in sorted({*ours, *theirs}):
         mine, other = (one.get(name, frozen[name]).detach().cpu().to(frozen[name].dtype) for one in (ours, theirs))

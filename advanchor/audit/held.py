@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from advanchor.audit import seal
+from advanchor.audit.drawn import PROMPTS, asked, counted
 from advanchor.audit.page import page
-from advanchor.audit.statement import EDIT, PAGE, PREDICATE, STATEMENT, TYPE, weights_of
+from advanchor.audit.statement import EDIT, PAGE, PREDICATE, STATEMENT, TYPE, limits, weights_of
 from advanchor.core import BadInput
 from advanchor.identity import key
 from advanchor.provenance import code
+from advanchor.units import with_interval
 
 NEEDED: dict[str, type] = {  # of a predicate, what the checks and the page look at
     **dict.fromkeys(("run", "concept", "anchor", "method", "page", "pictures", "result"), str),
@@ -74,8 +76,12 @@ def wrong(folder: Path, said: Mapping[str, Any]) -> list[str]:
         found.append(f"{STATEMENT}: its scores are of another edit than its subject")
     try:
         found += [*of_result(folder, predicate), *of_metrics(folder, predicate)]
-        if predicate["page"] == code("advanchor.audit.page") and (folder / PAGE).read_text() != page(predicate):
-            found.append(f"{PAGE} does not say what {STATEMENT} says")
+        if predicate["page"] == code("advanchor.audit.page"):  # otherwise it may have been worded otherwise
+            drawn = sum(predicate["prompts"]["count"].values())
+            if predicate["does_not_show"] != limits(drawn, sorted(predicate["attacks"])):
+                found.append(f"{STATEMENT}: what it does not show was reworded")
+            if (folder / PAGE).read_text(encoding="utf-8") != page(predicate):
+                found.append(f"{PAGE} does not say what {STATEMENT} says")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # whatever a damaged file can raise
         found.append(f"{STATEMENT} and the other files cannot be compared ({type(error).__name__}: {error})")
     return found
@@ -96,7 +102,10 @@ def of_result(folder: Path, predicate: Mapping[str, Any]) -> list[str]:
 
 
 def of_metrics(folder: Path, predicate: Mapping[str, Any]) -> list[str]:
-    """Where the values of single pictures do not make the scores that are stated."""
+    """Where the values of single pictures do not make the scores and intervals that are stated."""
+    prompts = asked(folder)
+    if counted(prompts) != predicate["prompts"]:
+        return [f"{PROMPTS} is not the list that {STATEMENT} tells of"]
     measured: dict[str, Any] = {}
     for file in sorted((folder / "metrics").glob("*.json")):
         measured |= json.loads(file.read_bytes())
@@ -109,6 +118,10 @@ def of_metrics(folder: Path, predicate: Mapping[str, Any]) -> list[str]:
             found.append(f"metrics: {name} is not what {STATEMENT} says")
         elif (values := one.get("values")) and not math.isclose(math.fsum(values) / len(values), score["value"]):
             found.append(f"metrics: {name} is not the mean of its pictures")
+        else:
+            own = cast(dict[str, Any], with_interval(prompts, name, one))
+            if any(not math.isclose(own.get(k, 2.0), score.get(k, 2.0), rel_tol=1e-6) for k in ("low", "high")):
+                found.append(f"metrics: the interval of {name} is not that of its pictures")
     return found
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from advanchor.audit.drawn import PROMPTS
 from advanchor.audit.seal import SIGNATURE
-from advanchor.audit.statement import ANCHOR, EDIT, PROMPTS, STATEMENT
+from advanchor.audit.statement import ANCHOR, EDIT, STATEMENT
 from advanchor.report import SMEARS, number, second
 from advanchor.store import SUMS
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig
 
 from advanchor.audit import seal
+from advanchor.audit.drawn import counted
 from advanchor.audit.statement import ANCHOR, EDIT, STATEMENT
-from advanchor.build import listed
+from advanchor.build import build, listed, sample_of
 from advanchor.compose import compose, expand, read
 from advanchor.compose.writing import quoted
+from advanchor.concept import Concept, Concepts
 from advanchor.core import BadInput
 from advanchor.identity import key, plain, run_id
 from advanchor.run import called, edit_of, memo, run
@@ -79,6 +81,9 @@ def composed(said: Mapping[str, Any], root: Path, given: Sequence[str]) -> DictC
         raise BadInput(f"the record's words make the run {run_id(cfg)} here, and not {said['run']}: {where}.")
     if key(cfg.judge) != said["judge"].get("key"):
         raise BadInput(f"judge={cfg.judge.name} here is not the one of the record: say where its files lie.")
+    prompts = cast(Concept | Concepts, build(cfg.concept, "concept")).prompts(sample_of(cfg))
+    if counted(prompts) != said["prompts"]:
+        raise BadInput("the prompts of the record are not those that its settings draw: somebody made it anew.")
     measured = {name.partition("/")[2] for name in said["files"] if name.startswith("metrics/")}
     for kind, name, node in listed(cfg):
         if memo(root, said["run"], called(kind, name), node, cfg.judge, said["pictures"]).name not in measured:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from advanchor.audit.drawn import PROMPTS
 from advanchor.exchange.card import shared
 
 TYPE = "https://in-toto.io/Statement/v1"
@@ -20,7 +21,6 @@ STATEMENT = "statement.json"
 PAGE = "AUDIT.md"
 EDIT = "edit.safetensors"
 ANCHOR = "anchor.safetensors"
-PROMPTS = "prompts.csv"
 ELSEWHERE = ("root=", "longest=", "config_dir=", "gate=", "gate.", "tracker=", "tracker.")
 FOLDER = re.compile(r"(?<![\w.}/@-])(?:~?/)(?:[^\s/,'\"\]}]+/)*([^\s/,'\"\]}]+)/?")
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import json
 import shutil
 import tempfile
@@ -16,9 +13,10 @@ from omegaconf import DictConfig
 
 from advanchor import ledger
 from advanchor.audit import seal
+from advanchor.audit.drawn import PROMPTS, counted, listing
 from advanchor.audit.exported import weights_in
 from advanchor.audit.page import page
-from advanchor.audit.statement import ANCHOR, EDIT, PAGE, PROMPTS, STATEMENT, predicate, statement, weights_of
+from advanchor.audit.statement import ANCHOR, EDIT, PAGE, STATEMENT, predicate, statement, weights_of
 from advanchor.build import build, listed, sample_of
 from advanchor.compose import by_itself, compose, expand
 from advanchor.concept import Concept, Concepts
@@ -64,7 +62,8 @@ def record(
 
     Raises:
         BadInput: the run is not finished, no judge looked at it, other code made it, or it has more than the words say;
-            a file of it is damaged; the exported model is another one; the folder is there, or cannot be written; as `gated`.
+            a file of it is damaged; the exported model is another one; the folder is there, or cannot be written; or as
+            `gated`.
     """
     if to.exists():
         raise BadInput(f"{to} is there already, and nothing is written over: name another folder.")
@@ -107,13 +106,13 @@ def record(
         for file in files(cfg, result).values():
             (part / "metrics" / file.name).write_bytes(verified(file))
         (part / "grid.png").write_bytes(verified(out / "grid.png"))
-        (part / "result.json").write_text(as_json(shared(result)))
-        (part / PROMPTS).write_text(listing(prompts), newline="")
+        (part / "result.json").write_text(as_json(shared(result)), encoding="utf-8")
+        (part / PROMPTS).write_text(listing(prompts), encoding="utf-8", newline="")
         said["shown"] = pictures(prompts, {w: root / result["artifacts"][f"samples{w}"] for w in ("@base", "")}, part)
-        (part / PAGE).write_text(page(said))
+        (part / PAGE).write_text(page(said), encoding="utf-8")
         said["files"] = {name: seal.digest(part / name) for name in seal.files(part)}
         stated = statement(subjects, said)
-        (part / STATEMENT).write_text(as_json(stated))
+        (part / STATEMENT).write_text(as_json(stated), encoding="utf-8")
         if by is not None:
             seal.sign(part, by)
         (part / SUMS).write_text(seal.sums(part))
@@ -176,22 +175,6 @@ def detectors(cfg: DictConfig) -> dict[str, Any]:
         "detectors": list(judge.judges),
         "files": {f"{file.parent.name}/{file.name}": file_digest(file) for file in judge.files()},
     }
-
-
-def listing(prompts: Mapping[str, Sequence[Prompt]]) -> str:
-    """Every prompt and seed, as CSV."""
-    text = io.StringIO()
-    lines = csv.writer(text)
-    lines.writerow(("set", "prompt", "seed", "looked_for", "kind", "kept"))
-    for name, group in prompts.items():
-        lines.writerows((name, p.text, p.seed, p.label, p.head, p.kept) for p in group)
-    return text.getvalue()
-
-
-def counted(prompts: Mapping[str, Sequence[Prompt]]) -> dict[str, Any]:
-    """How many there are of each set, and the digest of their list."""
-    digest = hashlib.sha256(listing(prompts).encode()).hexdigest()
-    return {"file": PROMPTS, "sha256": digest, "count": {name: len(group) for name, group in prompts.items()}}
 
 
 def pictures(prompts: Mapping[str, Sequence[Prompt]], folders: Mapping[str, Path], part: Path) -> list[dict[str, str]]:
