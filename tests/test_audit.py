@@ -157,6 +157,12 @@ def test_a_file_too_few_or_too_many_is_found_and_so_is_a_link(record: Path) -> N
         ("AUDIT.md", "This is a record, not a certificate", "This is a certificate", "AUDIT.md is not the file that"),
         ("statement.json", "This is no certificate", "This is a certificate", "what it does not show was reworded"),
         ("statement.json", '"concept": "fox"', '"concept": "wolf"', "AUDIT.md does not say what statement.json says"),
+        (
+            "statement.json",
+            "pass  found, resnet: 0.0",
+            "pass  found, resnet: 1.0",
+            "the gate does not say that of these",
+        ),
         ("statement.json", '"better": "lower"', '"better": "higher"', "is not what statement.json says"),
     ],
 )

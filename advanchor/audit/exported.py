@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import advanchor
+from advanchor.audit.made_of import weights_of
 from advanchor.audit.seal import digest
-from advanchor.audit.statement import weights_of
 from advanchor.core import BadInput
 
 

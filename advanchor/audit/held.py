@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from omegaconf import OmegaConf
+
 from advanchor.audit import seal
 from advanchor.audit.drawn import PROMPTS, asked, counted
+from advanchor.audit.made_of import weights_of
 from advanchor.audit.page import page
-from advanchor.audit.statement import EDIT, PAGE, PREDICATE, STATEMENT, TYPE, limits, weights_of
+from advanchor.audit.statement import EDIT, PAGE, PREDICATE, STATEMENT, TYPE, limits
 from advanchor.core import BadInput
+from advanchor.criteria import gate_of, judged
 from advanchor.identity import key
 from advanchor.provenance import code
 from advanchor.units import with_interval
@@ -82,7 +86,14 @@ def wrong(folder: Path, said: Mapping[str, Any]) -> list[str]:
                 found.append(f"{STATEMENT}: what it does not show was reworded")
             if (folder / PAGE).read_text(encoding="utf-8") != page(predicate):
                 found.append(f"{PAGE} does not say what {STATEMENT} says")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # whatever a damaged file can raise
+    except (
+        BadInput,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:  # whatever a damaged file can raise
         found.append(f"{STATEMENT} and the other files cannot be compared ({type(error).__name__}: {error})")
     return found
 
@@ -122,6 +133,13 @@ def of_metrics(folder: Path, predicate: Mapping[str, Any]) -> list[str]:
             own = cast(dict[str, Any], with_interval(prompts, name, one))
             if any(not math.isclose(own.get(k, 2.0), score.get(k, 2.0), rel_tol=1e-6) for k in ("low", "high")):
                 found.append(f"metrics: the interval of {name} is not that of its pictures")
+    gate = predicate["gate"]
+    if gate["asked"]:
+        asked_for = gate_of(OmegaConf.create(gate["limits"]))
+        detectors = predicate["judge"]["detectors"]
+        verdicts = judged(asked_for, measured, prompts, detectors, list(predicate["config"].get("attack", {})))
+        if [str(one) for one in verdicts] != gate["lines"] or all(one.passed for one in verdicts) != gate["passed"]:
+            found.append(f"{STATEMENT}: the gate does not say that of these pictures")
     return found
 
 

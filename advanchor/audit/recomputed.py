@@ -11,18 +11,20 @@ from omegaconf import DictConfig
 
 from advanchor.audit import seal
 from advanchor.audit.drawn import counted
+from advanchor.audit.made_of import detectors, original
 from advanchor.audit.statement import ANCHOR, EDIT, STATEMENT
 from advanchor.build import build, listed, sample_of
 from advanchor.compose import compose, expand, read
 from advanchor.compose.writing import quoted
 from advanchor.concept import Concept, Concepts
 from advanchor.core import BadInput
-from advanchor.identity import key, plain, run_id
+from advanchor.identity import plain, run_id
 from advanchor.run import called, edit_of, memo, run
 from advanchor.store import cached, finish, part_of, read_json, write_json
 
 MARK = "recompute"  # in a root that only the record of this digest is measured again under
 PICTURES = 2  # of a mean, how many may have come out otherwise where rounding differs
+CODE = ("commit", "dirty")  # of an environment; which code made what is told more closely
 SHARE = 0.05  # of a number that is no mean of pictures, such as FID
 
 
@@ -75,12 +77,12 @@ def composed(said: Mapping[str, Any], root: Path, given: Sequence[str]) -> DictC
         raise BadInput(f"these words are a sweep of {len(runs)} runs, and a record is of one: name one value for each.")
     cfg = compose(runs[0])
     where = "say where they lie, such as model.path=<folder>"
-    if key(cfg.model) != said["model"]["key"]:
+    if original(cfg) != said["model"]:
         raise BadInput(f"the weights of model={cfg.model.name} here are not those of the record: {where}.")
     if run_id(cfg) != said["run"]:
         raise BadInput(f"the record's words make the run {run_id(cfg)} here, and not {said['run']}: {where}.")
-    if key(cfg.judge) != said["judge"].get("key"):
-        raise BadInput(f"judge={cfg.judge.name} here is not the one of the record: say where its files lie.")
+    if detectors(cfg) != said["judge"]:
+        raise BadInput(f"judge={cfg.judge.name} here is not made of the record's files: say where its files lie.")
     prompts = cast(Concept | Concepts, build(cfg.concept, "concept")).prompts(sample_of(cfg))
     if counted(prompts) != said["prompts"]:
         raise BadInput("the prompts of the record are not those that its settings draw: somebody made it anew.")
@@ -100,7 +102,7 @@ def differing(folder: Path, said: Mapping[str, Any], result: Mapping[str, Any]) 
     otherwise, and a picture on the edge is judged otherwise: of a mean of pictures PICTURES of them may have changed
     from one end of what was measured to the other, and any other number by SHARE of itself.
     """
-    same = alike(said, result)
+    same = not otherwise(said, result)
     values: dict[str, Sequence[float]] = {}
     for file in sorted((folder / "metrics").glob("*.json")):
         values |= {name: one["values"] for name, one in json.loads(file.read_bytes()).items() if one.get("values")}
@@ -125,9 +127,10 @@ def tolerance(score: Mapping[str, Any], values: Sequence[float]) -> float:
     return SHARE * abs(float(score["value"]))
 
 
-def alike(said: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
-    """Were both made by the same versions and code on the same kind of machine?"""
-    machines = [{k: v for k, v in one["environment"].items() if k not in ("commit", "dirty")} for one in (said, result)]
+def otherwise(said: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    """What of versions, machine and code is not the same, so that numbers may be rounded or measured otherwise."""
+    was, now = said["environment"], result["environment"]
+    found = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name) and name not in CODE]
     codes = [{name: score.get("code") for name, score in one["scores"].items()} for one in (said, result)]
-    drawn = [one["pictures"] for one in (said, result)]
-    return all(one == other for one, other in (machines, codes, drawn))
+    found += ["code of the pictures"] if said["pictures"] != result["pictures"] else []
+    return found + (["code of the scores"] if codes[0] != codes[1] else [])

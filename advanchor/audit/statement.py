@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from advanchor.audit.drawn import PROMPTS
@@ -117,12 +116,9 @@ def limits(pictures: int, attacks: Sequence[str]) -> list[str]:
         "Of the concepts that should stay, only those in the list of prompts were looked at.",
         f"The edit can help to find or to restore the concept. Whoever has {EDIT} and the original model sees which "
         "weights changed, and so where the concept sat, the more plainly the fewer changed.",
+        "It does not show what else was run and is not told here. The log of the runs, audit.jsonl, has each that "
+        "began.",
         "Digests show that a file is the same as when the record was made. They do not show that the numbers are true: "
         "`advanchor verify --recompute` measures again. Whoever rewrites every file, SHA256SUMS too, is found by the "
         "signature or by a copy of SHA256SUMS' digest that lies elsewhere, and by nothing else.",
     ]
-
-
-def weights_of(folder: Path) -> list[Path]:
-    """The files with weights in a model's folder, or the file that it is."""
-    return sorted(folder.rglob("*.safetensors")) if folder.is_dir() else [folder]

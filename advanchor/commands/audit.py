@@ -15,18 +15,17 @@ from advanchor import ledger
 from advanchor.audit import seal
 from advanchor.audit.drawn import PROMPTS, counted, listing
 from advanchor.audit.exported import weights_in
+from advanchor.audit.made_of import detectors, original
 from advanchor.audit.page import page
-from advanchor.audit.statement import ANCHOR, EDIT, PAGE, STATEMENT, predicate, statement, weights_of
+from advanchor.audit.statement import ANCHOR, EDIT, PAGE, STATEMENT, predicate, statement
 from advanchor.build import build, listed, sample_of
 from advanchor.compose import by_itself, compose, expand
 from advanchor.concept import Concept, Concepts
 from advanchor.core import BadInput
 from advanchor.criteria import LIMITS
 from advanchor.exchange.card import shared
-from advanchor.hub import place
-from advanchor.identity import contents, file_digest, key, plain, run_id
+from advanchor.identity import plain, run_id
 from advanchor.prompts import Prompt
-from advanchor.protocols import Judge
 from advanchor.provenance import code
 from advanchor.report import spread
 from advanchor.results.gate import files, fresh, gated, whole
@@ -89,7 +88,7 @@ def record(
                 result,
                 words,
                 {name: score for one in measured.values() for name, score in one.items()},
-                original(cfg, result),
+                original(cfg),
                 detectors(cfg),
                 counted(prompts),
                 limits,
@@ -151,29 +150,6 @@ def asked(cfg: DictConfig, words: Sequence[str]) -> dict[str, Any]:
         "limits": plain(cfg.gate),
         "passed": all(one.passed for one in verdicts),
         "lines": [str(one) for one in verdicts],
-    }
-
-
-def original(cfg: DictConfig, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Which weights were edited: the digest by which a run knows them, that of their folder, and each file's."""
-    at = cfg.model.get("path")
-    said = {"name": str(cfg.model.name), "key": result["weights"], "contents": "", "files": {}}
-    if at is None:  # made of a seed
-        return said
-    folder = place(str(at))
-    above = folder if folder.is_dir() else folder.parent
-    each = {file.relative_to(above).as_posix(): file_digest(file) for file in weights_of(folder)}
-    return {**said, "contents": contents(str(at)), "files": each}
-
-
-def detectors(cfg: DictConfig) -> dict[str, Any]:
-    """Who judged: the judge's name, its detectors, and the files that it is made of."""
-    judge = cast(Judge, build(cfg.judge, "judge"))
-    return {
-        "name": judge.name,
-        "key": key(cfg.judge),
-        "detectors": list(judge.judges),
-        "files": {f"{file.parent.name}/{file.name}": file_digest(file) for file in judge.files()},
     }
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from advanchor import ledger
 from advanchor.audit import held, seal
-from advanchor.audit.statement import STATEMENT
+from advanchor.audit.statement import PAGE, STATEMENT
 from advanchor.compose.overrides import parsed
 from advanchor.core import BadInput
+from advanchor.provenance import code
 from advanchor.results.tables import parted
 from advanchor.store import SUMS
 from advanchor.verbs import is_place
@@ -75,6 +76,8 @@ def record_of(folder: Path, flags: dict[str, str], given: Sequence[str], root: P
             raise
         said = None
         wrong.append(str(error))
+    if said is not None and said["predicate"]["page"] != code("advanchor.audit.page"):
+        notes.append(f"{PAGE} was written by other code than this, so its wording was not compared with {STATEMENT}")
     signed = (folder / seal.SIGNATURE).exists()
     if "--key" in flags:
         if why := seal.forged(folder, Path(flags["--key"]).expanduser()):
@@ -84,7 +87,7 @@ def record_of(folder: Path, flags: dict[str, str], given: Sequence[str], root: P
     elif signed:
         notes.append(f"{seal.SIGNATURE} was not checked: say whose it must be, --key=<public.pem>")
     else:
-        notes.append(f"not signed: beside a copy of {SUMS}' digest it shows whether somebody rewrote all of it")
+        notes.append(f"not signed: only a copy of {SUMS}' digest that lies elsewhere shows whether all was made anew")
     if said is not None and "--model" in flags:
         wrong += held.other_weights(Path(flags["--model"]).expanduser(), said)
     elif said is not None and len(said["subjects"]) > 1:
@@ -104,14 +107,14 @@ def remeasured(
     folder: Path, said: Mapping[str, Any], given: Sequence[str], root: Path | None
 ) -> tuple[list[str], list[str]]:
     """Scores that do not come out again as they must, and what else is to be said."""
-    from advanchor.audit.recomputed import again, alike, differing
+    from advanchor.audit.recomputed import again, differing, otherwise
 
     rest = [w for w in given if not w.startswith("root=")]
-    with tempfile.TemporaryDirectory(prefix="advanchor-") as other:
-        result = again(folder, said, root or Path(other) / "root", rest)
+    with tempfile.TemporaryDirectory(prefix="advanchor-") as place:
+        result = again(folder, said, root or Path(place) / "root", rest)
     found = list(differing(folder, said, result))
-    same = alike(said, result)
-    how = "on the same versions and kind of machine" if same else "on other versions or another kind of machine"
+    other = otherwise(said, result)
+    how = f"with another {', '.join(other)}" if other else "on the same versions and kind of machine"
     scores = len(result["scores"])
     notes = [
         f"measured again {how}: {scores - len(found)} of {scores} scores are the same; the training was not repeated"
