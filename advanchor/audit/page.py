@@ -120,7 +120,8 @@ def page(said: Mapping[str, Any]) -> str:
     """Args: said: the predicate of a statement, without the digests of the record's files."""
     concept, judge = said["concept"], said["judge"]
     environment = said["environment"]
-    judges = f"Here `{judge['name']}` has {len(judge['detectors'])}: {', '.join(judge['detectors'])}."
+    names = ", ".join(judge["detectors"])
+    judges = f"Here there are {len(judge['detectors'])} of different build, of the set `{judge['name']}`: {names}."
     made = {
         "original model": f"`{said['model']['name']}`, weights {said['model']['contents'] or said['model']['key']}",
         "method, anchor, seed": f"{said['method']}, {said['anchor']}, {said['seed']}",
@@ -170,7 +171,7 @@ def rows(said: Mapping[str, Any]) -> Iterator[str]:
                 yield f"| {title.format(said['concept'])} | {judge} | {score['n']} | {was} | {now} |"
     if max((scores[name]["value"] for name in SMEARED if name in scores), default=0.0) > SMEARS:
         yield ""
-        yield "**Many of these pictures show nothing any more: look at them. A model that draws smears is broken.**"
+        yield "**Many pictures that were asked for it show nothing: look at them. What draws smears is broken.**"
 
 
 def attacked(said: Mapping[str, Any]) -> Iterator[str]:

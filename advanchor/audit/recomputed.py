@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,7 @@ from advanchor.store import cached, finish, part_of, read_json, write_json
 MARK = "recompute"  # in a root that only the record of this digest is measured again under
 PICTURES = 2  # of a mean, how many may have come out otherwise where rounding differs
 CODE = ("commit", "dirty")  # of an environment; which code made what is told more closely
+ROUNDING = 1e-9  # of itself, on the same machine: threads add up in another order
 SHARE = 0.05  # of a number that is no mean of pictures, such as FID
 
 
@@ -98,9 +100,9 @@ def composed(said: Mapping[str, Any], root: Path, given: Sequence[str]) -> DictC
 def differing(folder: Path, said: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
     """Of each score that did not come out as stated: may that be, and the sentence.
 
-    On the same versions and kind of machine, by the same code, nothing may differ. Elsewhere numbers are rounded
-    otherwise, and a picture on the edge is judged otherwise: of a mean of pictures PICTURES of them may have changed
-    from one end of what was measured to the other, and any other number by SHARE of itself.
+    On the same versions and kind of machine, by the same code, nothing may differ by more than ROUNDING of itself.
+    Elsewhere pictures are rounded otherwise, and one on the edge is judged otherwise: of a mean of pictures PICTURES of
+    them may have changed from one end of what was measured to the other, and any other number by SHARE of itself.
     """
     same = not otherwise(said, result)
     values: dict[str, Sequence[float]] = {}
@@ -112,12 +114,11 @@ def differing(folder: Path, said: Mapping[str, Any], result: Mapping[str, Any]) 
             yield False, f"{name} is {'not stated' if old is None else 'stated, and was not measured again'}"
         elif old["n"] != new["n"]:
             yield False, f"{name} is of {old['n']} pictures, and of {new['n']} when measured again"
-        elif old["value"] != new["value"]:
+        elif not math.isclose(old["value"], new["value"], rel_tol=ROUNDING):
             allowed = 0.0 if same else tolerance(old, values.get(name, ()))
             off = abs(old["value"] - new["value"])
             reach = "nothing may differ" if same else f"{allowed:.3g} may"
-            what = f"{name} is {old['value']:.6g}, and {new['value']:.6g} when measured again: {reach}"
-            yield off <= allowed, what
+            yield off <= allowed, f"{name} is {old['value']:.9g}, and {new['value']:.9g} when measured again: {reach}"
 
 
 def tolerance(score: Mapping[str, Any], values: Sequence[float]) -> float:
@@ -128,9 +129,10 @@ def tolerance(score: Mapping[str, Any], values: Sequence[float]) -> float:
 
 
 def otherwise(said: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    """What of versions, machine and code is not the same, so that numbers may be rounded or measured otherwise."""
+    """What of versions, machine, batches and code is not the same, so that numbers may be rounded otherwise."""
     was, now = said["environment"], result["environment"]
     found = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name) and name not in CODE]
+    found += [name for name in ("batch", "lean") if said["config"].get(name) != result["config"].get(name)]
     codes = [{name: score.get("code") for name, score in one["scores"].items()} for one in (said, result)]
     found += ["code of the pictures"] if said["pictures"] != result["pictures"] else []
     return found + (["code of the scores"] if codes[0] != codes[1] else [])
