@@ -15,6 +15,7 @@ import advanchor
 from advanchor import cli, provenance
 from advanchor.audit import held, seal
 from advanchor.audit.drawn import asked
+from advanchor.audit.exported import weights_in
 from advanchor.audit.page import page
 from advanchor.audit.recomputed import differing, tolerance
 from advanchor.audit.statement import command, limits
@@ -367,6 +368,21 @@ def test_a_damaged_statement_gets_a_sentence_that_says_how(
     (record / SUMS).write_text(seal.sums(record))
     with pytest.raises(BadInput, match=why):
         found(record)
+
+
+def test_an_exported_model_in_any_form_is_told_from_another_runs(
+    base: Path, tiny: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    first, second = (
+        read_json(base / "runs" / run_id(compose(WORDS)) / "result.json"),
+        tiny("method=spm", "method.lr=1e-1"),
+    )
+    for form, own, other in (("folder", first, second), ("lora", second, first)):
+        to = export(own, tmp_path / form, form)
+        assert {f"{form}/{file.relative_to(to)}" for file in to.rglob("*.safetensors")} == weights_in(to, own).keys()
+        with pytest.raises(BadInput, match="is not the model of this run"):
+            weights_in(to, other)
 
 
 def test_another_exported_model_than_the_records_is_found(base: Path, record: Path, tmp_path: Path) -> None:

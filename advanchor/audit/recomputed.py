@@ -79,7 +79,8 @@ def composed(said: Mapping[str, Any], root: Path, given: Sequence[str]) -> DictC
         raise BadInput(f"these words are a sweep of {len(runs)} runs, and a record is of one: name one value for each.")
     cfg = compose(runs[0])
     where = "say where they lie, such as model.path=<folder>"
-    if original(cfg) != said["model"]:
+    here = original(cfg)
+    if any(here[one] != said["model"].get(one) for one in ("name", "key", "contents")):  # files may lie beside them
         raise BadInput(f"the weights of model={cfg.model.name} here are not those of the record: {where}.")
     if run_id(cfg) != said["run"]:
         raise BadInput(f"the record's words make the run {run_id(cfg)} here, and not {said['run']}: {where}.")
