@@ -31,9 +31,9 @@ def erase(*overrides: str, config_dir: str | Path | None = None) -> dict[str, An
     Raises:
         BadInput: a mistake in the overrides, in one sentence.
     """
+    from advanchor.commands.attempts import made
     from advanchor.compose import by_itself, compose, expand, read
     from advanchor.identity import run_id
-    from advanchor.stages import carry_out
     from advanchor.store import lock
 
     asked = read([*([f"config_dir={config_dir}"] if config_dir is not None else []), *overrides])
@@ -44,7 +44,7 @@ def erase(*overrides: str, config_dir: str | Path | None = None) -> dict[str, An
     cfg = compose(runs[0])
     out = Path(cfg.root) / run_id(cfg)
     with lock(out / ".lock"):
-        return carry_out(cfg, out, by_itself(runs[0]))
+        return made(cfg, out, by_itself(runs[0]))
 
 
 def load(result: dict[str, Any], config_dir: str | Path | None = None) -> tuple[Model, Edit]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from advanchor.commands.attempts import assisted, attempt, reason, writable
 from advanchor.commands.launch import PRINTING, launched, printed
 from advanchor.core import BadInput
-from advanchor.verbs import VERBS
+from advanchor.verbs import PLACED, VERBS, is_place
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -110,7 +110,8 @@ def by_verb(verb: str, flags: Sequence[str], words: Sequence[str]) -> str | None
     from advanchor.results.progress import speak
 
     speak(stages=verb != "tune")
-    said = importlib.import_module(VERBS[verb]).main([*flags, *read(words)])
+    places = [w for w in words if verb in PLACED and is_place(w)]
+    said = importlib.import_module(VERBS[verb]).main([*flags, *places, *read([w for w in words if w not in places])])
     text, wrong = said if isinstance(said, tuple) else (said, None)
     print(text)
     return wrong

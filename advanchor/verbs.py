@@ -4,6 +4,8 @@ A `main` returns what is printed; or, where the command can find something wrong
 (None: nothing is wrong), with which the exit code is 1.
 """
 
+from pathlib import Path
+
 VERBS = {
     "table": "advanchor.results.tables",
     "plot": "advanchor.results.figures",
@@ -14,4 +16,12 @@ VERBS = {
     "doctor": "advanchor.commands.doctor",
     "gallery": "advanchor.commands.gallery",
     "report": "advanchor.commands.report",
+    "audit": "advanchor.commands.audit",
+    "verify": "advanchor.commands.verify",
 }
+PLACED = ("verify",)  # whose first word may be a folder or a file
+
+
+def is_place(word: str) -> bool:
+    """Is this a folder or a file, and no override?"""
+    return "=" not in word or Path(word).expanduser().exists()

@@ -66,6 +66,8 @@ def test_checking_an_option_of_any_kind_imports_nothing_heavy(tmp_path: Path) ->
         (["gallery", "model=random", "--to=page.html"], "makes it."),
         (["report", "--help"], "--to=<folder>"),
         (["report", "model=random", "--to=paper"], "makes it."),
+        (["audit", "model=random", "--to=record"], "makes it."),
+        (["verify", "root=outputs"], "is not there: name a root"),
         (["concept=emoji/foxx"], "did you mean emoji/fox?"),
         (["method.lr=-1"], "method.lr=-1 will not do"),
         (["table", "concept=emoji/foxx"], "did you mean emoji/fox?"),
@@ -75,7 +77,7 @@ def test_checking_an_option_of_any_kind_imports_nothing_heavy(tmp_path: Path) ->
 )
 def test_a_command_that_runs_nothing_imports_nothing_heavy(words: list[str], said: str, tmp_path: Path) -> None:
     found, printed = imported(COMMAND, *words, cwd=tmp_path)
-    assert found <= ({"numpy"} if {"table", "gallery", "report"} & {*words} else set())
+    assert found <= ({"numpy"} if {"table", "gallery", "report", "audit", "verify"} & {*words} else set())
     assert said in printed
 
 

@@ -12,7 +12,7 @@ from advanchor.provenance import SOURCES
 LAYERS = (
     ("core", "hub", "intervals", "lazy", "provenance", "references", "torchvision_ops", "verbs"),
     ("store",),
-    ("identity", "machine"),
+    ("identity", "ledger", "machine"),
     ("trails",),
     ("naming", "prompts", "units", "concept"),
     ("images",),
@@ -27,6 +27,7 @@ LAYERS = (
     ("stages",),
     ("compose",),
     ("results",),
+    ("audit",),
     ("commands",),
     ("cli",),
 )

@@ -27,7 +27,6 @@ def attempt(cfg: DictConfig, out: Path, failed: dict[Path, str], words: Sequence
     Args:
         words: of the command that makes this run alone.
     """
-    from advanchor.stages import carry_out
     from advanchor.store import lock
 
     try:
@@ -35,7 +34,7 @@ def attempt(cfg: DictConfig, out: Path, failed: dict[Path, str], words: Sequence
             if not mine:
                 return None
             try:
-                result = carry_out(cfg, out, words)
+                result = made(cfg, out, words)
                 (out / "error.txt").unlink(missing_ok=True)
                 return result
             except Exception as error:
@@ -48,6 +47,22 @@ def attempt(cfg: DictConfig, out: Path, failed: dict[Path, str], words: Sequence
         if "report it" in failed[out]:  # its traceback has no other place
             traceback.print_exc()
     return None
+
+
+def made(cfg: DictConfig, out: Path, words: Sequence[str]) -> dict[str, Any]:
+    """The result of a run whose lock the caller holds, told in the log of its root unless there was nothing to do.
+
+    Raises:
+        BadInput: as `carry_out`.
+    """
+    from advanchor.ledger import told
+    from advanchor.run import finished
+    from advanchor.stages import carry_out
+
+    if finished(cfg, out):
+        return carry_out(cfg, out, words)
+    with told(Path(cfg.root), out, words, lambda error: reason(error, out, "where it was started")):
+        return carry_out(cfg, out, words)
 
 
 def assisted(cfg: DictConfig, out: Path) -> None:

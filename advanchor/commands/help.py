@@ -21,6 +21,8 @@ advanchor tune key=value ...             a search for settings; `advanchor tune 
 advanchor export key=value --to=<folder> a finished run's model, for others; `advanchor export --help`
 advanchor gallery key=value --to=<page>  a finished run's or sweep's pictures as a page; `advanchor gallery --help`
 advanchor report key=value --to=<folder> what a paper needs of a sweep, in one folder; `advanchor report --help`
+advanchor audit key=value --to=<folder>  a record of a finished run that others can check; `advanchor audit --help`
+advanchor verify <folder>, root=<root>   is a record, or the log of all runs, what it was? `advanchor verify --help`
 advanchor doctor key=value ...           what is here, what is missing, what a run would take
 advanchor --config-dir=<folder> ...      with options of your own beside these, in a folder laid out like conf/
 advanchor --cfg job key=value ...        every setting of a run, without running
