@@ -24,10 +24,10 @@ from advanchor.concept import Concept, Concepts
 from advanchor.core import BadInput
 from advanchor.criteria import LIMITS
 from advanchor.exchange.card import shared
+from advanchor.grids import spread
 from advanchor.identity import plain, run_id
 from advanchor.prompts import Prompt
 from advanchor.provenance import code
-from advanchor.report import spread
 from advanchor.results.gate import files, fresh, gated, whole
 from advanchor.results.tables import parted
 from advanchor.store import SUMS, read_json, verified
