@@ -127,6 +127,7 @@ def test_the_model_card_reports_what_was_measured() -> None:
         assert f"{100 * measured['rejected'][by]['phases']:.1f} %" in card
 
 
+@pytest.mark.slow  # four minutes of a core; .ci/run runs it beside the others
 def test_the_snippet_in_the_readme_erases_the_default_concept_as_the_readme_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,7 @@ def carried_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     def call(work: Callable[[Path], Any], *, through: str = "attempt") -> Any:
         words = [*WORDS, f"root={tmp_path}"]
         cfg = compose(words)
-        monkeypatch.setattr("advanchor.run.run", lambda cfg, out, words: work(out))
+        monkeypatch.setattr("advanchor.stages.carry_out", lambda cfg, out, words: work(out))
         monkeypatch.setattr("advanchor.run.finished", lambda cfg, out=None: (out / "result.json").exists())
         if through == "erase":
             return advanchor.erase(*words)
