@@ -399,3 +399,16 @@ def test_another_exported_model_than_the_records_is_found(base: Path, record: Pa
         found(record, f"--model={tmp_path / 'nowhere'}")
     with pytest.raises(BadInput, match="root=x is for --recompute"):
         found(record, "root=x")
+
+
+def test_a_record_of_ones_own_options_is_measured_again_where_they_are_named(tmp_path: Path) -> None:
+    own = tmp_path / "mine/concept"
+    own.mkdir(parents=True)
+    shutil.copy(Path(advanchor.__file__).parents[1] / "conf/concept/emoji/butterfly.yaml", own / "insect.yaml")
+    words = [*(w for w in WORDS if not w.startswith("concept=")), "concept=insect"]
+    there = [f"--config-dir={tmp_path / 'mine'}", *words, f"root={tmp_path / 'runs'}"]
+    assert cli.command(there) is None
+    assert cli.command(["audit", *there, f"--to={tmp_path / 'record'}"]) is None
+    with pytest.raises(BadInput, match="If the run had options of its own, add --config-dir="):
+        cli.command(["verify", str(tmp_path / "record"), "--recompute"])
+    assert cli.command(["verify", str(tmp_path / "record"), "--recompute", f"--config-dir={tmp_path / 'mine'}"]) is None

@@ -74,10 +74,16 @@ def composed(said: Mapping[str, Any], root: Path, given: Sequence[str]) -> DictC
     """
     names = {word.lstrip("+~").partition("=")[0] for word in given}
     words = [word for word in said["command"] if word.lstrip("+~").partition("=")[0] not in names]
-    runs = expand(read([*words, *given, "tracker=none", f"root={quoted(str(root))}"]))
-    if len(runs) != 1:
-        raise BadInput(f"these words are a sweep of {len(runs)} runs, and a record is of one: name one value for each.")
-    cfg = compose(runs[0])
+    try:
+        runs = expand(read([*words, *given, "tracker=none", f"root={quoted(str(root))}"]))
+        if len(runs) != 1:
+            what = f"these words are a sweep of {len(runs)} runs, and a record is of one"
+            raise BadInput(f"{what}: name one value for each.")
+        cfg = compose(runs[0])
+    except BadInput as error:
+        if "config_dir" in names:
+            raise
+        raise BadInput(f"{error} If the run had options of its own, add --config-dir=<their folder>.") from None
     where = "say where they lie, such as model.path=<folder>"
     here = original(cfg)
     if any(here[one] != said["model"].get(one) for one in ("name", "key", "contents")):  # files may lie beside them

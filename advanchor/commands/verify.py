@@ -28,7 +28,8 @@ advanchor verify root=<root>    the log of the runs under a root, <root>/audit.j
 
 With --recompute:
 root=<folder>                   where to; a new folder that stays. Without it one that is deleted
-model.path=<folder>             where the original weights lie, and other settings for this machine (device, batch)"""
+model.path=<folder>             where the original weights lie, and other settings for this machine (device, batch)
+--config-dir=<folder>           the options of its own that the run had"""
 
 
 def main(args: Sequence[str]) -> tuple[str, str | None]:
