@@ -555,6 +555,9 @@ def test_a_point_of_the_figure_opens_its_run_by_mouse_and_by_keyboard(browser: A
     point = second.find_element("css selector", "path")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'}); arguments[0].parentElement.focus()", point)
     second.send_keys(Keys.ENTER)
+    patience = time.monotonic() + 5  # the page opens it when the address has changed, which is after the key
+    while len(seen_by(browser, ".card")) < 2 * cards and time.monotonic() < patience:
+        time.sleep(0.05)
     assert len(seen_by(browser, ".card")) == 2 * cards
     assert complaints(browser) == []
 
