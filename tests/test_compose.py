@@ -1,5 +1,6 @@
 """A config is what Hydra makes of the overrides, however much of it was at hand already."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,22 @@ def test_values_alone_make_hydra_compose_nothing_anew() -> None:
     for seed in range(20):
         assert settings(["model=random", f"seed={seed}", "sample.steps=3"]).seed == seed
     assert made.cache_info().misses == before
+
+
+def test_the_options_of_a_large_sweep_are_composed_once_however_often_it_is_gone_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    composed_now: list[tuple[str, ...]] = []
+
+    def instead(overrides: tuple[str, ...]) -> DictConfig:
+        composed_now.append(overrides)
+        return OmegaConf.create({"hydra": {}})
+
+    monkeypatch.setattr(sys.modules["advanchor.compose.composed"], "by_hydra", instead)
+    combinations = [(f"method={i}", f"anchor={k}") for i in range(20) for k in range(20)]
+    for one in [*combinations, *combinations]:
+        made(one, ())
+    assert composed_now == combinations
 
 
 def test_a_config_of_ones_own_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
