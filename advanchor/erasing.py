@@ -12,13 +12,13 @@ from omegaconf import DictConfig
 from advanchor import stamps
 from advanchor.build import build
 from advanchor.concept import Concept, Concepts
-from advanchor.finding import conditions, described, fetch, started
+from advanchor.finding import conditions, described, fetch, started, told
 from advanchor.identity import plain
 from advanchor.lazy import torch
 from advanchor.protocols import Anchor, Edit, Method
-from advanchor.store import SUMS, cached, read_json, read_tensors, write_json, write_tensors
+from advanchor.store import SUMS, read_json, read_tensors, write_json, write_tensors
 from advanchor.trails import END, Trail, clear
-from advanchor.training.loop import REHEARSED, recorded
+from advanchor.training.loop import REHEARSED
 
 LASTING = {"edit.safetensors", "edit.json", "anchor.safetensors", "train.jsonl", SUMS}
 
@@ -35,27 +35,19 @@ def erased(
     Raises:
         BadInput: as the method and the anchor; or the edit is not finite, or damaged.
     """
-    live: list[int] = []
     method, anchor = cast(Method, build(cfg.method, "method")), cast(Anchor, build(cfg.anchor, "anchor"))
     own = stamps.erasing(model.made_by, method, anchor)
     trail = Trail.of(cfg, folder, own, str(model.device.type), torch.__version__)
 
-    def log_step(i: int, **scalars: float) -> None:
-        live.append(i)
-        track(i, **scalars)
-
-    def make(part: Path) -> None:
+    def make(part: Path, log: Callable[..., None]) -> None:
         if not (part / "edit.json").exists():
-            learn(cfg, model, concept, method, anchor, own, trail, folder.parent / "anchors" / name, part, log_step)
+            learn(cfg, model, concept, method, anchor, own, trail, folder.parent / "anchors" / name, part, log)
         trail.keep(part)
         clear(part, LASTING)  # what methods resume from; as large as the model for some
 
-    made = cached(folder, name, make)
+    made = told(folder, name, make, track)
     trail.drop()
     about = read_json(made / "edit.json")
-    if not live:
-        for i, scalars in enumerate(recorded(made / "train.jsonl")):
-            track(i, **scalars)
     return read_tensors(made / "edit.safetensors"), about["diagnostics"], about["code"]
 
 

@@ -49,22 +49,36 @@ def found(
     """
     method, anchor = cast(Method, build(cfg.method, "method")), cast(Anchor, build(cfg.anchor, "anchor"))
     own = stamps.erasing(model.made_by, method, anchor)
+
+    def make(part: Path, log: Callable[..., None]) -> None:
+        if not (part / "anchor.json").exists():
+            search(cfg, model, concept, method, anchor, own, part, log)
+        clear(part, LASTING | {place.name for place in part.glob("anchor-*")})
+
+    place = told(folder, name, make, track)
+    return place, read_json(place / "anchor.json")
+
+
+def told(
+    folder: Path, name: str, make: Callable[[Path, Callable[..., None]], None], track: Callable[..., None]
+) -> Path:
+    """`cached`, of what is made in steps: they are tracked as they are made, or from their record if others made them.
+
+    Args:
+        make: called with the folder in the making and with what each step's number and scalars are to be given to.
+        track: called with them.
+    """
     live: list[int] = []
 
     def log_step(i: int, **scalars: float) -> None:
         live.append(i)
         track(i, **scalars)
 
-    def make(part: Path) -> None:
-        if not (part / "anchor.json").exists():
-            search(cfg, model, concept, method, anchor, own, part, log_step)
-        clear(part, LASTING | {place.name for place in part.glob("anchor-*")})
-
-    place = cached(folder, name, make)
+    made = cached(folder, name, lambda part: make(part, log_step))
     if not live:
-        for i, scalars in enumerate(recorded(place / "train.jsonl")):
+        for i, scalars in enumerate(recorded(made / "train.jsonl")):
             track(i, **scalars)
-    return place, read_json(place / "anchor.json")
+    return made
 
 
 def search(

@@ -110,11 +110,8 @@ def run(cfg: DictConfig, out: Path, words: Sequence[str] = ()) -> dict[str, Any]
     if done and (done["config"]["judge"] != config["judge"] or done["judge"] != key(cfg.judge)):
         done = None
 
-    where = device(cfg.device)
-    judge = cast(Judge, build(cfg.judge, "judge")).to(where)
-    prompts = concept.prompts(sample)
-    for metric, _ in metrics.values() if judge.name != "none" else ():
-        enough(metric, prompts)
+    where, prompts = device(cfg.device), concept.prompts(sample)
+    judge = judge_of(cfg, where, [metric for metric, _ in metrics.values()], prompts)
     tracker = cast(Tracker, build(cfg.tracker, "tracker"))
     stages: dict[str, dict[str, float]] = read_json(out / "stages.json") if (out / "stages.json").exists() else {}
     scores: Scores = {}
@@ -122,9 +119,7 @@ def run(cfg: DictConfig, out: Path, words: Sequence[str] = ()) -> dict[str, Any]
     tracker.start(run_id(cfg), config, out)
     try:
         with stage("load", stages, out, where):
-            weights = key(cfg.model)
-            model = build(cfg.model, "model").open(where, lean_of(cfg))
-            model.shelf, model.batch = store / "latents" / weights, min(model.batch, cfg.batch)
+            weights, model = opened(cfg, where)
             judge.check([p for group in prompts.values() for p in group], model.pixels)
             cut = too_long(model, prompts)
             drawn_by, seen_by = stamps.drawing(model.made_by), stamps.seeing(judge)
@@ -186,9 +181,7 @@ def run(cfg: DictConfig, out: Path, words: Sequence[str] = ()) -> dict[str, Any]
                 for name, wanted in prompts.items():
                     paint = partial(model.draw, **sample.looks)
                     images[name + which] = seen(draw(paint, wanted, folder, batch=cfg.batch, label=name + which))
-        if key(cfg.model) != weights:
-            what = f"the weights in {cfg.model.path} were exchanged while the run was under way"
-            raise BadInput(f"{what}: run the same command again.")
+        unchanged(cfg, weights)
 
         # Measure: one small file per metric, so that a new metric does not repeat the others.
         unmeasured = "" if cfg.judge.name != "none" else UNMEASURED
@@ -251,8 +244,7 @@ def assist(cfg: DictConfig) -> None:
     store, where = Path(cfg.root) / "store", device(cfg.device)
     concept, sample = cast(Concept | Concepts, build(cfg.concept, "concept")), sample_of(cfg)
     prompts = [group for group in concept.prompts(sample).items() if group[1]]
-    model = build(cfg.model, "model").open(where, lean_of(cfg))
-    model.shelf, model.batch = store / "latents" / key(cfg.model), min(model.batch, cfg.batch)
+    _, model = opened(cfg, where)
     drawn_by, paint = stamps.drawing(model.made_by), partial(model.draw, **sample.looks)
     # While the other process erases, there is nothing else to draw.
     for name, wanted in prompts:
@@ -262,6 +254,33 @@ def assist(cfg: DictConfig) -> None:
     with model.edited(edit):
         for name, wanted in prompts:
             draw(paint, wanted, place, batch=cfg.batch, label=name)
+
+
+def judge_of(cfg: DictConfig, where: str, metrics: Sequence[Metric | Attacked], prompts: Mapping[str, Any]) -> Judge:
+    """What looks at the pictures, on its device.
+
+    Raises:
+        BadInput: there are too few prompts for one of the metrics.
+    """
+    judge = cast(Judge, build(cfg.judge, "judge")).to(where)
+    for metric in metrics if judge.name != "none" else ():
+        enough(metric, prompts)
+    return judge
+
+
+def opened(cfg: DictConfig, where: str) -> tuple[str, Any]:
+    """The digest of a run's weights, and the model."""
+    weights = key(cfg.model)
+    model = build(cfg.model, "model").open(where, lean_of(cfg))
+    model.shelf, model.batch = Path(cfg.root) / "store/latents" / weights, min(model.batch, cfg.batch)
+    return weights, model
+
+
+def unchanged(cfg: DictConfig, weights: str) -> None:
+    """Raise BadInput if the model's files no longer are what they were when it was opened."""
+    if key(cfg.model) != weights:
+        what = f"the weights in {cfg.model.path} were exchanged while the run was under way"
+        raise BadInput(f"{what}: run the same command again.")
 
 
 def edit_of(cfg: DictConfig) -> str:

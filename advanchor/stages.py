@@ -13,16 +13,27 @@ from typing import Any, cast
 from omegaconf import DictConfig
 
 from advanchor import grids, stamps
-from advanchor.build import asked, build, check, lean_of, sample_of
+from advanchor.build import asked, build, check, sample_of
 from advanchor.concept import Concept, Concepts
-from advanchor.core import BadInput, Scores
+from advanchor.core import Scores
 from advanchor.finding import found
 from advanchor.identity import key, plain, run_id
 from advanchor.images import Images, draw
 from advanchor.machine import device, environment, stage
-from advanchor.metrics.sound import enough
-from advanchor.protocols import Judge, Metric, Tracker
-from advanchor.run import UNMEASURED, base_in, edit_of, finished, memo, result_in, run, too_long
+from advanchor.protocols import Metric, Tracker
+from advanchor.run import (
+    UNMEASURED,
+    base_in,
+    edit_of,
+    finished,
+    judge_of,
+    memo,
+    opened,
+    result_in,
+    run,
+    too_long,
+    unchanged,
+)
 from advanchor.shown import asked_under, drawn_under, folder_under, recorded_by
 from advanchor.store import lock, read_json, verified, write_json
 from advanchor.units import with_interval
@@ -57,11 +68,8 @@ def tried(cfg: DictConfig, out: Path) -> dict[str, Any]:
     config = cast(dict[str, Any], plain(cfg))
     done = result_in(cfg, out)
 
-    where = device(cfg.device)
-    judge = cast(Judge, build(cfg.judge, "judge")).to(where)
-    prompts = {"anchor": asked_under(concept, sample)}
-    for metric, _ in metrics.values() if judge.name != "none" else ():
-        enough(metric, prompts)
+    where, prompts = device(cfg.device), {"anchor": asked_under(concept, sample)}
+    judge = judge_of(cfg, where, [metric for metric, _ in metrics.values()], prompts)
     tracker = cast(Tracker, build(cfg.tracker, "tracker"))
     stages: dict[str, dict[str, float]] = read_json(out / "stages.json") if (out / "stages.json").exists() else {}
     scores: Scores = {}
@@ -69,9 +77,7 @@ def tried(cfg: DictConfig, out: Path) -> dict[str, Any]:
     tracker.start(run_id(cfg), config, out)
     try:
         with stage("load", stages, out, where):
-            weights = key(cfg.model)
-            model = build(cfg.model, "model").open(where, lean_of(cfg))
-            model.shelf, model.batch = store / "latents" / weights, min(model.batch, cfg.batch)
+            weights, model = opened(cfg, where)
             judge.check(prompts["anchor"], model.pixels)
             cut = too_long(model, prompts)
             drawn_by, seen_by = stamps.drawing(model.made_by), stamps.seeing(judge)
@@ -91,9 +97,7 @@ def tried(cfg: DictConfig, out: Path) -> dict[str, Any]:
         with stage("draw@anchor", stages, out, where):
             under = drawn_under(file, model, concept, sample, store / "samples" / folder, cfg.batch)
         images: dict[str, Images] = {n: recorded_by(s, cfg.judge, seen_by) for n, s in (("@base", before), ("", under))}
-        if key(cfg.model) != weights:
-            what = f"the weights in {cfg.model.path} were exchanged while the run was under way"
-            raise BadInput(f"{what}: run the same command again.")
+        unchanged(cfg, weights)
 
         # Measure, as a whole run measures what is drawn under its anchor; and the same without it.
         unmeasured, pictures = "" if cfg.judge.name != "none" else UNMEASURED, key(drawn_by, folder)

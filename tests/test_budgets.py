@@ -78,7 +78,9 @@ def test_an_edit_that_goes_on_from_a_shorter_one_has_the_bits_of_one_that_does_n
     assert ends(tmp_path / "on") == []
 
 
-@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=() if m in ("ac", "spm") else pytest.mark.slow) for m in TRAINED]
+)
 def test_also_of_two_concepts_whose_anchors_learn(method: str, learn: Learn) -> None:
     anchor = "concept" if method in NO_ANCHOR else "adversarial"
     alone, on = both_ways(learn, f"method={method}", f"anchor={anchor}", "concept=emoji/fox_and_car")

@@ -22,6 +22,7 @@ from advanchor.models.visits import Visits
 
 FAMILIES = get_args(Kind)
 HALVES = ("bfloat16", "float16")
+REST = ("negative_prompt", "receler", "mace")
 
 
 def opened(family: str, lean: Lean = NOTHING_SPARED, dtype: str = "float32") -> LatentDiffusion:
@@ -121,7 +122,7 @@ def test_a_graph_goes_backward_twice_under_checkpointing(what: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("method", ["sld_max", "negative_prompt", "receler", "uce", "mace", "spm"])
+@pytest.mark.parametrize("method", ["sld_max", "uce", "spm", *(pytest.param(m, marks=pytest.mark.slow) for m in REST)])
 def test_methods_erase_and_draw_in_half_precision_under_checkpointing(method: str, dtype: str, tmp_path: Path) -> None:
     import advanchor
     from advanchor.commands.export import main
@@ -248,7 +249,13 @@ def test_a_float32_network_is_given_its_tensors_as_they_are() -> None:
     assert whole.out(x) is x
 
 
-@pytest.mark.parametrize("lean", [Lean(channels_last=True), Lean(compile=True)], ids=["channels_last", "compile"])
+@pytest.mark.parametrize(
+    "lean",
+    [
+        pytest.param(Lean(channels_last=True), id="channels_last"),
+        pytest.param(Lean(compile=True), id="compile", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("family", ["sd", "sd3"])
 def test_other_layouts_and_a_compiler_change_gradients_by_rounding(
     family: str, lean: Lean, monkeypatch: pytest.MonkeyPatch

@@ -748,6 +748,7 @@ def test_the_same_job_runs_on_a_stable_diffusion_1_folder(sd_folder: Path, tiny:
         "concept=style/van_gogh",
         "concept.evaluate=['{}']",
         "concept.evaluate_cross=['{}']",
+        *("method.steps=3", "method.pool=3", "method.pool_steps=3", "anchor.batches=2"),
     )
     assert (
         result["changed"]["tensors"] == 5 * 16

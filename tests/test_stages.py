@@ -63,7 +63,14 @@ def made(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     return call
 
 
-@pytest.mark.parametrize(("method", "schedule"), SCHEDULES)
+# A search ahead of the weights, in turns with them, and in a pool that the training draws; the others are marked slow.
+USUAL = [("ac", "alternating"), ("esd", "sequential"), ("esd", "alternating"), ("uce", "alternating")]
+
+
+@pytest.mark.parametrize(
+    ("method", "schedule"),
+    [pytest.param(*one, marks=() if one in USUAL else pytest.mark.slow) for one in SCHEDULES],
+)
 def test_anchors_that_are_found_alone_are_those_of_the_erasure_and_leave_it_as_it_is(
     method: str, schedule: str, made: Made
 ) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +17,7 @@ from advanchor.audit.made_of import detectors, original
 from advanchor.audit.page import page
 from advanchor.audit.statement import ANCHOR, EDIT, PAGE, STATEMENT, predicate, statement
 from advanchor.build import build, listed, sample_of
+from advanchor.commands.folder import new_folder
 from advanchor.compose import by_itself, compose, expand
 from advanchor.concept import Concept, Concepts
 from advanchor.core import BadInput
@@ -64,24 +63,16 @@ def record(
             a file of it is damaged; the exported model is another one; the folder is there, or cannot be written; or as
             `gated`.
     """
-    if to.exists():
-        raise BadInput(f"{to} is there already, and nothing is written over: name another folder.")
-    result = whole(cfg, words)
-    hidden(cfg, result)
-    measured = {name: read_json(file) for name, file in files(cfg, result).items()}
-    fresh(cfg, result, measured)
-    limits = asked(cfg, words)
-    root, out = Path(cfg.root), Path(cfg.root) / run_id(cfg)
-    subjects = {EDIT: seal.digest(root / result["artifacts"]["edit"] / EDIT)}
-    if model is not None:
-        subjects |= weights_in(model, result, own)
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        above = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
-    except OSError as error:
-        raise BadInput(f"{to} cannot be written ({error.strerror}): name another folder.") from None
-    part = above / to.name  # under its own name, which stands in a signature
-    try:
+    with new_folder(to) as part:
+        result = whole(cfg, words)
+        hidden(cfg, result)
+        measured = {name: read_json(file) for name, file in files(cfg, result).items()}
+        fresh(cfg, result, measured)
+        limits = asked(cfg, words)
+        root, out = Path(cfg.root), Path(cfg.root) / run_id(cfg)
+        subjects = {EDIT: seal.digest(root / result["artifacts"]["edit"] / EDIT)}
+        if model is not None:
+            subjects |= weights_in(model, result, own)
         prompts = cast(Concept | Concepts, build(cfg.concept, "concept")).prompts(sample_of(cfg))
         said = {
             **predicate(
@@ -97,7 +88,6 @@ def record(
             "result": seal.digest(out / "result.json"),
             "log": logged(root),
         }
-        part.mkdir()
         for name in (EDIT, ANCHOR):
             if (file := root / result["artifacts"]["edit"] / name).exists():
                 (part / name).write_bytes(verified(file))
@@ -115,9 +105,6 @@ def record(
         if by is not None:
             seal.sign(part, by)
         (part / SUMS).write_text(seal.sums(part))
-        part.rename(to)
-    finally:
-        shutil.rmtree(above, ignore_errors=True)
     return stated
 
 

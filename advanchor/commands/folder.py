@@ -13,7 +13,8 @@ from advanchor.core import BadInput
 
 @contextmanager
 def new_folder(to: Path) -> Iterator[Path]:
-    """A folder beside `to` that gets its name at the end of the block, and is gone if the block fails.
+    """A folder that is at `to` at the end of the block, and gone if the block fails. Until then it lies elsewhere under
+    the same name, which stands in a signature.
 
     Raises:
         BadInput: `to` is there already, or cannot be written.
@@ -22,12 +23,13 @@ def new_folder(to: Path) -> Iterator[Path]:
         raise BadInput(f"{to} is there already, and nothing is written over: name another folder.")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
+        above = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
     except OSError as error:
         raise BadInput(f"{to} cannot be written ({error.strerror}): name another folder.") from None
     try:
+        part = above / to.name
+        part.mkdir()
         yield part
-        part.chmod(0o755)
         part.rename(to)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(above, ignore_errors=True)
