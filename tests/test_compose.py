@@ -82,6 +82,7 @@ def test_the_options_of_a_large_sweep_are_composed_once_however_often_it_is_gone
         return OmegaConf.create({"hydra": {}})
 
     monkeypatch.setattr(sys.modules["advanchor.compose.composed"], "by_hydra", instead)
+    made.cache_clear()
     combinations = [(f"method={i}", f"anchor={k}") for i in range(20) for k in range(20)]
     for one in [*combinations, *combinations]:
         made(one, ())

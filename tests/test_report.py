@@ -16,6 +16,7 @@ from conftest import TINY, script
 
 from advanchor import cli
 from advanchor.commands import report
+from advanchor.commands.folder import new_folder
 from advanchor.commands.report import main
 from advanchor.compose import compose
 from advanchor.core import BadInput
@@ -79,6 +80,16 @@ def test_the_same_runs_make_the_same_report_and_nothing_is_written_over(root: Pa
         assert (root / "again" / name).read_bytes() == (whole / name).read_bytes()
     with pytest.raises(BadInput, match=r"again is there already, and nothing is written over"):
         main([*words, f"--to={root}/again"])
+
+
+def test_a_folder_that_is_not_written_leaves_none_above_it(root: Path, tmp_path: Path) -> None:
+    to = tmp_path / "a/b/paper"
+    with pytest.raises(BadInput, match="none of the 2 runs of this sweep is in"):
+        main([*TINY, "seed=77,78", f"root={root}", f"--to={to}"])
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(to) as part:
+        assert part.name == "paper"
+    assert [*to.parent.iterdir()] == [to]
 
 
 def test_a_report_that_fails_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

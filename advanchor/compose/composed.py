@@ -102,7 +102,7 @@ def stamp(overrides: Sequence[str]) -> Stamp:
 
 @lru_cache(maxsize=1024)  # a large sweep's, each several times
 def made(overrides: tuple[str, ...], files: Stamp) -> tuple[bytes, bytes]:
-    """The config with Hydra's node and without, pickled: 40 kB where its objects take two megabytes, and copied five
+    """The config with Hydra's node and without, pickled: 32 kB where its objects take 1.8 MB, and copied five
     times faster than by deepcopy.
     """
     cfg = by_hydra(overrides)
