@@ -30,14 +30,14 @@ from advanchor.training.loop import leaves
 from advanchor.training.pools import Pool
 
 
-def filled(cls: Any, config: Any, dtype: torch.dtype = torch.float32) -> Any:
-    """A network of this config whose weights are drawn at once, which the own start of each layer would take minutes
-    for.
+def filled(cls: Any, config: Any, dtype: torch.dtype, device: str) -> Any:
+    """A network of this config whose weights are drawn at once, where they will be used: the own start of each layer
+    would take minutes.
     """
     with torch.device("meta"):
         net = cls(config) if config.__class__.__name__.endswith("Config") else cls(**config)
-    net = net.to(dtype).to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
+    net = net.to(dtype).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
         for name, p in net.named_parameters():
             if "norm" in name and name.endswith("weight"):
@@ -45,7 +45,7 @@ def filled(cls: Any, config: Any, dtype: torch.dtype = torch.float32) -> Any:
             else:  # of a matrix or kernel as much as keeps the size of what it is given
                 p.normal_(0, max(1, p[0].numel()) ** -0.5, generator=generator)
         for name, b in net.named_buffers():
-            b.copy_(torch.arange(b.numel()).view_as(b)) if name.endswith("position_ids") else b.zero_()
+            b.copy_(torch.arange(b.numel(), device=device).view_as(b)) if name.endswith("position_ids") else b.zero_()
     return net
 
 
@@ -59,13 +59,13 @@ def opened(
     family = layout.FAMILIES[made.pipeline]
     unet = {**made.unet, "sample_size": side or made.unet["sample_size"]}
     parts: dict[str, Any] = {
-        "unet": filled(diffusers.UNet2DConditionModel, unet, getattr(torch, dtype)),
-        "vae": filled(diffusers.AutoencoderKL, made.vae),
+        "unet": filled(diffusers.UNet2DConditionModel, unet, getattr(torch, dtype), device),
+        "vae": filled(diffusers.AutoencoderKL, made.vae, torch.float32, device),
         "scheduler": diffusers.DDIMScheduler(**SCHEDULE, prediction_type=made.predicts or "v_prediction"),
     }
     for (part, settings), pad in zip(made.encoders.items(), made.pads, strict=True):
         config = transformers.CLIPTextConfig(**settings)
-        parts[part] = filled(getattr(transformers, family.encoders[part]), config, getattr(torch, dtype))
+        parts[part] = filled(getattr(transformers, family.encoders[part]), config, getattr(torch, dtype), device)
         parts[part.replace("text_encoder", "tokenizer")] = single_file.tokenizer(
             pad, settings["max_position_embeddings"]
         )

@@ -74,15 +74,17 @@ def main() -> None:
         else:
             print(f"SKIP CPU and GPU agree: {family}: no GPU")
     rows = [HEAD]
+
+    def measured(name: str, does: Callable[[], str]) -> None:
+        check(name, lambda: rows.append(does()) or rows[-1])
+
     sizes = (args.only or ["Stable Diffusion 1.x", "Stable Diffusion XL"]) if gpu else ["tiny"]
     for what in sizes:
-        for how, lean in (("", NOTHING_SPARED), ("checkpointing", Lean(checkpointing=True)), ("compile", COMPILED)):
-            if gpu or how != "compile":  # which takes a minute on a CPU, and a compiler
-                check(
-                    f"real size: {what}, {how or 'plain'}",
-                    lambda w=what, h=how, k=lean: rows.append(row(w, h, k, args.device)) or "in the table",
-                )
-        check(f"two copies: {what}", lambda w=what: rows.append(two_copies(w, args.device)) or "in the table")
+        for how, lean in (("plain", NOTHING_SPARED), ("checkpointing", Lean(checkpointing=True))):
+            measured(f"real size: {what}, {how}", lambda w=what, h=how, k=lean: row(w, h, k, args.device))
+        measured(f"two copies: {what}", lambda w=what: two_copies(w, args.device))
+    for what in sizes if gpu else ():  # last, for it takes minutes, and on a CPU a compiler
+        measured(f"real size: {what}, compile", lambda w=what: row(w, "compile", Lean(compile=True), args.device))
     print("\n".join(["", *rows, ""]))
     print(
         f"{torch.cuda.get_device_name(args.device) if gpu else 'CPU'}, torch {torch.__version__}; {len(failed)} failed"
@@ -90,7 +92,6 @@ def main() -> None:
     sys.exit(bool(failed))
 
 
-COMPILED = Lean(compile=True)
 HEAD = (
     "| model, bfloat16, batch 1 | anchor step | training step | image, 20 steps | peak memory |\n"
     "| --- | --- | --- | --- | --- |"
@@ -157,7 +158,7 @@ def row(what: str, how: str, lean: Lean, device: str) -> str:
     anchor = seconds(lambda: target.descend(step, 1), device)
     trained = seconds(train, device)
     image = seconds(lambda: model.draw([Prompt("a picture", 0)], steps=20, guidance=7.5), device, times=1)
-    where = f"{what}, {model.pixels} px" + (f", {how}" if how else "")
+    where = f"{what}, {model.pixels} px, {how}"
     return f"| {where} | {anchor:.3f} s | {trained:.3f} s | {image:.2f} s | {peak(device):.1f} GB |"
 
 
