@@ -26,6 +26,7 @@ from advanchor.models.noise_schedule import SCHEDULERS
 from advanchor.models.sampling import image_seed
 from advanchor.models.sentences import add_at
 from advanchor.models.stable_diffusion import StableDiffusion
+from advanchor.models.tiny import Random
 from advanchor.prompts import Prompt
 
 PROMPTS = [Prompt(text, seed, "object", "fox") for text in ("a fox", "an emoji of a car") for seed in (0, 1)]
@@ -672,6 +673,7 @@ def test_a_model_is_checked_without_importing_torch(saved: Path) -> None:
     code = f"""
 import sys
 from advanchor.models.stable_diffusion import StableDiffusion
+from advanchor.models.tiny import Random
 StableDiffusion(name="x", path={str(saved)!r}).files()
 assert "torch" not in sys.modules
 """
@@ -755,6 +757,13 @@ def test_the_same_job_runs_on_a_stable_diffusion_1_folder(sd_folder: Path, tiny:
     )  # q, k, v, out and its bias in each of the 16 cross-attention layers, as in SD 1.4
     assert Path(result["grid"]).exists()
     assert "no score is computed" in result["unmeasured"]
+
+
+def test_no_model_is_given_cudnns_attention_whose_gradients_are_wrong_on_some_gpus() -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    Random(name="random").open("cpu")
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled()
 
 
 def test_attention_weights_of_the_first_releases_vae_load(sd_folder: Path, tmp_path: Path) -> None:
