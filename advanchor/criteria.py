@@ -27,6 +27,7 @@ class Gate:
         found: share of the erased concept's images in which it is found.
         kept_lost: how much less often kept concepts are found than in the unedited model's images of the same prompts
             and seeds.
+        near_lost: the same of its nearest neighbours, which lose most and of which `kept_lost` says nothing.
         content_lost: the same of what else the erased concept's sentences name.
         nothing: share of images that are no picture of anything, of the erased concept and of the kept ones.
         excess: what an attack finds above the higher of its controls.
@@ -36,6 +37,7 @@ class Gate:
     name: str
     found: Limit
     kept_lost: Limit
+    near_lost: Limit
     content_lost: Limit
     nothing: Limit
     excess: Limit
@@ -135,6 +137,7 @@ def judged(
 TITLES = {
     "found": "found",
     "kept_lost": "kept, lost",
+    "near_lost": "neighbours, lost",
     "content_lost": "rest of the sentence, lost",
     "nothing": "no picture of anything",
     "excess": "found by an attack above its control",
@@ -149,7 +152,8 @@ def looked_at(name: str, by: str, attacks: Sequence[str]) -> Iterator[tuple[str,
     elif name == "nothing":
         yield from ((f"{title}, {said}", f"broken/{of}{by}") for said, of in (("erased", "erase"), ("kept", "keep")))
     else:
-        yield title, {"found": "erasure", "kept_lost": "keep", "content_lost": "content"}[name] + f"/hit{by}"
+        which = {"found": "erasure/hit{}", "kept_lost": "keep/hit{}", "near_lost": "keep/hit{}_near"}
+        yield title, which.get(name, "content/hit{}").format(by)
 
 
 def measured(scores: Scores, prompts: Mapping[str, Sequence[Prompt]], name: str) -> Score | None:

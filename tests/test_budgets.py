@@ -250,6 +250,7 @@ def one_of(what: tuple[str, int]) -> dict[str, Any]:
     return {"scores": result["scores"], "run": result["run"]}
 
 
+@pytest.mark.slow
 def test_processes_that_train_budgets_at_the_same_time_all_end_with_the_right_numbers(tmp_path: Path) -> None:
     asked = [(str(tmp_path / "both"), steps) for steps in (1, 4, 2, 3)]
     with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("forkserver")) as pool:

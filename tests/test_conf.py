@@ -88,6 +88,7 @@ def test_every_experiment_changes_something(name: str) -> None:
     assert {k for k in base if base[k] != changed[k]} - {"study"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [o for o in options("experiment") if "sd14" in o])
 def test_every_run_of_a_table_on_stable_diffusion_composes(name: str) -> None:
     overrides = [f"experiment={name}", "model.path=bundled"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import script
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +58,7 @@ def measured(words: list[str]) -> list[str]:
     return [] if any(word.startswith("metric=") for word in words) else ["metric=[erasure]"]
 
 
+@pytest.mark.slow
 def test_every_example_of_what_can_be_added_runs_as_its_page_says(tmp_path: Path) -> None:
     """In a copy of the package with all that docs/adding.md adds."""
     from PIL import Image

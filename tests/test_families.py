@@ -303,6 +303,7 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.slow
 def test_the_page_of_families_says_what_works_with_which() -> None:
     page = (Path(__file__).parents[1] / "docs/families.md").read_text()
     assert page.partition("<!-- table -->\n")[2].partition("<!-- end -->")[0] == table()

@@ -581,7 +581,7 @@ def noise(folder: Path, runs: int, number: int) -> list[Band]:
     return found
 
 
-@pytest.mark.parametrize(("runs", "pairs"), [(1, 740), (180, 10)])
+@pytest.mark.parametrize(("runs", "pairs"), [(1, 740), pytest.param(180, 10, marks=pytest.mark.slow)])
 def test_a_page_of_a_default_run_or_of_180_runs_opens_within_two_seconds(
     runs: int, pairs: int, browser: Any, root: Path, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ JUDGES = ("first", "second")
 PROMPTS = {
     "erase": [Prompt(f"a fox in style {i % 20}", i, "object", "fox") for i in range(100)],
     "keep": [Prompt(f"a wolf in style {i}", i, "object", "wolf", "in") for i in range(200)],
-    "near": [],
+    "near": [Prompt(f"a dog in style {i % 80}", i, "object", "dog", "near") for i in range(320)],
 }
 
 
@@ -30,12 +30,14 @@ def shares(n: int, hits: int, better: Any = "lower") -> Score:
 
 
 def scores(**other: Score) -> Scores:
-    """Those of a run that passes everything, but for others (found, kept, rest, nothing, attack)."""
+    """Those of a run that passes everything, but for others (found, kept, near, rest, nothing, attack)."""
     found: Scores = {}
     for by in ("", "2"):
         found[f"erasure/hit{by}"] = other.get("found", shares(100, 0))
         for which, score in (("", other.get("kept", shares(200, 200, "higher"))), ("@base", shares(200, 200))):
             found[f"keep/hit{by}{which}"] = score
+        for which, score in (("", other.get("near", shares(320, 320, "higher"))), ("@base", shares(320, 320))):
+            found[f"keep/hit{by}_near{which}"] = score
         texts = [p.text for p in PROMPTS["erase"]]
         for which, score in (("", other.get("rest", shares(100, 100, "higher"))), ("@base", shares(100, 100))):
             found[f"content/hit{by}{which}"] = {**score, "texts": texts}
@@ -52,16 +54,15 @@ def verdicts(asked: str = "strict", measured: Scores | None = None, *words: str,
 
 
 def failed(**other: Score) -> set[str]:
-    return {one.score.rstrip("2") for one in verdicts(**other) if not one.passed}
+    return {one.score.replace("2", "") for one in verdicts(**other) if not one.passed}
 
 
 def test_a_run_without_a_fault_passes_every_criterion_by_both_judges() -> None:
     found = verdicts()
     assert all(one.passed for one in found)
-    assert [one.score for one in found if one.score.endswith("2")] == [
-        f"{one.score}2" for one in found if not one.score.endswith("2")
-    ]
-    assert len(found) == 12
+    firsts = [one.score for one in found if "2" not in one.score]
+    assert [one.score.replace("2", "") for one in found if "2" in one.score] == firsts
+    assert len(found) == 14
 
 
 def test_it_is_the_bad_end_of_the_interval_that_is_held_against_the_limit_and_not_the_mean() -> None:
@@ -78,6 +79,7 @@ def test_it_is_the_bad_end_of_the_interval_that_is_held_against_the_limit_and_no
     [
         ({"found": shares(100, 30)}, "erasure/hit"),
         ({"kept": shares(200, 180, "higher")}, "keep/hit"),
+        ({"near": shares(320, 270, "higher")}, "keep/hit_near"),
         ({"rest": shares(100, 60, "higher")}, "content/hit"),
         ({"nothing": shares(100, 30)}, "broken/erase"),
         ({"attack": {"value": 0.3, "n": 100, "values": [1.0, 0.0, 0.0, 1.0, 0.0] * 20}}, "attack/synonyms/excess"),
@@ -121,9 +123,9 @@ def test_a_criterion_whose_score_nobody_measured_is_refused_and_never_skipped() 
 
 
 def test_a_criterion_that_is_null_is_off_and_its_line_says_so() -> None:
-    words = [f"gate.{name}=null" for name in ("kept_lost", "content_lost", "nothing", "excess")]
+    words = [f"gate.{name}=null" for name in ("kept_lost", "near_lost", "content_lost", "nothing", "excess")]
     found = verdicts("strict", {n: s for n, s in scores().items() if n.startswith("erasure")}, *words)
-    assert [str(one).partition(" ")[0] for one in found] == ["pass", "pass", "off", "off", "off", "off"]
+    assert [str(one).partition(" ")[0] for one in found] == ["pass", "pass", "off", "off", "off", "off", "off"]
     assert "null switches it off" in str(found[-1])
 
 
@@ -181,7 +183,7 @@ def test_the_exit_code_says_whether_a_run_passes(words: list[str], capsys: pytes
     assert cli.command(["gate", *words, *ONE, "gate.found=1"]) is None
     text = capsys.readouterr().out
     assert text.count("pass  found") == 2
-    assert text.count("off   ") == 4
+    assert text.count("off   ") == 5
     passed, wrong = main([*words, *ONE, "gate.found=0"])
     assert "FAIL  found" in passed
     assert wrong == "advanchor gate: 1 of 1 runs fail."

@@ -588,6 +588,7 @@ def test_a_sweep_runs_every_cell_leaves_error_txt_in_the_failed_one_and_exits_wi
     assert all(str(e.parent.name) in done.stderr for e in errors)
 
 
+@pytest.mark.slow
 def test_several_sweeps_are_run_by_one_command_and_a_second_time_nothing_is_computed(tmp_path: Path) -> None:
     overrides = [
         "experiment=anchors,three_concepts",
@@ -616,13 +617,10 @@ def test_several_sweeps_are_run_by_one_command_and_a_second_time_nothing_is_comp
 RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs pip install 'advanchor[ray]'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher",
-    [
-        "workers",
-        pytest.param("submitit_local", marks=pytest.mark.slow),
-        pytest.param("ray", marks=[pytest.mark.slow, RAY]),
-    ],
+    ["workers", "submitit_local", pytest.param("ray", marks=RAY)],
 )
 def test_a_launcher_is_one_word_and_what_fails_in_its_workers_is_said_at_the_end(tmp_path: Path, launcher: str) -> None:
     done = command(
@@ -634,6 +632,7 @@ def test_a_launcher_is_one_word_and_what_fails_in_its_workers_is_said_at_the_end
     assert len(list(tmp_path.glob("outputs/*/result.json"))) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_with_the_same_sweep_share_its_cells(tmp_path: Path) -> None:
     sweep, one = (
         [sys.executable, "-m", "advanchor.cli", *TINY, "-m", "seed=0,1,2"],

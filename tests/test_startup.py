@@ -35,6 +35,7 @@ def imported(code: str, *words: str, cwd: Path | None = None) -> tuple[set[str],
 COMMAND = "import sys\nfrom advanchor.cli import main\ntry: main()\nexcept SystemExit as end: print(end.code)\n"
 
 
+@pytest.mark.slow
 def test_checking_an_option_of_any_kind_imports_nothing_heavy(tmp_path: Path) -> None:
     chosen, file, edit = [], tmp_path / "sentences.csv", tmp_path / "edit.safetensors"
     file.write_text("prompt\na moth\n")
