@@ -45,7 +45,7 @@ SMALL = (
     "sample.steps=2",
 )
 SPARING = Lean(checkpointing=True, offload=True)
-CLOSE = {"float32": 1e-3, "bfloat16": 0.1}  # on two devices, relative to the largest number
+CLOSE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1}  # on two devices, relative to the largest number
 GREY = 1.0  # levels by which drawn images may differ in the mean
 
 
@@ -127,7 +127,7 @@ def agrees(family: str, dtype: str, close: float, device: str) -> str:
     (out, grad, image), (other, others, drawn) = found
     off = [float((a - b).abs().max() / a.abs().max()) for a, b in ((out, other), (grad, others))]
     grey = float((image - drawn).abs().mean())
-    assert max(off) < close, off
+    assert all(one < close for one in off), off  # which is false of one that is no number
     assert grey < GREY, grey
     return f"prediction to {off[0]:.1e}, gradient to {off[1]:.1e}, images to {grey:.2f} grey levels"
 

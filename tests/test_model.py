@@ -673,7 +673,6 @@ def test_a_model_is_checked_without_importing_torch(saved: Path) -> None:
     code = f"""
 import sys
 from advanchor.models.stable_diffusion import StableDiffusion
-from advanchor.models.tiny import Random
 StableDiffusion(name="x", path={str(saved)!r}).files()
 assert "torch" not in sys.modules
 """
