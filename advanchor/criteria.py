@@ -201,9 +201,10 @@ def held(gate: Gate, name: str, title: str, score: str, one: Score | None, least
     """
     off = f"or set gate.{name}=null"
     if one is None:
+        add = "neighbours to the concept (near)" if name == "near_lost" else "the one that does"
         raise BadInput(
-            f"gate={gate.name} looks at {score}, which no metric of the run measured: add the one that does and make "
-            f"the run again, {off}."
+            f"gate={gate.name} looks at {score}, which no metric of the run measured: add {add} and make the run "
+            f"again, {off}."
         )
     if one["n"] < least:
         which = "fewest_attacked" if name == "excess" else "fewest"
