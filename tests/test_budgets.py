@@ -67,7 +67,12 @@ def test_every_method_with_steps_promises_that_none_of_them_knows_the_total() ->
     assert promise == {name for name, cfg in every.items() if "steps" in cfg} == set(TRAINED)
 
 
-@pytest.mark.parametrize("method", TRAINED)
+def rest(name: str, *usual: str) -> tuple[Any, ...]:
+    """The mark of what is not usual."""
+    return () if name in usual else (pytest.mark.slow,)
+
+
+@pytest.mark.parametrize("method", [pytest.param(m, marks=rest(m, "ac", "esd", "spm", "mace")) for m in TRAINED])
 def test_an_edit_that_goes_on_from_a_shorter_one_has_the_bits_of_one_that_does_not(
     method: str, learn: Learn, tmp_path: Path
 ) -> None:
@@ -78,9 +83,7 @@ def test_an_edit_that_goes_on_from_a_shorter_one_has_the_bits_of_one_that_does_n
     assert ends(tmp_path / "on") == []
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param(m, marks=() if m in ("ac", "spm") else pytest.mark.slow) for m in TRAINED]
-)
+@pytest.mark.parametrize("method", [pytest.param(m, marks=rest(m, "ac", "spm")) for m in TRAINED])
 def test_also_of_two_concepts_whose_anchors_learn(method: str, learn: Learn) -> None:
     anchor = "concept" if method in NO_ANCHOR else "adversarial"
     alone, on = both_ways(learn, f"method={method}", f"anchor={anchor}", "concept=emoji/fox_and_car")
@@ -90,9 +93,11 @@ def test_also_of_two_concepts_whose_anchors_learn(method: str, learn: Learn) -> 
 
 LEARNING = [a for a in options("anchor") if a != "published" and "schedule" in compose([f"anchor={a}"]).anchor]
 SCHEDULES = [(a, s) for a in LEARNING for s in ("sequential", "cyclical")]
+ANCHORS = [*((a, "") for a in options("anchor")), *SCHEDULES]
+USUAL = ("superclass", "adversarial", "similarity", "learned")
 
 
-@pytest.mark.parametrize(("anchor", "schedule"), [*((a, "") for a in options("anchor")), *SCHEDULES])
+@pytest.mark.parametrize(("anchor", "schedule"), [pytest.param(*one, marks=rest(one[0], *USUAL)) for one in ANCHORS])
 def test_an_anchor_that_learns_the_longer_before_the_first_step_the_more_will_follow_is_trained_by_itself(
     anchor: str, schedule: str, learn: Learn, tmp_path: Path
 ) -> None:

@@ -46,8 +46,13 @@ def test_replacing_values_gives_what_composing_anew_gives(head: list[str], tail:
         assert same(settings(overrides), whole(overrides))
 
 
+USUAL = ("base", "smoke", "methods", "front", "robustness", "table_sd14_styles")
+
+
 @pytest.mark.usefixtures("references_there")
-@pytest.mark.parametrize("name", names("experiment"))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in USUAL else pytest.mark.slow) for n in names("experiment")]
+)
 def test_every_experiment_is_what_hydra_composes(name: str) -> None:
     runs = expand([f"experiment={name}", "seed=3", "root=/tmp/x", "sample.steps=2"])
     for run in (runs[0], runs[-1]):

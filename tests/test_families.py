@@ -232,7 +232,10 @@ def test_an_adversarial_anchor_moves_the_names_tokens_by_the_formulas_gradient(
         assert row.nonzero().flatten().tolist() == places
 
 
-@pytest.mark.parametrize("method", METHODS)
+USUAL = ("ac", "esd", "uce", "spm", "mace")
+
+
+@pytest.mark.parametrize("method", [pytest.param(m, marks=() if m in USUAL else pytest.mark.slow) for m in METHODS])
 def test_a_method_erases_in_every_family_goes_back_and_resumes_to_the_same_bits(
     other: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

@@ -649,6 +649,7 @@ def test_two_processes_with_the_same_sweep_share_its_cells(tmp_path: Path) -> No
     assert said.count("left to it") + said.count("nothing to compute") == 3
 
 
+@pytest.mark.slow
 def test_two_processes_with_the_same_run_share_its_images_and_one_measures(tmp_path: Path) -> None:
     # A batch of one is many batches, and a sampling of some length leaves the second time to come.
     slow = ["batch=1", "sample.steps=40", "metric=[erasure]"]
@@ -694,6 +695,7 @@ def test_the_command_ends_with_a_table_of_before_and_after(tmp_path: Path) -> No
         assert words in done.stdout
 
 
+@pytest.mark.slow
 def test_a_built_wheel_carries_its_configs_and_assets_and_runs_anywhere(tmp_path: Path) -> None:
     checkout = Path(__file__).resolve().parents[1]
     subprocess.run(

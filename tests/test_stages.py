@@ -86,7 +86,9 @@ def test_anchors_that_are_found_alone_are_those_of_the_erasure_and_leave_it_as_i
     assert tried["about"]["code"] == alone["about"]["code"]
 
 
-@pytest.mark.parametrize("anchor", ["superclass", "project", "learned", "similarity"])
+@pytest.mark.parametrize(
+    "anchor", ["superclass", "similarity", *(pytest.param(a, marks=pytest.mark.slow) for a in ("project", "learned"))]
+)
 def test_with_any_anchor_on_two_concepts_the_erasure_is_the_same_whether_it_was_tried_or_not(
     anchor: str, made: Made
 ) -> None:

@@ -375,7 +375,7 @@ def test_a_share_in_a_figure_is_0_or_1_only_if_it_is() -> None:
     assert [painters.rate(v) for v in (0.0, 1e-5, 0.995, 0.9996, 1.0)] == ["0.000", "0.001", "0.995", "0.999", "1.000"]
 
 
-@pytest.mark.parametrize("n", [1, 2, 50])
+@pytest.mark.parametrize("n", [1, 2, pytest.param(50, marks=pytest.mark.slow)])
 def test_the_labels_of_every_figure_of_few_and_of_many_rows_are_inside_it_and_no_two_keys_are_alike(n: int) -> None:
     pyplot = pytest.importorskip("matplotlib.pyplot")
     rows, columns = [("method", f"anchor number {i}") for i in range(n)], [("fox",), ("car",)]
