@@ -152,8 +152,8 @@ def looked_at(name: str, by: str, attacks: Sequence[str]) -> Iterator[tuple[str,
     elif name == "nothing":
         yield from ((f"{title}, {said}", f"broken/{of}{by}") for said, of in (("erased", "erase"), ("kept", "keep")))
     else:
-        which = {"found": "erasure/hit{}", "kept_lost": "keep/hit{}", "near_lost": "keep/hit{}_near"}
-        yield title, which.get(name, "content/hit{}").format(by)
+        of = {"found": "erasure", "kept_lost": "keep", "near_lost": "keep", "content_lost": "content"}[name]
+        yield title, f"{of}/hit{by}" + "_near" * (name == "near_lost")
 
 
 def measured(scores: Scores, prompts: Mapping[str, Sequence[Prompt]], name: str) -> Score | None:

@@ -432,13 +432,15 @@ FILES = [f.relative_to(Path(CONF) / "concept") for f in (Path(CONF) / "concept")
 CONCEPTS = sorted(str(f.with_suffix("")) for f in FILES if not f.stem.startswith("_"))
 
 
-def test_a_file_of_prompts_is_named_like_any_setting_in_every_folder_of_concepts(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_file_of_prompts_is_named_like_any_setting_for_every_concept(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("prompt\na bird\n")
     setting = f"concept.prompts_csv={tmp_path / 'p.csv'}"
-    for option in {name.rpartition("/")[0]: name for name in CONCEPTS}.values():
-        with hydra.initialize_config_dir(CONF, version_base="1.3"):
-            cfg = hydra.compose("config", ["model=random", f"concept={option}", setting])
-        assert {p.text for p in build(cfg.concept, "concept").prompts(ONE)["erase"]} == {"a bird"}, option
+    for option in CONCEPTS:
+        if "_and_" not in option:  # a set has one for each of its concepts: concept.several.fox.prompts_csv
+            with hydra.initialize_config_dir(CONF, version_base="1.3"):
+                cfg = hydra.compose("config", ["model=random", f"concept={option}", setting])
+            assert {p.text for p in build(cfg.concept, "concept").prompts(ONE)["erase"]} == {"a bird"}, option
 
 
 def test_a_run_on_a_file_draws_its_prompts(tiny: Any, tmp_path: Path) -> None:
